@@ -1,0 +1,10 @@
+//! lookoutd: feeds sensor data to S3 on a wall-clock cadence, keeps the inference scheduler that reads it,
+//! archives the results, and answers the same API itself where there is no cloud. `ARCHITECTURE.md` is the map.
+//!
+//! The modules are the stations of one straight line: source, feed, S3, inference; beside it the service and its model.
+
+pub mod cli;
+pub mod model;
+pub mod service;
+pub mod signal;
+pub mod source;

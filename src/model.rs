@@ -1,0 +1,1 @@
+//! The detector: preprocess, fit, score, evaluate, events, and a versioned model file.

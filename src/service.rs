@@ -1,0 +1,1 @@
+//! The Lookout-compatible service: protocol, state, operations and the runner that scores windows.

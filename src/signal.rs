@@ -1,0 +1,1 @@
+//! The vocabulary: cadence, window, component, frame, rebase, input file. Pure; imports std and chrono only.
