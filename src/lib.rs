@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod model;
+pub mod sample;
 pub mod service;
 pub mod signal;
 pub mod source;
