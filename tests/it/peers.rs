@@ -109,12 +109,14 @@ impl SeaweedFs {
             {
                 panic!("SeaweedFS ended with {status}:\n{}", self.log());
             }
-            if is_healthy(self.ports.s3) {
+            // The gateway answers before the volume server has joined, and then fails reads: ask the master for a
+            // place to write as well.
+            if answers(self.ports.s3, "/healthz") && answers(self.ports.master[0], "/dir/assign") {
                 return;
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("SeaweedFS did not answer /healthz in 60 s:\n{}", self.log());
+        panic!("SeaweedFS was not ready in 60 s:\n{}", self.log());
     }
 
     fn log(&self) -> String {
@@ -196,7 +198,7 @@ fn launch(binary: &PathBuf, directory: &TempDir, ports: &Ports) -> Child {
         })
 }
 
-fn is_healthy(port: u16) -> bool {
+fn answers(port: u16, path: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(
         &SocketAddr::from(([127, 0, 0, 1], port)),
         Duration::from_secs(1),
@@ -208,7 +210,10 @@ fn is_healthy(port: u16) -> bool {
         .set_read_timeout(Some(Duration::from_secs(2)))
         .is_ok()
         && stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
             .is_ok()
         && stream.read_exact(&mut status).is_ok()
         && status == *b"HTTP/1.1 200"
