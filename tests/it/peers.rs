@@ -1,6 +1,6 @@
 //! An independent S3 server for tests: SeaweedFS, started on loopback from the binary that `LOOKOUTD_WEED` names.
 //!
-//! Guarantees: every port is chosen free, nothing listens beyond 127.0.0.1, the server is ready when [`SeaweedFs::start`]
+//! Guarantees: every port is chosen free, nothing listens beyond 127.0.0.1 or reports to anybody, the server is ready when [`SeaweedFs::start`]
 //! returns, and it is killed and its files are deleted when the value is dropped. Buckets must be created before use.
 //! Without `LOOKOUTD_WEED` the caller gets `None` and a line on stderr: `.ci/run` sets it.
 //!
@@ -170,6 +170,8 @@ fn launch(binary: &PathBuf, directory: &TempDir, ports: &Ports) -> Child {
         .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
         .arg(format!("-master.port={}", ports.master[0]))
         .arg(format!("-master.port.grpc={}", ports.master[1]))
+        // A master of one elects itself: the default of 10 s is for those that have others. No statistics go out.
+        .args(["-master.electionTimeout=1s", "-master.telemetry=false"])
         // A bucket takes several volumes: small ones, and many, or it runs out after a handful of buckets.
         .arg("-master.volumeSizeLimitMB=16")
         .arg("-volume.max=500")
