@@ -1,3 +1,7 @@
 //! The integration tests: whole loops over real clients, one binary so that it links once.
 
+mod errors;
+mod faults;
 mod peers;
+mod proxy;
+mod rig;
