@@ -1,5 +1,6 @@
 //! The integration tests: whole loops over real clients, one binary so that it links once.
 
+mod crash;
 mod errors;
 mod faults;
 mod peers;
