@@ -173,6 +173,12 @@ const SCHEMA: &str = "
 /// SQLite's application id, set once the ledger knows what spool and bucket hold: "LkOD".
 const COMPLETE: i64 = 0x4c6b_4f44;
 
+/// Counts rows that no version of this program wrote.
+const ODD: &str =
+    "SELECT count(*) FROM window WHERE start % 300 <> 0 OR end <= start OR end - start > 3600
+    OR cadence NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H')
+    OR state NOT IN ('due', 'spooled', 'shipped', 'partial', 'empty', 'skipped', 'quarantined')";
+
 const COLUMNS: &str = "start, end, cadence, state, reason, files, components, rows, bytes, cut_at, shipped_at, attempts, last_error";
 
 /// The ledger of one data directory. Cheap to clone; every call blocks briefly.
@@ -282,6 +288,16 @@ impl Ledger {
                     found,
                 });
             }
+        }
+        // SQLite checks its pages, not the values in them.
+        let odd: i64 = connection
+            .query_row(ODD, [], |row| row.get(0))
+            .map_err(fail)?;
+        if odd > 0 {
+            return Err(LedgerError::Content {
+                path: path.to_owned(),
+                what: format!("{odd} rows hold values that were never written"),
+            });
         }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
