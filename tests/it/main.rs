@@ -1,3 +1,8 @@
-//! The integration tests: whole loops over real clients, one binary so that it links once.
+//! Whole parts against real clients and real peers. One binary, so that it is linked once.
+//!
+//! What needs something that may be absent (a peer, a Python, the shared data) skips loudly and says which environment
+//! variable provides it.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod golden;
 mod peers;
