@@ -1,1 +1,22 @@
-//! The vocabulary: cadence, window, component, frame, rebase, input file. Pure; imports std and chrono only.
+//! The vocabulary: cadence, window, component, frame, rebase, input file.
+//!
+//! Guarantees: everything here is a pure function of its arguments; all time is UTC; an instant is either a
+//! `DateTime<Utc>` or an `i64` of microseconds since 1970-01-01T00:00:00Z ("micros").
+//! Deliberately absent: clocks, networks, S3, Parquet. The one thing that touches a disk is `TagList::read`.
+
+mod cadence;
+mod component;
+mod frame;
+mod input_file;
+mod rebase;
+mod window;
+
+pub use cadence::{Cadence, CadenceError};
+pub use component::{Component, TagList, TagListError};
+pub use frame::{Column, Frame, Values};
+pub use input_file::{
+    Delimiter, DelimiterError, InputFileNameError, NameFormat, TimestampFormat,
+    TimestampFormatError, ZoneOffset, ZoneOffsetError,
+};
+pub use rebase::{Rebase, Segment};
+pub use window::{RowRule, RowRuleError, Window, WindowError};

@@ -1,1 +1,57 @@
 //! Where samples come from: the `Source` trait and its implementations.
+//!
+//! A source answers one question: which rows belong to this window. It keeps no record of what was asked before, so a
+//! window may be read again, late, or out of order, and the answer for the same samples is the same.
+//! Deliberately absent: which windows are due, files, S3.
+
+pub mod replay;
+
+use crate::signal::{Frame, RowRule, Window};
+
+/// Something that holds the asset's samples.
+pub trait Source: Send {
+    /// The rows of `window`, chosen by `rows` and rebased to wall-clock UTC.
+    fn read(&mut self, window: &Window, rows: RowRule) -> Result<Reading, SourceError>;
+}
+
+/// What a source knows of one window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// One frame per component in the tag list's order; a component without rows has an empty frame.
+    pub frames: Vec<Frame>,
+    /// How many rows the window has when none is missing; `None` where the sampling interval is not known.
+    pub expected_rows: Option<usize>,
+    /// Rows of this window that were dropped because a later one has the same time.
+    pub duplicates: usize,
+    /// Whether the history is over: neither this window nor a later one will ever have rows.
+    pub ended: bool,
+}
+
+/// Why a source has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The samples could not be reached; the next try may succeed.
+    #[error("cannot read {name}")]
+    Unavailable {
+        /// The file, object or server.
+        name: String,
+        /// The reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The samples are not what the configuration says; an operator must act.
+    #[error("{name}: {}", problems.join("; "))]
+    Invalid {
+        /// The file, object or server.
+        name: String,
+        /// Every problem found, each naming the place and the remedy.
+        problems: Vec<String>,
+    },
+}
+
+impl SourceError {
+    /// Whether trying again may help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, SourceError::Unavailable { .. })
+    }
+}

@@ -1,0 +1,441 @@
+//! The tag list: which signals exist, in which unit, and which component's input file carries each.
+//!
+//! Guarantees: components keep the order of first appearance and signals the file's order, which is the column order of
+//! every input file; names satisfy the service's patterns (contract 1.3: `ComponentName`, `SensorName`), no tag is
+//! listed twice, and no two components can ever share a key, also on a file system that ignores case.
+//! Input names are `<component><delimiter><fixed-width stamp>`, so a component that is a prefix of another is harmless.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A group of signals that is written to one input file; the `Subsystem` column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// The component's name, case-sensitive.
+    pub name: String,
+    /// Its signals, in the order of the tag list.
+    pub signals: Vec<String>,
+    /// The unit of each signal, empty where the list has none; as long as `signals`.
+    pub units: Vec<String>,
+}
+
+/// Every component of the asset, in order of first appearance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagList {
+    /// The components; never empty, and none is without signals.
+    pub components: Vec<Component>,
+}
+
+/// Why a tag list was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TagListError {
+    /// The file could not be read.
+    #[error("cannot read the tag list {file}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file's content is not a tag list.
+    #[error("{file}{}: {problem}", line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Content {
+        /// The file.
+        file: String,
+        /// The 1-based line, where one line is at fault.
+        line: Option<u64>,
+        /// What is wrong, what was expected, and what to do.
+        problem: String,
+    },
+}
+
+impl TagList {
+    /// Reads the tag list at `path`; see [`TagList::parse`].
+    pub fn read(path: impl AsRef<Path>) -> Result<TagList, TagListError> {
+        let file = path.as_ref().display().to_string();
+        match std::fs::read(path.as_ref()) {
+            Ok(bytes) => TagList::parse(&bytes, &file),
+            Err(source) => Err(TagListError::Read { file, source }),
+        }
+    }
+
+    /// Parses a CSV with the columns Tag, UOM, Subsystem; `file` names the source in errors.
+    ///
+    /// With a header, the columns are found by name in any case and order, others are ignored, and UOM may be absent.
+    /// Without one, the first three columns are taken. A byte order mark and CRLF are tolerated.
+    pub fn parse(bytes: &[u8], file: &str) -> Result<TagList, TagListError> {
+        let refuse = |line: Option<u64>, problem: String| TagListError::Content {
+            file: file.to_owned(),
+            line,
+            problem,
+        };
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return Err(refuse(
+                None,
+                "the tag list is UTF-16; save it as CSV in UTF-8".to_owned(),
+            ));
+        }
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(bytes);
+        let mut columns = None;
+        let mut lines: HashMap<String, u64> = HashMap::new();
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        let mut by_folded: HashMap<String, (usize, u64)> = HashMap::new();
+        let mut components: Vec<Component> = Vec::new();
+        let mut record = csv::StringRecord::new();
+        loop {
+            let line = line_at(bytes, reader.position().byte());
+            match reader.read_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let problem = match error.kind() {
+                        csv::ErrorKind::Utf8 { .. } => {
+                            "not UTF-8; save the tag list as CSV in UTF-8".to_owned()
+                        }
+                        _ => error.to_string(),
+                    };
+                    return Err(refuse(Some(line), problem));
+                }
+            }
+            if record.iter().all(str::is_empty) {
+                continue;
+            }
+            let columns = match columns {
+                Some(columns) => columns,
+                None => {
+                    let (found, is_header) = Columns::of_first_record(&record)
+                        .map_err(|problem| refuse(Some(line), problem))?;
+                    columns = Some(found);
+                    if is_header {
+                        continue;
+                    }
+                    found
+                }
+            };
+            let cell = |column: usize| record.get(column).unwrap_or("");
+            let (tag, subsystem) = (cell(columns.tag), cell(columns.subsystem));
+            check_tag(tag).map_err(|problem| refuse(Some(line), problem))?;
+            check_component(subsystem, tag).map_err(|problem| refuse(Some(line), problem))?;
+            if let Some(first) = lines.insert(tag.to_owned(), line) {
+                let problem = format!(
+                    "tag \"{tag}\" is already listed in line {first}; remove one of the two"
+                );
+                return Err(refuse(Some(line), problem));
+            }
+            let index = match by_name.get(subsystem) {
+                Some(index) => *index,
+                None => {
+                    let index = components.len();
+                    if let Some((other, first)) =
+                        by_folded.insert(subsystem.to_ascii_lowercase(), (index, line))
+                    {
+                        return Err(refuse(
+                            Some(line),
+                            format!(
+                                "component \"{subsystem}\" collides with \"{}\" in line {first}: their names differ only \
+                                 in case, so their files would collide; spell them alike or rename one",
+                                components[other].name
+                            ),
+                        ));
+                    }
+                    by_name.insert(subsystem.to_owned(), index);
+                    components.push(Component {
+                        name: subsystem.to_owned(),
+                        signals: Vec::new(),
+                        units: Vec::new(),
+                    });
+                    index
+                }
+            };
+            components[index].signals.push(tag.to_owned());
+            components[index]
+                .units
+                .push(columns.unit.map(cell).unwrap_or("").to_owned());
+        }
+        if components.is_empty() {
+            let problem = "the tag list is empty; expected the columns Tag,UOM,Subsystem and one line per signal";
+            return Err(refuse(None, problem.to_owned()));
+        }
+        Ok(TagList { components })
+    }
+
+    /// Every signal with its component's index, in the order of the input files' columns.
+    pub fn signals(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.components
+            .iter()
+            .enumerate()
+            .flat_map(|(index, component)| {
+                component
+                    .signals
+                    .iter()
+                    .map(move |signal| (index, signal.as_str()))
+            })
+    }
+
+    /// The number of signals.
+    pub fn signal_count(&self) -> usize {
+        self.components
+            .iter()
+            .map(|component| component.signals.len())
+            .sum()
+    }
+
+    /// The components' names, in order.
+    pub fn component_names(&self) -> impl Iterator<Item = &str> {
+        self.components
+            .iter()
+            .map(|component| component.name.as_str())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Columns {
+    tag: usize,
+    unit: Option<usize>,
+    subsystem: usize,
+}
+
+impl Columns {
+    fn of_first_record(record: &csv::StringRecord) -> Result<(Columns, bool), String> {
+        let find = |name: &str| -> Result<Option<usize>, String> {
+            let mut at = record
+                .iter()
+                .enumerate()
+                .filter(|(_, cell)| cell.eq_ignore_ascii_case(name));
+            match (at.next(), at.next()) {
+                (first, None) => Ok(first.map(|(index, _)| index)),
+                (_, Some(_)) => Err(format!("the header has the column {name} twice; keep one")),
+            }
+        };
+        let found = (find("Tag")?, find("UOM")?, find("Subsystem")?);
+        let missing = |name: &str| {
+            let header: Vec<&str> = record.iter().collect();
+            format!(
+                "the header has no column {name}; it has {}; expected Tag,UOM,Subsystem",
+                header.join(",")
+            )
+        };
+        match found {
+            (Some(tag), unit, Some(subsystem)) => Ok((
+                Columns {
+                    tag,
+                    unit,
+                    subsystem,
+                },
+                true,
+            )),
+            (None, None, None) if record.len() >= 3 => Ok((
+                Columns {
+                    tag: 0,
+                    unit: Some(1),
+                    subsystem: 2,
+                },
+                false,
+            )),
+            (None, None, None) => {
+                let first = record.get(0).unwrap_or("");
+                let separator = if first.contains(';') || first.contains('\t') {
+                    " separated by commas"
+                } else {
+                    ""
+                };
+                Err(format!(
+                    "expected the three columns Tag,UOM,Subsystem{separator}, found {} column(s)",
+                    record.len()
+                ))
+            }
+            (None, _, _) => Err(missing("Tag")),
+            (_, _, None) => Err(missing("Subsystem")),
+        }
+    }
+}
+
+fn check_tag(tag: &str) -> Result<(), String> {
+    if tag.is_empty() {
+        return Err("the tag is blank; every line needs one".to_owned());
+    }
+    if tag.eq_ignore_ascii_case("timestamp") {
+        return Err(format!(
+            "tag \"{tag}\" collides with the time column of the input files; rename the signal"
+        ));
+    }
+    check_name("tag", tag, "letters, digits and : # $ . - _", |c| {
+        c.is_ascii_alphanumeric() || ":#$.-_".contains(c)
+    })
+}
+
+fn check_component(name: &str, tag: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err(format!(
+            "the subsystem of tag \"{tag}\" is blank; every signal needs a component"
+        ));
+    }
+    check_name("component", name, "letters, digits and . _ -", |c| {
+        c.is_ascii_alphanumeric() || "._-".contains(c)
+    })
+}
+
+fn check_name(
+    what: &str,
+    name: &str,
+    allowed: &str,
+    valid: impl Fn(char) -> bool,
+) -> Result<(), String> {
+    if let Some(bad) = name.chars().find(|c| !valid(*c)) {
+        return Err(format!(
+            "{what} \"{name}\" contains {bad:?}; the service allows only {allowed}"
+        ));
+    }
+    if name.len() > 200 {
+        return Err(format!(
+            "{what} \"{name}\" has {} characters; the service allows 200",
+            name.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The 1-based line of the first byte at or after `offset` that is not a line break: the reader's own line number
+/// counts the blank lines it skips to the record before.
+fn line_at(bytes: &[u8], offset: u64) -> u64 {
+    let offset = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let blank = bytes[offset..]
+        .iter()
+        .take_while(|byte| matches!(byte, b'\n' | b'\r'))
+        .count();
+    let breaks = bytes[..offset + blank]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count();
+    breaks as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<TagList, TagListError> {
+        TagList::parse(text.as_bytes(), "tags.csv")
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn components_keep_the_order_of_first_appearance() {
+        let tags = parse("Tag,UOM,Subsystem\ns2,C,b\ns1,,a\ns3,mm,b\n").unwrap();
+        assert_eq!(tags.component_names().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(tags.components[0].signals, ["s2", "s3"]);
+        assert_eq!(tags.components[0].units, ["C", "mm"]);
+        assert_eq!(tags.components[1].units, [""]);
+        assert_eq!(
+            tags.signals().collect::<Vec<_>>(),
+            [(0, "s2"), (0, "s3"), (1, "s1")]
+        );
+        assert_eq!(tags.signal_count(), 3);
+    }
+
+    #[test]
+    fn headers_come_in_any_case_and_order_or_not_at_all() {
+        let plain = parse("Tag,UOM,Subsystem\ns1,C,a\n").unwrap();
+        assert_eq!(parse("s1,C,a\n").unwrap(), plain);
+        assert_eq!(
+            parse("\u{feff}subsystem,Note,TAG,uom\r\na,hello,s1,C\r\n").unwrap(),
+            plain
+        );
+        assert_eq!(parse("s1,C,a,extra,more").unwrap(), plain);
+        assert_eq!(
+            parse("\n\nTag,UOM,Subsystem\n\n s1 , C ,a\n,,\n\n").unwrap(),
+            plain
+        );
+        assert_eq!(
+            parse("Tag,Subsystem\ns1,a\n").unwrap().components[0].units,
+            [""]
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_refused_with_its_number() {
+        let head = "Tag,UOM,Subsystem\n";
+        let cases = [
+            (
+                "s1,C,a\ns1,C,b\n",
+                "tags.csv:3: tag \"s1\" is already listed in line 2",
+            ),
+            ("s1,C,a\n\n\n,C,b\n", "tags.csv:5: the tag is blank"),
+            (
+                "s1,C,a\r\ns2,C, \r\n",
+                "tags.csv:3: the subsystem of tag \"s2\" is blank",
+            ),
+            ("s1,C\n", "tags.csv:2: the subsystem of tag \"s1\" is blank"),
+            ("s1,C,a/b\n", "tags.csv:2: component \"a/b\" contains '/'"),
+            ("s 1,C,a\n", "tags.csv:2: tag \"s 1\" contains ' '"),
+            (
+                "s1,C,Pump\ns2,C,pump\n",
+                "tags.csv:3: component \"pump\" collides with \"Pump\" in line 2",
+            ),
+            (
+                "timestamp,C,a\n",
+                "tags.csv:2: tag \"timestamp\" collides with the time column",
+            ),
+        ];
+        for (body, expected) in cases {
+            let message = refusal(&format!("{head}{body}"));
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let long = refusal(&format!("{head}{},C,a\n", "x".repeat(201)));
+        assert!(long.contains("has 201 characters"), "{long}");
+    }
+
+    #[test]
+    fn a_missing_column_and_an_empty_file_are_refused() {
+        let message = refusal("Sensor,UOM,Subsystem\ns1,C,a\n");
+        assert!(
+            message.contains("no column Tag") && message.contains("Sensor,UOM,Subsystem"),
+            "{message}"
+        );
+        assert!(refusal("Tag,UOM,System\ns1,C,a\n").contains("no column Subsystem"));
+        assert!(refusal("Tag,Tag,Subsystem\n").contains("twice"));
+        assert!(refusal("Tag;UOM;Subsystem\ns1;C;a\n").contains("separated by commas"));
+        for empty in ["", "\n", "Tag,UOM,Subsystem\n"] {
+            assert!(refusal(empty).contains("is empty"), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        let utf16: Vec<u8> = [0xff, 0xfe]
+            .into_iter()
+            .chain("Tag".encode_utf16().flat_map(u16::to_le_bytes))
+            .collect();
+        assert!(
+            TagList::parse(&utf16, "t")
+                .unwrap_err()
+                .to_string()
+                .contains("UTF-16")
+        );
+        let latin = b"Tag,UOM,Subsystem\ns1,\xb0C,a\n";
+        let message = TagList::parse(latin, "t").unwrap_err().to_string();
+        assert!(message.starts_with("t:2: not UTF-8"), "{message}");
+    }
+
+    #[test]
+    fn a_component_that_is_a_prefix_of_another_is_fine() {
+        assert_eq!(
+            parse("Tag,UOM,Subsystem\ns1,C,a\ns2,C,a_2026\n")
+                .unwrap()
+                .components
+                .len(),
+            2
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! The frame: one component's rows of one window, as columns, and its encoding as an input file.
+//!
+//! Guarantees: every column is as long as `times`; `times` are wall-clock UTC micros in ascending order; the same frame
+//! always encodes to the same bytes.
+//! Deliberately absent: where rows come from, and which of them belong to a window.
+
+mod csv;
+
+/// One component's rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame {
+    /// The component's name.
+    pub component: String,
+    /// When each row happened: wall clock, UTC, microseconds since 1970.
+    pub times: Vec<i64>,
+    /// The signals, in the tag list's order.
+    pub columns: Vec<Column>,
+}
+
+/// One signal's samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// The signal's name.
+    pub name: String,
+    /// Its samples, one per row.
+    pub values: Values,
+}
+
+/// The samples of a column in the type they were recorded in; a missing float is NaN.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Double precision.
+    F64(Vec<f64>),
+    /// Single precision; its shortest text differs from the double's.
+    F32(Vec<f32>),
+    /// Integers, written without a point.
+    I64(Vec<Option<i64>>),
+    /// Switches, written as 1 and 0: the service accepts only numbers (contract 4.1).
+    Bool(Vec<Option<bool>>),
+}
+
+impl Frame {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.times.len()
+    }
+}
+
+impl Values {
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F64(values) => values.len(),
+            Values::F32(values) => values.len(),
+            Values::I64(values) => values.len(),
+            Values::Bool(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sample of `row` as a number, NaN where it is missing or `row` is out of range.
+    pub fn get(&self, row: usize) -> f64 {
+        let number = match self {
+            Values::F64(values) => values.get(row).copied(),
+            Values::F32(values) => values.get(row).map(|value| f64::from(*value)),
+            Values::I64(values) => values.get(row).copied().flatten().map(|value| value as f64),
+            Values::Bool(values) => values
+                .get(row)
+                .copied()
+                .flatten()
+                .map(|value| f64::from(u8::from(value))),
+        };
+        number.unwrap_or(f64::NAN)
+    }
+}
