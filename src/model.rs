@@ -12,6 +12,7 @@
 //! All times are UTC microseconds since 1970-01-01T00:00:00Z.
 
 mod calibrate;
+pub mod evaluate;
 pub mod events;
 mod features;
 mod file;
@@ -21,6 +22,7 @@ pub mod guard;
 mod intake;
 mod lanes;
 mod matrix;
+pub mod metrics;
 mod reading;
 mod score;
 pub mod sensor;
