@@ -4,6 +4,8 @@
 //! window may be read again, late, or out of order, and the answer for the same samples is the same.
 //! Deliberately absent: which windows are due, files, S3.
 
+pub mod replay;
+
 use crate::signal::{Frame, RowRule, Window};
 
 /// Something that holds the asset's samples.

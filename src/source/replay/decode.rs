@@ -1,0 +1,259 @@
+//! Reads a stretch of rows of one column chunk into plain vectors, with Parquet's typed column readers.
+//!
+//! Guarantees: exactly the rows asked for, or an error; a null is `None`, or NaN in a float column.
+
+use std::sync::Arc;
+
+use parquet::basic::{Compression, Type as Physical};
+use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
+use parquet::data_type::{
+    BoolType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96Type,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::ChunkReader;
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::layout::{Kind, SignalColumn, TimeColumn, Unit};
+use crate::signal::Values;
+
+/// Where one column of one row group lies: all of the footer that reading needs, in a tenth of its size.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    compression: Compression,
+    values: i64,
+    length: i64,
+    data_page: i64,
+    dictionary_page: Option<i64>,
+}
+
+impl Place {
+    pub fn of(chunk: &ColumnChunkMetaData) -> Place {
+        Place {
+            compression: chunk.compression(),
+            values: chunk.num_values(),
+            length: chunk.compressed_size(),
+            data_page: chunk.data_page_offset(),
+            dictionary_page: chunk.dictionary_page_offset(),
+        }
+    }
+
+    /// A reader of the column, at its first row.
+    pub fn column<R: ChunkReader + 'static>(
+        &self,
+        reader: &Arc<R>,
+        descr: &ColumnDescPtr,
+    ) -> Result<ColumnReader, ParquetError> {
+        let chunk = ColumnChunkMetaData::builder(descr.clone())
+            .set_compression(self.compression)
+            .set_num_values(self.values)
+            .set_total_compressed_size(self.length)
+            .set_data_page_offset(self.data_page)
+            .set_dictionary_page_offset(self.dictionary_page)
+            .build()?;
+        let rows = usize::try_from(self.values).unwrap_or_default();
+        let pages = SerializedPageReader::new(reader.clone(), &chunk, rows, None)?;
+        Ok(get_column_reader(descr.clone(), Box::new(pages)))
+    }
+}
+
+/// A typed reader that yields rows in order.
+pub(super) enum TimeReader {
+    Int64(parquet::column::reader::ColumnReaderImpl<Int64Type>, Unit),
+    Int96(parquet::column::reader::ColumnReaderImpl<Int96Type>),
+}
+
+impl TimeReader {
+    pub fn new(column: ColumnReader, time: &TimeColumn) -> TimeReader {
+        match time.unit {
+            Unit::Int96 => TimeReader::Int96(get_typed_column_reader(column)),
+            unit => TimeReader::Int64(get_typed_column_reader(column), unit),
+        }
+    }
+
+    pub fn skip(&mut self, rows: usize) -> Result<(), ParquetError> {
+        let skipped = match self {
+            TimeReader::Int64(reader, _) => reader.skip_records(rows)?,
+            TimeReader::Int96(reader) => reader.skip_records(rows)?,
+        };
+        complete(skipped, rows)
+    }
+
+    /// The next rows' times in micros; `None` where the time is null.
+    pub fn read(&mut self, rows: usize) -> Result<Vec<Option<i64>>, ParquetError> {
+        match self {
+            TimeReader::Int64(reader, unit) => {
+                let unit = *unit;
+                read_rows(reader, rows, |value| match unit {
+                    Unit::Millis => value.saturating_mul(1000),
+                    Unit::Nanos => value.div_euclid(1000),
+                    Unit::Micros | Unit::Int96 => value,
+                })
+            }
+            TimeReader::Int96(reader) => read_rows(reader, rows, |value| value.to_micros()),
+        }
+    }
+}
+
+/// The samples of rows `skip..skip + rows`.
+pub(super) fn read_values(
+    column: ColumnReader,
+    signal: &SignalColumn,
+    skip: usize,
+    rows: usize,
+) -> Result<Values, ParquetError> {
+    let physical = signal.descr.physical_type();
+    Ok(match (signal.kind, physical) {
+        (Kind::F64, _) => Values::F64(dense::<DoubleType, f64>(
+            column,
+            skip,
+            rows,
+            |value| value,
+            f64::NAN,
+        )?),
+        (Kind::F32, _) => Values::F32(dense::<FloatType, f32>(
+            column,
+            skip,
+            rows,
+            |value| value,
+            f32::NAN,
+        )?),
+        (Kind::Bool, _) => {
+            Values::Bool(sparse::<BoolType, bool>(column, skip, rows, |value| value)?)
+        }
+        (Kind::Integer { unsigned }, Physical::INT32) => {
+            Values::I64(sparse::<Int32Type, i64>(column, skip, rows, |value| {
+                widen(value, unsigned)
+            })?)
+        }
+        (Kind::Integer { .. }, _) => {
+            Values::I64(sparse::<Int64Type, i64>(column, skip, rows, |value| value)?)
+        }
+        (Kind::IntegerAsF64 { unsigned }, Physical::INT32) => Values::F64(dense::<Int32Type, f64>(
+            column,
+            skip,
+            rows,
+            |value| widen(value, unsigned) as f64,
+            f64::NAN,
+        )?),
+        (Kind::IntegerAsF64 { unsigned }, _) => Values::F64(dense::<Int64Type, f64>(
+            column,
+            skip,
+            rows,
+            |value| {
+                if unsigned {
+                    value as u64 as f64
+                } else {
+                    value as f64
+                }
+            },
+            f64::NAN,
+        )?),
+    })
+}
+
+/// Whether an integer column chunk has a null, or an unsigned value beyond `i64`, found by reading it.
+pub(super) fn needs_doubles(
+    column: ColumnReader,
+    signal: &SignalColumn,
+    rows: usize,
+) -> Result<bool, ParquetError> {
+    const BATCH: usize = 8192;
+    let unsigned = matches!(signal.kind, Kind::Integer { unsigned: true });
+    let beyond = |value: Option<i64>| value.is_none_or(|value| unsigned && value < 0);
+    let mut left = rows;
+    if signal.descr.physical_type() == Physical::INT32 {
+        let mut reader = get_typed_column_reader::<Int32Type>(column);
+        while left > 0 {
+            let batch = left.min(BATCH);
+            if read_rows(&mut reader, batch, |_| ())?.contains(&None) {
+                return Ok(true);
+            }
+            left -= batch;
+        }
+    } else {
+        let mut reader = get_typed_column_reader::<Int64Type>(column);
+        while left > 0 {
+            let batch = left.min(BATCH);
+            if read_rows(&mut reader, batch, |value| value)?
+                .into_iter()
+                .any(beyond)
+            {
+                return Ok(true);
+            }
+            left -= batch;
+        }
+    }
+    Ok(false)
+}
+
+fn widen(value: i32, unsigned: bool) -> i64 {
+    if unsigned {
+        i64::from(value as u32)
+    } else {
+        i64::from(value)
+    }
+}
+
+fn dense<T: DataType, V: Copy>(
+    column: ColumnReader,
+    skip: usize,
+    rows: usize,
+    convert: impl Fn(T::T) -> V,
+    missing: V,
+) -> Result<Vec<V>, ParquetError> {
+    let values = sparse::<T, V>(column, skip, rows, convert)?;
+    Ok(values
+        .into_iter()
+        .map(|value| value.unwrap_or(missing))
+        .collect())
+}
+
+fn sparse<T: DataType, V>(
+    column: ColumnReader,
+    skip: usize,
+    rows: usize,
+    convert: impl Fn(T::T) -> V,
+) -> Result<Vec<Option<V>>, ParquetError> {
+    let mut reader = get_typed_column_reader::<T>(column);
+    complete(reader.skip_records(skip)?, skip)?;
+    read_rows(&mut reader, rows, convert)
+}
+
+fn read_rows<T: DataType, V>(
+    reader: &mut parquet::column::reader::ColumnReaderImpl<T>,
+    rows: usize,
+    convert: impl Fn(T::T) -> V,
+) -> Result<Vec<Option<V>>, ParquetError> {
+    let mut values: Vec<T::T> = Vec::with_capacity(rows);
+    let mut levels: Vec<i16> = Vec::new();
+    let mut read = 0;
+    while read < rows {
+        let (records, _, _) =
+            reader.read_records(rows - read, Some(&mut levels), None, &mut values)?;
+        if records == 0 {
+            break;
+        }
+        read += records;
+    }
+    complete(read, rows)?;
+    let mut values = values.into_iter().map(convert);
+    if levels.is_empty() {
+        return Ok(values.map(Some).collect());
+    }
+    // Only plain columns are read, so level 1 is a value and level 0 a null.
+    Ok(levels
+        .into_iter()
+        .map(|level| if level > 0 { values.next() } else { None })
+        .collect())
+}
+
+fn complete(found: usize, expected: usize) -> Result<(), ParquetError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(ParquetError::EOF(format!(
+        "expected {expected} rows in a column, found {found}"
+    )))
+}

@@ -1,0 +1,436 @@
+//! A Parquet history, checked and indexed: when each chunk of rows happened, and where each column lies.
+//!
+//! Guarantees: opening reads the footer once and the time column once, as a stream; what is kept is small and the
+//! footer itself is let go. A chunk never spans two row groups.
+
+use std::sync::Arc;
+
+use parquet::column::reader::ColumnReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::reader::ChunkReader;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::super::SourceError;
+use super::AtEnd;
+use super::decode::{Place, TimeReader, needs_doubles, read_values};
+use super::layout::{Kind, Layout};
+use crate::signal::{Cadence, Rebase, TagList, Values};
+
+/// The rows that are decoded together: 34 hours of one-minute rows, 2 MB for 122 signals.
+const CHUNK_ROWS: usize = 2048;
+
+/// A checked and indexed history.
+pub struct History<R: ChunkReader> {
+    name: String,
+    tags: TagList,
+    reader: Arc<R>,
+    layout: Layout,
+    /// Per row group: the time column, then the signals in the layout's order.
+    groups: Vec<Vec<Place>>,
+    chunks: Vec<ChunkSpan>,
+    rows: usize,
+    null_times: usize,
+    sorted: bool,
+    first: i64,
+    last: i64,
+    interval: Option<i64>,
+}
+
+/// Where a chunk lies and when it happened; `first > last` where it has no time at all.
+struct ChunkSpan {
+    group: u32,
+    offset: u32,
+    rows: u32,
+    first: i64,
+    last: i64,
+}
+
+/// A decoded chunk: times in recorded micros, and every signal's samples in the tag list's order.
+pub(super) struct Chunk {
+    /// `i64::MIN` stands for a null time, which no window contains.
+    pub times: Vec<i64>,
+    pub columns: Vec<Values>,
+}
+
+const NULL_TIME: i64 = i64::MIN;
+
+impl<R: ChunkReader + 'static> History<R> {
+    pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
+        if reader.len() == 0 {
+            return Err(invalid(
+                name,
+                vec!["the file is empty; expected a Parquet file".to_owned()],
+            ));
+        }
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(&reader)
+            .map_err(|error| {
+                let what = "not a Parquet file, or a truncated one";
+                failed(name, what, error)
+            })?;
+        let layout = Layout::of(metadata.file_metadata().schema_descr(), tags)
+            .map_err(|problems| invalid(name, problems))?;
+        if metadata.file_metadata().num_rows() == 0 {
+            return Err(invalid(name, vec!["the file has no rows".to_owned()]));
+        }
+        let groups = metadata
+            .row_groups()
+            .iter()
+            .map(|group| {
+                let columns = std::iter::once(layout.time.index)
+                    .chain(layout.signals.iter().map(|signal| signal.index));
+                columns
+                    .map(|index| Place::of(group.column(index)))
+                    .collect()
+            })
+            .collect();
+        let mut history = History {
+            name: name.to_owned(),
+            tags: tags.clone(),
+            reader: Arc::new(reader),
+            layout,
+            groups,
+            chunks: Vec::new(),
+            rows: 0,
+            null_times: 0,
+            sorted: true,
+            first: i64::MAX,
+            last: i64::MIN,
+            interval: None,
+        };
+        history.index_times(&metadata)?;
+        history.settle_integers(&metadata)?;
+        Ok(history)
+    }
+
+    /// The history's name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tag list it was checked against.
+    pub fn tags(&self) -> &TagList {
+        &self.tags
+    }
+
+    /// The first recorded time, in micros.
+    pub fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// The last recorded time, in micros.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// The number of rows, including those without a time.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows without a time; no window contains them.
+    pub fn null_times(&self) -> usize {
+        self.null_times
+    }
+
+    /// Whether times never step back; windows of an unsorted history are slower to read.
+    pub fn is_sorted(&self) -> bool {
+        self.sorted
+    }
+
+    /// The sampling interval in micros: the median step between consecutive rows, `None` for a single row.
+    pub fn interval(&self) -> Option<i64> {
+        self.interval
+    }
+
+    /// The rows a window has when none is missing.
+    pub fn expected_rows(&self, cadence: Cadence) -> Option<usize> {
+        let interval = self.interval?;
+        usize::try_from((cadence.micros() + interval / 2) / interval).ok()
+    }
+
+    /// Where the sample notebook starts: `windows` windows before one sample after the last, in micros.
+    pub fn default_start(&self, cadence: Cadence, windows: i64) -> i64 {
+        self.last + self.interval.unwrap_or_default() - windows * cadence.micros()
+    }
+
+    /// The mapping that plays the recorded instant `start` at `wall` (both micros).
+    pub fn rebase(&self, start: i64, wall: i64, cadence: Cadence, at_end: AtEnd) -> Rebase {
+        match at_end {
+            AtEnd::Loop => Rebase::looping(start, wall, self.first, self.last, cadence),
+            AtEnd::Stop => Rebase::once(start, wall),
+        }
+    }
+
+    /// The chunks that may hold a row between `first` and `last`, inclusive.
+    pub(super) fn overlapping(&self, first: i64, last: i64) -> Vec<usize> {
+        let overlaps = |span: &ChunkSpan| span.first <= last && first <= span.last;
+        self.chunks
+            .iter()
+            .enumerate()
+            .filter(|(_, span)| overlaps(span))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Decodes one chunk.
+    pub(super) fn load(&self, index: usize) -> Result<Chunk, SourceError> {
+        let ChunkSpan {
+            group,
+            offset,
+            rows,
+            ..
+        } = self.chunks[index];
+        let (group, offset, rows) = (group as usize, offset as usize, rows as usize);
+        let mut reader = self.time_reader(group)?;
+        let what = |column: &str| format!("cannot read column \"{column}\" of row group {group}");
+        let time_failed = |error| failed(&self.name, &what(self.layout.time.descr.name()), error);
+        reader.skip(offset).map_err(time_failed)?;
+        let times = reader.read(rows).map_err(time_failed)?;
+        let mut columns = Vec::with_capacity(self.layout.signals.len());
+        for (at, signal) in self.layout.signals.iter().enumerate() {
+            let values = self
+                .column(group, at + 1, &signal.descr)
+                .and_then(|column| read_values(column, signal, offset, rows))
+                .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
+            columns.push(values);
+        }
+        Ok(Chunk {
+            times: times
+                .into_iter()
+                .map(|time| time.unwrap_or(NULL_TIME))
+                .collect(),
+            columns,
+        })
+    }
+
+    /// One column without samples per signal, in the type each is read in.
+    pub(super) fn empty_columns(&self) -> Vec<Values> {
+        self.layout
+            .signals
+            .iter()
+            .map(|signal| match signal.kind {
+                Kind::F64 | Kind::IntegerAsF64 { .. } => Values::F64(Vec::new()),
+                Kind::F32 => Values::F32(Vec::new()),
+                Kind::Integer { .. } => Values::I64(Vec::new()),
+                Kind::Bool => Values::Bool(Vec::new()),
+            })
+            .collect()
+    }
+
+    pub(super) fn invalid(&self, problem: String) -> SourceError {
+        invalid(&self.name, vec![problem])
+    }
+
+    fn index_times(&mut self, metadata: &ParquetMetaData) -> Result<(), SourceError> {
+        let mut steps = Steps::default();
+        let mut previous = None;
+        for (group, row_group) in metadata.row_groups().iter().enumerate() {
+            let rows = group_rows(row_group);
+            let too_large = |_| {
+                invalid(
+                    &self.name,
+                    vec![format!("row group {group} has {rows} rows; at most 2^32")],
+                )
+            };
+            u32::try_from(rows).map_err(too_large)?;
+            let mut reader = self.time_reader(group)?;
+            for offset in (0..rows).step_by(CHUNK_ROWS) {
+                let count = CHUNK_ROWS.min(rows - offset);
+                let times = reader.read(count).map_err(|error| {
+                    failed(
+                        &self.name,
+                        &format!("cannot read the timestamp column of row group {group}"),
+                        error,
+                    )
+                })?;
+                let mut span = ChunkSpan {
+                    group: group as u32,
+                    offset: offset as u32,
+                    rows: count as u32,
+                    first: i64::MAX,
+                    last: NULL_TIME,
+                };
+                for time in times {
+                    let Some(time) = time else {
+                        self.null_times += 1;
+                        continue;
+                    };
+                    span.first = span.first.min(time);
+                    span.last = span.last.max(time);
+                    if let Some(previous) = previous.replace(time) {
+                        steps.add(time.abs_diff(previous));
+                        self.sorted &= previous <= time;
+                    }
+                }
+                self.first = self.first.min(span.first);
+                self.last = self.last.max(span.last);
+                self.rows += count;
+                self.chunks.push(span);
+            }
+        }
+        if previous.is_none() {
+            let column = self.layout.time.descr.name();
+            return Err(self.invalid(format!(
+                "every row of column \"{column}\" is null; there is no time to replay"
+            )));
+        }
+        self.interval = steps.median();
+        Ok(())
+    }
+
+    /// Decides which integer columns must be read as doubles: the footer's null counts where it has them, else a look.
+    fn settle_integers(&mut self, metadata: &ParquetMetaData) -> Result<(), SourceError> {
+        let mut settled = Vec::new();
+        for (at, signal) in self.layout.signals.iter().enumerate() {
+            let Kind::Integer { unsigned } = signal.kind else {
+                continue;
+            };
+            let large = unsigned && signal.descr.physical_type() == parquet::basic::Type::INT64;
+            for (group, row_group) in metadata.row_groups().iter().enumerate() {
+                let nulls = match signal.descr.max_def_level() {
+                    0 => Some(0),
+                    _ => row_group
+                        .column(signal.index)
+                        .statistics()
+                        .and_then(|statistics| statistics.null_count_opt()),
+                };
+                let doubles = match nulls {
+                    Some(0) if !large => false,
+                    Some(nulls) if nulls > 0 => true,
+                    _ => self
+                        .column(group, at + 1, &signal.descr)
+                        .and_then(|column| needs_doubles(column, signal, group_rows(row_group)))
+                        .map_err(|error| {
+                            failed(
+                                &self.name,
+                                &format!("cannot read column \"{}\"", signal.descr.name()),
+                                error,
+                            )
+                        })?,
+                };
+                if doubles {
+                    settled.push((at, Kind::IntegerAsF64 { unsigned }));
+                    break;
+                }
+            }
+        }
+        for (at, kind) in settled {
+            self.layout.signals[at].kind = kind;
+        }
+        Ok(())
+    }
+
+    fn time_reader(&self, group: usize) -> Result<TimeReader, SourceError> {
+        self.column(group, 0, &self.layout.time.descr)
+            .map(|column| TimeReader::new(column, &self.layout.time))
+            .map_err(|error| failed(&self.name, "cannot read the timestamp column", error))
+    }
+
+    fn column(
+        &self,
+        group: usize,
+        place: usize,
+        descr: &ColumnDescPtr,
+    ) -> Result<ColumnReader, ParquetError> {
+        self.groups[group][place].column(&self.reader, descr)
+    }
+}
+
+impl Chunk {
+    /// The rows whose recorded time is between `first` and `last`, inclusive.
+    pub fn rows_between(&self, first: i64, last: i64) -> impl Iterator<Item = usize> {
+        let inside = move |time: i64| time != NULL_TIME && first <= time && time <= last;
+        self.times
+            .iter()
+            .enumerate()
+            .filter(move |(_, time)| inside(**time))
+            .map(|(row, _)| row)
+    }
+}
+
+/// A column of the same type without samples.
+pub(super) fn nothing(like: &Values) -> Values {
+    match like {
+        Values::F64(_) => Values::F64(Vec::new()),
+        Values::F32(_) => Values::F32(Vec::new()),
+        Values::I64(_) => Values::I64(Vec::new()),
+        Values::Bool(_) => Values::Bool(Vec::new()),
+    }
+}
+
+/// The median of a stream of steps in bounded memory: every step at first, then every second, every fourth, ...
+struct Steps {
+    kept: Vec<u64>,
+    stride: u64,
+    seen: u64,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Steps {
+            kept: Vec::new(),
+            stride: 1,
+            seen: 0,
+        }
+    }
+}
+
+impl Steps {
+    const KEPT: usize = 16_384;
+
+    fn add(&mut self, step: u64) {
+        if step == 0 {
+            return;
+        }
+        self.seen += 1;
+        if !self.seen.is_multiple_of(self.stride) {
+            return;
+        }
+        self.kept.push(step);
+        if self.kept.len() == Self::KEPT {
+            let mut odd = false;
+            self.kept.retain(|_| {
+                odd = !odd;
+                odd
+            });
+            self.stride *= 2;
+        }
+    }
+
+    fn median(mut self) -> Option<i64> {
+        self.kept.sort_unstable();
+        self.kept
+            .get(self.kept.len() / 2)
+            .and_then(|step| i64::try_from(*step).ok())
+    }
+}
+
+fn group_rows(group: &RowGroupMetaData) -> usize {
+    usize::try_from(group.num_rows()).unwrap_or_default()
+}
+
+fn invalid(name: &str, problems: Vec<String>) -> SourceError {
+    SourceError::Invalid {
+        name: name.to_owned(),
+        problems,
+    }
+}
+
+/// A failed read: retryable where the reader itself failed, otherwise the file is broken.
+fn failed(name: &str, what: &str, error: ParquetError) -> SourceError {
+    if let ParquetError::External(cause) = &error
+        && let Some(io) = cause.downcast_ref::<std::io::Error>()
+        && !matches!(
+            io.kind(),
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData
+        )
+    {
+        return SourceError::Unavailable {
+            name: name.to_owned(),
+            source: Box::new(error),
+        };
+    }
+    invalid(name, vec![format!("{what}: {error}")])
+}
