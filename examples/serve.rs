@@ -12,8 +12,14 @@ mod s3_server;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
-    let data_dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "/tmp/lookoutd-serve".into()));
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .init();
+    let data_dir = PathBuf::from(
+        std::env::args()
+            .nth(1)
+            .unwrap_or_else(|| "/tmp/lookoutd-serve".into()),
+    );
     std::fs::create_dir_all(data_dir.join("s3"))?;
     let s3 = s3_server::serve(&data_dir.join("s3"), "127.0.0.1:9190".parse()?).await;
     let config = Config {
@@ -21,11 +27,20 @@ async fn main() -> anyhow::Result<()> {
         data_dir,
         region: "us-east-1".into(),
         account: "123456789012".into(),
-        credentials: Auth::Keys(vec![AccessKey { id: s3_server::KEY.0.into(), secret: s3_server::KEY.1.into() }]),
+        credentials: Auth::Keys(vec![AccessKey {
+            id: s3_server::KEY.0.into(),
+            secret: s3_server::KEY.1.into(),
+        }]),
         catch_up: false,
     };
     let clock = Clock::system();
-    let service = Service::start(config, s3_server::client(s3), clock.clone(), CancellationToken::new()).await?;
+    let service = Service::start(
+        config,
+        s3_server::client(s3),
+        clock.clone(),
+        CancellationToken::new(),
+    )
+    .await?;
     let model = NewModel {
         name: "wire-model".into(),
         components: vec![("pump".into(), vec!["Sensor0".into(), "Sensor1".into()])],

@@ -25,12 +25,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use operations::Identity;
 use protocol::Frontend;
+use runner::Runner;
 use store::{Store, StoreError};
 
+pub mod csv_rows;
 pub mod faults;
 pub mod operations;
 pub mod options;
 pub mod protocol;
+pub mod runner;
 pub mod shapes;
 pub mod sigv4;
 pub mod store;
@@ -150,7 +153,8 @@ impl Service {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, frontend, shutdown.clone()));
-        let _ = s3;
+        let runner = Runner::new(store.clone(), s3, clock, changed, config.catch_up);
+        tasks.spawn(runner.run(shutdown, DRAIN));
         tracing::info!(%address, "service listening");
         Ok(Service {
             address,

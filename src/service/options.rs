@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::faults::Fault;
 
 /// The era of the results lines (contract 5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum ResultsFormat {
     /// 2021-04: `timestamp`, `prediction`, and `diagnostics` on anomalies. The 2021 notebooks parse only this.
     V1,

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{Call, tags, time};
 use crate::service::faults::Fault;
-use crate::service::store::schedulers::{self, COLUMNS, Scheduler, frequency_minutes, transition};
+use crate::service::store::schedulers::{self, COLUMNS, Scheduler, transition};
+use crate::signal::{Cadence, ZoneOffset};
 
 /// CreateInferenceScheduler: creates the scheduler and starts it.
 pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
@@ -275,7 +276,7 @@ fn wrong_state(scheduler: &Scheduler, wanted: &str) -> Fault {
 
 /// Contract 4.3: a window must hold at least one step of the model's sampling grid.
 fn check_rates(model: &str, sampling_us: Option<i64>, frequency: &str) -> Result<(), Fault> {
-    let window_us = frequency_minutes(frequency) * 60_000_000;
+    let window_us = cadence(frequency)?.micros();
     match sampling_us {
         Some(step) if step > window_us => Err(Fault::validation(format!(
             "DataUploadFrequency {frequency} is shorter than the sampling rate of model '{model}' ({} minutes): choose \
@@ -287,6 +288,11 @@ fn check_rates(model: &str, sampling_us: Option<i64>, frequency: &str) -> Result
     }
 }
 
+/// The cadence of a validated `DataUploadFrequency`.
+fn cadence(frequency: &str) -> Result<Cadence, Fault> {
+    frequency.parse().map_err(|_| Fault::internal())
+}
+
 /// What the shape cannot say: the bucket is needed, and the offset must be an offset.
 fn check_input(input: &Value) -> Result<(), Fault> {
     if input["S3InputConfiguration"]["Bucket"].as_str().is_none() {
@@ -296,19 +302,9 @@ fn check_input(input: &Value) -> Result<(), Fault> {
         ));
     }
     if let Some(offset) = input["InputTimeZoneOffset"].as_str() {
-        let part = |range: std::ops::Range<usize>| {
-            offset
-                .get(range)
-                .and_then(|digits| digits.parse::<u32>().ok())
-        };
-        match (part(1..3), part(4..6)) {
-            (Some(hours), Some(minutes)) if hours * 60 + minutes <= 14 * 60 && minutes < 60 => {}
-            _ => {
-                return Err(Fault::validation(format!(
-                    "InputTimeZoneOffset '{offset}' is no offset from UTC: expected -14:00 to +14:00"
-                )));
-            }
-        }
+        offset
+            .parse::<ZoneOffset>()
+            .map_err(|error| Fault::validation(format!("InputTimeZoneOffset: {error}")))?;
     }
     Ok(())
 }

@@ -38,13 +38,15 @@ CREATE TABLE scheduler (
     kms_key          TEXT,
     created_us       INTEGER NOT NULL,
     updated_us       INTEGER NOT NULL,
-    -- The next window's end; NULL until the scheduler first runs.
+    -- The next window's end, and when it is to be run (the delay offset later); NULL until the scheduler first runs.
     next_boundary_us INTEGER,
+    due_us           INTEGER,
     latest_result    TEXT,
-    -- The model's running state after the last committed execution, and the version it belongs to.
-    scoring_state    BLOB,
-    scoring_version  INTEGER
+    -- The model's running state after the last committed execution.
+    scoring_state    BLOB
 ) STRICT;
+
+CREATE INDEX scheduler_due ON scheduler (status, due_us);
 
 -- One row per (scheduler, boundary): the identity of an execution.
 CREATE TABLE execution (

@@ -107,14 +107,3 @@ pub fn transition(db: &Connection, uuid: &str, from: &str, to: &str) -> Result<b
     )?;
     Ok(changed == 1)
 }
-
-/// The cadence of a `DataUploadFrequency`, in minutes.
-pub fn frequency_minutes(frequency: &str) -> i64 {
-    match frequency {
-        "PT5M" => 5,
-        "PT10M" => 10,
-        "PT15M" => 15,
-        "PT30M" => 30,
-        _ => 60,
-    }
-}
