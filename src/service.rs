@@ -17,6 +17,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -46,6 +47,25 @@ const MOST_CONNECTIONS: usize = 512;
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 /// How long open requests and executions may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where the embedded parts listen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Address of the Lookout-compatible API.
+    pub listen: String,
+    /// Address of the embedded S3.
+    pub s3_listen: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9180".into(),
+            s3_listen: "127.0.0.1:9190".into(),
+        }
+    }
+}
 
 /// How the service is set up.
 #[derive(Debug, Clone)]
