@@ -1,8 +1,183 @@
 //! The command line: parses arguments, runs one command, and maps its outcome to an exit code.
+//!
+//! Exit codes are a contract with scripts and the unit file: 0 success, 1 failure, 2 usage, 3 findings, 69 the store or the
+//! service is unavailable, 73 the data directory cannot be used, 75 try again later, 77 refused, 78 configuration.
 
+mod check;
+mod demo;
+mod output;
+mod plan;
+mod replay;
+mod run;
+mod sample;
+mod status;
+mod windows;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigError, Loaded};
+use crate::feed::{LedgerError, RecoverError, SpoolError};
+use crate::ops::lock::LockError;
+use crate::s3::{Disposition, S3Error, Transport};
+use crate::signal::TagListError;
+use crate::source::SourceError;
+
+pub use output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  lookoutd demo                              everything on a sample plant, time running 60x
+  lookoutd check --config lookoutd.toml      configuration, then every dependency live
+  lookoutd run --config lookoutd.toml        the daemon
+  lookoutd status                            what it is doing
+
+Without a configuration everything is embedded: the sample plant, and S3 on loopback.
+Exit codes: 0 success, 1 failure, 2 usage, 3 findings, 69 unavailable, 73 data directory,
+75 try again later, 77 refused, 78 configuration.";
+
+/// Feeds live sensor data to S3 on a wall-clock cadence.
+#[derive(Debug, Parser)]
+#[command(name = "lookoutd", version, about, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything embedded on the sample plant, with time running faster
+    Demo(demo::DemoArgs),
+    /// The daemon
+    Run(run::RunArgs),
+    /// Checks the configuration, then every dependency live: all findings at once, each with its remedy
+    Check(check::CheckArgs),
+    /// The next windows: when, which keys, which columns, how many rows
+    Plan(plan::PlanArgs),
+    /// Cuts a bounded part of a history, to a directory or to the bucket
+    Replay(replay::ReplayArgs),
+    /// What the daemon is doing; the first line is the verdict
+    Status(status::StatusArgs),
+    /// The recorded state of each window
+    Windows(windows::WindowsArgs),
+    /// Writes the sample plant: signals, tags, labels, time ranges
+    Sample(sample::SampleArgs),
+    /// Whether the daemon of a data directory is alive and delivering, for containers
+    Healthcheck(status::HealthArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, Args)]
+struct ConfigArgs {
+    /// Configuration file (TOML); see config/lookoutd.toml for every key
+    #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory of spool, ledger and embedded store
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Sets one key, such as --set feed.cadence=PT10M; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut flags = self.set.clone();
+        if let Some(data_dir) = &self.data_dir {
+            flags.push(("data_dir".into(), data_dir.display().to_string()));
+        }
+        let environment: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let mut loaded = config::load(self.config.as_deref(), &environment, &flags)?;
+        // A systemd credential named aws-credentials is an AWS shared-credentials file.
+        if loaded.config.s3.credentials_file.is_empty()
+            && let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY")
+        {
+            let file = PathBuf::from(directory).join("aws-credentials");
+            if file.exists() {
+                loaded.config.s3.credentials_file = file.display().to_string();
+            }
+        }
+        Ok(loaded)
+    }
+}
 
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Windows(args) => windows::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::Healthcheck(args) => status::healthcheck(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The exit code that an error stands for.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<ConfigError>() || cause.is::<TagListError>() {
+            return 78;
+        }
+        if let Some(error) = cause.downcast_ref::<SourceError>() {
+            return if error.is_retryable() { 69 } else { 78 };
+        }
+        if let Some(error) = cause.downcast_ref::<LockError>() {
+            return match error {
+                LockError::Held { .. } => 75,
+                LockError::Unusable { .. } => 73,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<S3Error>() {
+            return match (error.disposition(), error.failure.transport) {
+                (Disposition::Hold(_), None | Some(Transport::Credentials)) => 77,
+                (Disposition::Throttled, _) => 75,
+                _ => 69,
+            };
+        }
+        if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {
+            return 73;
+        }
+    }
+    1
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| "write it as key=value, such as feed.cadence=PT10M".to_owned())
+}
+
+/// One thread is enough for a gateway, and the smallest.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

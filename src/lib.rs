@@ -4,7 +4,16 @@
 //! The modules are the stations of one straight line: source, feed, S3, inference; beside it the service and its model.
 
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod embedded;
+pub mod feed;
+pub mod inference;
 pub mod model;
+pub mod ops;
+pub mod s3;
+pub mod sample;
 pub mod service;
 pub mod signal;
 pub mod source;

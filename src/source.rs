@@ -6,7 +6,10 @@
 
 pub mod replay;
 
+use serde::{Deserialize, Serialize};
+
 use crate::signal::{Frame, RowRule, Window};
+use replay::AtEnd;
 
 /// Something that holds the asset's samples.
 pub trait Source: Send {
@@ -54,4 +57,18 @@ impl SourceError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, SourceError::Unavailable { .. })
     }
+}
+
+/// Which samples are fed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The Parquet history: a path or `s3://bucket/key`. Empty, in embedded mode: the sample plant.
+    pub parquet: String,
+    /// The tag list: a CSV with the columns Tag, UOM, Subsystem.
+    pub tags: String,
+    /// Recorded time of the first window, such as `2015-11-30T23:45:00`. Empty: the last three windows of the history.
+    pub start: String,
+    /// What happens at the end of the history.
+    pub at_end: AtEnd,
 }

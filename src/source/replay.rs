@@ -14,7 +14,6 @@ mod layout;
 use std::fs::File;
 use std::path::Path;
 
-use chrono::NaiveDateTime;
 use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 
@@ -23,21 +22,6 @@ pub use history::History;
 use self::history::{Chunk, nothing};
 use super::{Reading, Source, SourceError};
 use crate::signal::{Column, Frame, Rebase, RowRule, TagList, Values, Window};
-
-/// Which history is replayed, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// The history: a path, or `s3://bucket/key`.
-    pub parquet: String,
-    /// The recorded time (UTC, as written in the file) that the first window plays; by default the last part of the
-    /// history, as the sample notebook does.
-    #[serde(default)]
-    pub start: Option<NaiveDateTime>,
-    /// What follows the last recorded row.
-    #[serde(default)]
-    pub at_end: AtEnd,
-}
 
 /// What follows the last recorded row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

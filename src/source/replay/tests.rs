@@ -503,18 +503,3 @@ fn a_missing_file_may_come_back_and_a_local_file_reads_like_bytes() {
         [2.5; 5]
     );
 }
-
-#[test]
-fn configuration_reads_and_refuses_unknown_keys() {
-    let config: ReplayConfig =
-        serde_json::from_str(r#"{"parquet":"a","start":"2015-03-01T00:00:00","at_end":"stop"}"#)
-            .unwrap();
-    assert_eq!(config.at_end, AtEnd::Stop);
-    assert_eq!(
-        serde_json::from_str::<ReplayConfig>(r#"{"parquet":"a"}"#)
-            .unwrap()
-            .at_end,
-        AtEnd::Loop
-    );
-    assert!(serde_json::from_str::<ReplayConfig>(r#"{"parquet":"a","begin":1}"#).is_err());
-}

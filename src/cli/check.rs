@@ -1,0 +1,196 @@
+//! `lookoutd check`: the configuration first, then every dependency live. All findings at once, each with its remedy.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{self, Output};
+use super::{ConfigArgs, exit_code, runtime};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::{Plant, Store, format_recorded};
+use crate::feed::disk::{Disk, LocalDisk};
+use crate::s3::{Conditional, Disposition};
+use crate::signal::TagList;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd check --offline --config lookoutd.toml    configuration, tag list and data directory only
+  lookoutd check --config lookoutd.toml              also the history and the store
+
+Exit codes: 0 all well, 3 findings, 73 data directory, 78 configuration.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Looks at nothing beyond this machine, and does not open the history
+    #[arg(long)]
+    offline: bool,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Look {
+    what: &'static str,
+    ok: bool,
+    detail: String,
+    #[serde(skip)]
+    code: u8,
+}
+
+pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let mut looks = vec![Look {
+        what: "configuration",
+        ok: true,
+        detail: "every key is known and fits".into(),
+        code: 0,
+    }];
+    looks.push(data_dir(&config));
+    if !config.source.tags.is_empty() {
+        looks.push(match TagList::read(&config.source.tags) {
+            Ok(tags) => good(
+                "tag list",
+                format!(
+                    "{} signals in {} components",
+                    tags.signal_count(),
+                    tags.components.len()
+                ),
+            ),
+            Err(error) => bad("tag list", &error.into()),
+        });
+    }
+    if !args.offline {
+        runtime()?.block_on(online(&config, &mut looks));
+    }
+    let code = looks.iter().map(|look| look.code).max().unwrap_or(0);
+    if args.output == Output::Json {
+        output::json(&looks)?;
+    } else {
+        for look in &looks {
+            println!(
+                "{:<4} {:<16} {}",
+                if look.ok { "ok" } else { "BAD" },
+                look.what,
+                look.detail
+            );
+        }
+    }
+    Ok(ExitCode::from(match code {
+        0 => 0,
+        code @ (73 | 78) => code,
+        _ => 3,
+    }))
+}
+
+fn data_dir(config: &Config) -> Look {
+    let path = config.data_dir();
+    let probe = path.join(".check");
+    let tried = std::fs::create_dir_all(&path)
+        .and_then(|()| LocalDisk.write(&probe, b"lookoutd\n"))
+        .and_then(|()| LocalDisk.sync(&probe))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .and_then(|()| LocalDisk.free(&path));
+    match tried {
+        Ok(free) if free < config.feed.min_free.0 => Look {
+            what: "data directory",
+            ok: false,
+            detail: format!(
+                "{}: {} free, cutting pauses below feed.min_free {}: make room",
+                path.display(),
+                output::bytes(free),
+                config.feed.min_free
+            ),
+            code: 3,
+        },
+        Ok(free) => good(
+            "data directory",
+            format!("{}, {} free", path.display(), output::bytes(free)),
+        ),
+        Err(error) => Look {
+            what: "data directory",
+            ok: false,
+            detail: format!(
+                "{}: {error}; create it and make it writable for this user, or set data_dir",
+                path.display()
+            ),
+            code: 73,
+        },
+    }
+}
+
+async fn online(config: &Config, looks: &mut Vec<Look>) {
+    let now = Clock::system().now();
+    if !config.source.parquet.is_empty() {
+        looks.push(match Plant::look(config, &config.data_dir(), now).await {
+            Ok(plant) => good(
+                "history",
+                format!(
+                    "{} rows from {} to {}",
+                    plant.info.rows,
+                    format_recorded(plant.info.first),
+                    format_recorded(plant.info.last)
+                ),
+            ),
+            Err(error) => bad("history", &error),
+        });
+    }
+    if config.is_embedded() {
+        looks.push(good("store", "embedded, served by `lookoutd run`".into()));
+        return;
+    }
+    let store = match Store::open(config, &config.data_dir(), CancellationToken::new()).await {
+        Ok(store) => store,
+        Err(error) => return looks.push(bad("store", &error)),
+    };
+    let Store {
+        mut bucket, prefix, ..
+    } = store;
+    let place = format!("s3://{}/{prefix}", bucket.name());
+    match bucket.probe(&prefix).await {
+        Ok(Conditional::Honoured) => looks.push(good("store", format!("{place} takes conditional creates"))),
+        Ok(Conditional::Ignored) => looks.push(Look {
+            what: "store",
+            ok: false,
+            detail: format!(
+                "{place} ignores If-None-Match: two writers may overwrite each other; run one gateway per prefix"
+            ),
+            code: 3,
+        }),
+        Err(error) => {
+            let remedy = match error.disposition() {
+                Disposition::Hold(remedy) => remedy,
+                Disposition::Throttled => "the store asks for patience: try again later",
+                Disposition::Retry | Disposition::Exists => "check s3.endpoint_url and that the store is up",
+            };
+            looks.push(Look {
+                what: "store",
+                ok: false,
+                detail: format!("{error}; {remedy}"),
+                code: 3,
+            });
+        }
+    }
+}
+
+fn good(what: &'static str, detail: String) -> Look {
+    Look {
+        what,
+        ok: true,
+        detail,
+        code: 0,
+    }
+}
+
+fn bad(what: &'static str, error: &anyhow::Error) -> Look {
+    Look {
+        what,
+        ok: false,
+        detail: format!("{error:#}"),
+        code: exit_code(error),
+    }
+}

@@ -1,0 +1,167 @@
+//! `lookoutd plan`: what happens next. The next windows with their wake-up, keys, columns and rows, cut from the source as
+//! the daemon would cut them. The window that is live now comes first unless it is cut already. Nothing is written, except the
+//! sample plant where embedded mode has none yet.
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{self, Output};
+use super::{ConfigArgs, runtime};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::{EMBEDDED_BUCKET, EMBEDDED_PREFIX, Plant};
+use crate::feed::{Ledger, Policy, Publish};
+use crate::signal::Window;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd plan --config lookoutd.toml
+  lookoutd plan -n 12 --now 2026-01-01T00:07:00Z --output json")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How many windows
+    #[arg(short = 'n', long, default_value_t = 3)]
+    windows: u32,
+    /// As if it were this time, UTC
+    #[arg(long, value_name = "TIME")]
+    now: Option<DateTime<Utc>>,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// One window to come.
+#[derive(Debug, Serialize)]
+struct Planned {
+    start: String,
+    end: String,
+    cut_at: String,
+    expected_rows: Option<usize>,
+    history_over: bool,
+    files: Vec<PlannedFile>,
+}
+
+/// One input file to come.
+#[derive(Debug, Serialize)]
+struct PlannedFile {
+    component: String,
+    key: String,
+    columns: Vec<String>,
+    rows: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Plan {
+    now: String,
+    cadence: String,
+    bucket: String,
+    windows: Vec<Planned>,
+}
+
+pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let now = args.now.unwrap_or_else(|| Clock::system().now());
+    let plan = runtime()?.block_on(plan(&config, now, args.windows))?;
+    if args.output == Output::Json {
+        output::json(&plan)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for window in &plan.windows {
+        let expected = window
+            .expected_rows
+            .map_or_else(String::new, |rows| format!(", {rows} rows expected"));
+        println!(
+            "window {}..{}   cut at {}{expected}",
+            window.start, window.end, window.cut_at
+        );
+        if window.history_over {
+            println!("  the history is over: nothing will be cut");
+        }
+        for file in &window.files {
+            println!(
+                "  {:<16} s3://{}/{}   Timestamp + {} columns   {} rows",
+                file.component,
+                plan.bucket,
+                file.key,
+                file.columns.len(),
+                file.rows
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan> {
+    let data_dir = config.data_dir();
+    let mut plant = Plant::look(config, &data_dir, now).await?;
+    let (bucket, prefix) = if config.is_embedded() {
+        let prefix = &config.s3.input_prefix;
+        (
+            EMBEDDED_BUCKET.to_owned(),
+            if prefix.is_empty() {
+                EMBEDDED_PREFIX
+            } else {
+                prefix
+            },
+        )
+    } else {
+        (config.s3.bucket.clone(), config.s3.input_prefix.as_str())
+    };
+    let policy = Policy {
+        cadence: config.feed.cadence,
+        publish: config.feed.publish,
+        catch_up: config.feed.catch_up,
+        max_age: chrono::TimeDelta::zero(),
+        resumed_at: now,
+    };
+    let live = policy.live(now);
+    let cut_already = match Ledger::open_existing(&data_dir)? {
+        Some(ledger) => ledger.get(live.start())?.is_some(),
+        None => false,
+    };
+    let first = if cut_already { live.next() } else { live };
+    let mut windows = Vec::new();
+    for n in 0..i64::from(count) {
+        let window: Window = first.offset(n);
+        let reading = plant.source.read(&window, config.feed.rows)?;
+        let files = reading
+            .frames
+            .iter()
+            .filter(|frame| frame.rows() > 0)
+            .map(|frame| PlannedFile {
+                component: frame.component.clone(),
+                key: format!(
+                    "{prefix}{}",
+                    config.naming.file_name(&frame.component, window.start())
+                ),
+                columns: frame
+                    .columns
+                    .iter()
+                    .map(|column| column.name.clone())
+                    .collect(),
+                rows: frame.rows(),
+            })
+            .collect();
+        windows.push(Planned {
+            start: output::utc(window.start()),
+            end: output::utc(window.end()),
+            cut_at: output::utc(match config.feed.publish {
+                Publish::Ahead => window.start(),
+                Publish::Behind => window.end(),
+            }),
+            expected_rows: reading.expected_rows,
+            history_over: reading.ended,
+            files,
+        });
+    }
+    Ok(Plan {
+        now: output::utc(now),
+        cadence: config.feed.cadence.to_string(),
+        bucket,
+        windows,
+    })
+}

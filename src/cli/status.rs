@@ -1,0 +1,219 @@
+//! `lookoutd status` and `lookoutd healthcheck`: what the daemon is doing. The first line is the verdict.
+//!
+//! Both read the ledger and the lock beside a running daemon, so they also work when it is down.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::ConfigArgs;
+use super::output::{self, Output};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::describe;
+use crate::feed::disk::LocalDisk;
+use crate::feed::{Census, Entry, Ledger, Spool, State};
+use crate::ops::lock;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What is going on.
+#[derive(Debug, Serialize)]
+struct Status {
+    verdict: Verdict,
+    why: String,
+    running: bool,
+    process: Option<u32>,
+    data_dir: String,
+    cadence: String,
+    windows: Census,
+    last: Option<Entry>,
+    last_delivered: Option<Entry>,
+    oldest_waiting: Option<DateTime<Utc>>,
+    spool_free_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Late,
+    Attention,
+    Stopped,
+}
+
+pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let status = look(&config, Clock::system().now())?;
+    if args.output == Output::Json {
+        output::json(&status)?;
+    } else {
+        print(&status);
+    }
+    Ok(match status.verdict {
+        Verdict::Ok => ExitCode::SUCCESS,
+        Verdict::Late | Verdict::Attention => ExitCode::from(3),
+        Verdict::Stopped => ExitCode::from(69),
+    })
+}
+
+/// Alive, and not behind by more than two windows.
+pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    let status = look(&config, Clock::system().now())?;
+    println!("{}", status.why);
+    Ok(match status.verdict {
+        Verdict::Ok | Verdict::Attention => ExitCode::SUCCESS,
+        Verdict::Late | Verdict::Stopped => ExitCode::FAILURE,
+    })
+}
+
+fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status> {
+    let data_dir = config.data_dir();
+    let process = lock::holder(&data_dir);
+    let ledger = Ledger::open_existing(&data_dir)?;
+    let (windows, recent) = match &ledger {
+        Some(ledger) => (ledger.census()?, ledger.list(500)?),
+        None => Default::default(),
+    };
+    let delivered = |entry: &&Entry| matches!(entry.state, State::Shipped | State::Partial);
+    let waiting = match &ledger {
+        Some(ledger) => ledger
+            .spooled()?
+            .first()
+            .copied()
+            .into_iter()
+            .chain(ledger.oldest_due()?)
+            .map(|window| window.start())
+            .min(),
+        None => None,
+    };
+    let mut status = Status {
+        verdict: Verdict::Ok,
+        why: String::new(),
+        running: process.is_some(),
+        process,
+        data_dir: data_dir.display().to_string(),
+        cadence: config.feed.cadence.to_string(),
+        windows,
+        last: recent.first().cloned(),
+        last_delivered: recent.iter().find(delivered).cloned(),
+        oldest_waiting: waiting,
+        spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
+    };
+    (status.verdict, status.why) = judge(&status, config.feed.cadence.duration(), now);
+    Ok(status)
+}
+
+fn judge(status: &Status, cadence: TimeDelta, now: DateTime<Utc>) -> (Verdict, String) {
+    let backlog = status.windows.due + status.windows.spooled;
+    if !status.running {
+        return (
+            Verdict::Stopped,
+            format!(
+                "STOPPED: no daemon runs on {}; {backlog} windows wait",
+                status.data_dir
+            ),
+        );
+    }
+    let behind = status
+        .oldest_waiting
+        .filter(|start| now - *start > cadence * 3);
+    if let Some(start) = behind {
+        let error = status
+            .last
+            .as_ref()
+            .and_then(|entry| entry.last_error.clone())
+            .map(|error| format!("; {error}"))
+            .unwrap_or_default();
+        return (
+            Verdict::Late,
+            format!(
+                "LATE: {backlog} windows wait, the oldest since {}{error}",
+                output::utc(start)
+            ),
+        );
+    }
+    let silent = status
+        .last
+        .as_ref()
+        .is_some_and(|entry| now - entry.end > cadence * 2);
+    if silent {
+        return (
+            Verdict::Late,
+            "LATE: nothing was cut for two windows; see the log".to_owned(),
+        );
+    }
+    if status.windows.quarantined > 0 {
+        return (
+            Verdict::Attention,
+            format!(
+                "ATTENTION: {} windows are set aside: lookoutd windows list --state quarantined",
+                status.windows.quarantined
+            ),
+        );
+    }
+    match &status.last_delivered {
+        Some(entry) => (
+            Verdict::Ok,
+            format!(
+                "OK: last window {} delivered, {backlog} waiting",
+                output::utc(entry.start)
+            ),
+        ),
+        None => (Verdict::Ok, format!("OK: started, {backlog} waiting")),
+    }
+}
+
+fn print(status: &Status) {
+    println!("{}", status.why);
+    println!(
+        "daemon     {}",
+        status.process.map_or_else(
+            || "not running".to_owned(),
+            |pid| format!("process {pid}, cadence {}", status.cadence)
+        )
+    );
+    if let Some(entry) = &status.last {
+        println!(
+            "last       {} {}, {} rows, {} files",
+            output::utc(entry.start),
+            describe(entry.state),
+            entry.rows,
+            entry.files
+        );
+    }
+    let windows = &status.windows;
+    println!(
+        "windows    {} shipped, {} partial, {} empty, {} waiting, {} to cut, {} skips, {} set aside",
+        windows.shipped,
+        windows.partial,
+        windows.empty,
+        windows.spooled,
+        windows.due,
+        windows.skipped,
+        windows.quarantined
+    );
+    if let Some(free) = status.spool_free_bytes {
+        println!(
+            "spool      {} free in {}",
+            output::bytes(free),
+            status.data_dir
+        );
+    }
+}

@@ -1,0 +1,413 @@
+//! Configuration: defaults < file < `LOOKOUTD__SECTION__KEY` < flags, composed of each component's own `Config`.
+//!
+//! Guarantees: every finding is reported at once, with its origin and key; unknown keys are errors with the nearest known
+//! key; `config/lookoutd.toml` lists every key with its default (held by a test). Cross-checks that need more than one
+//! component live here. It opens no network connection, and reads no file but the configuration.
+
+mod units;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat, Value, ValueKind};
+use serde::{Deserialize, Serialize};
+
+use crate::signal::NameFormat;
+use crate::{feed, inference, ops, s3, service, source};
+
+pub use units::{ByteSize, Span};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of spool, ledger, archive and embedded store. Empty: `$STATE_DIRECTORY`, else `lookoutd-data`.
+    pub data_dir: String,
+    /// Where samples come from.
+    pub source: source::Config,
+    /// What is cut, when, and how far back.
+    pub feed: feed::Config,
+    /// How input files are named; the scheduler must be told the same.
+    pub naming: NameFormat,
+    /// Where input files go.
+    pub s3: s3::Config,
+    /// The inference scheduler that reads them.
+    pub inference: inference::Config,
+    /// The embedded service and store.
+    pub service: service::Listen,
+    /// Logs.
+    pub log: ops::log::Config,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The file, `LOOKOUTD__...` or `flag` that says so.
+    pub origin: String,
+    /// The key, such as `feed.cadence`.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{} in the configuration:{}", count(findings), list(findings))]
+pub struct ConfigError {
+    /// The findings, in the order of the keys.
+    pub findings: Vec<Finding>,
+}
+
+/// A loaded configuration and where each set value came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Keys that are set somewhere, with their origin; all others are defaults.
+    pub origins: Vec<(String, String)>,
+}
+
+/// Loads and checks a configuration from a file, an environment and flags (`section.key`, value).
+pub fn load(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: &[(String, String)],
+) -> Result<Loaded, ConfigError> {
+    let layers = layers(file, environment, flags)?;
+    let defaults = config::Config::try_from(&Config::default())
+        .map_err(|error| one("defaults", "", &error))?;
+    let known = leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "");
+    let mut findings = Vec::new();
+    let mut origins: Vec<(String, String)> = Vec::new();
+    let mut merged = config::Config::builder().add_source(defaults.clone());
+    for (origin, layer) in layers {
+        for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
+            if !known.iter().any(|(known, _)| *known == key) {
+                findings.push(unknown(&origin, &key, &known));
+                continue;
+            }
+            let alone = config::Config::builder()
+                .add_source(defaults.clone())
+                .set_override(&key, value.clone())
+                .and_then(|builder| builder.build())
+                .and_then(|config| config.try_deserialize::<Config>());
+            if let Err(error) = alone {
+                findings.push(Finding {
+                    origin: origin.clone(),
+                    key: key.clone(),
+                    problem: plain(&error),
+                });
+                continue;
+            }
+            merged = merged
+                .set_override(&key, value)
+                .map_err(|error| one(&origin, &key, &error))?;
+            origins.retain(|(known, _)| *known != key);
+            origins.push((key, origin.clone()));
+        }
+    }
+    let config: Config = merged
+        .build()
+        .and_then(|config| config.try_deserialize())
+        .map_err(|error| one("configuration", "", &error))?;
+    for (key, problem) in config.problems() {
+        let origin = origins
+            .iter()
+            .find(|(known, _)| known == key)
+            .map_or("default", |(_, origin)| origin);
+        findings.push(Finding {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            problem,
+        });
+    }
+    if findings.is_empty() {
+        Ok(Loaded { config, origins })
+    } else {
+        Err(ConfigError { findings })
+    }
+}
+
+impl Config {
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        if !self.data_dir.is_empty() {
+            return PathBuf::from(&self.data_dir);
+        }
+        match std::env::var_os("STATE_DIRECTORY") {
+            Some(directory) => PathBuf::from(directory),
+            None => PathBuf::from("lookoutd-data"),
+        }
+    }
+
+    /// Whether S3 is served in process.
+    pub fn is_embedded(&self) -> bool {
+        self.s3.bucket.is_empty()
+    }
+
+    /// What the components' values say about each other.
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut say = |key, problem: &str| problems.push((key, problem.to_owned()));
+        if !self.s3.input_prefix.is_empty() && !self.s3.input_prefix.ends_with('/') {
+            say(
+                "s3.input_prefix",
+                "must end with a slash, or the scheduler will not find the files: write it as \"input/\"",
+            );
+        }
+        if self.s3.input_prefix.starts_with('/') {
+            say(
+                "s3.input_prefix",
+                "must not start with a slash: keys have none",
+            );
+        }
+        match (self.source.parquet.is_empty(), self.source.tags.is_empty()) {
+            (false, true) => say(
+                "source.tags",
+                "is needed with source.parquet: the tags_description.csv with columns Tag, UOM, Subsystem",
+            ),
+            (true, false) => say(
+                "source.parquet",
+                "is needed with source.tags: the Parquet history, a path or s3://bucket/key",
+            ),
+            _ => {}
+        }
+        if self.source.parquet.is_empty() && !self.is_embedded() {
+            say(
+                "source.parquet",
+                "is needed with s3.bucket: the Parquet history, a path or s3://bucket/key",
+            );
+        }
+        if self.is_embedded() && !self.s3.endpoint_url.is_empty() {
+            say("s3.bucket", "is needed with s3.endpoint_url");
+        }
+        if self.feed.drain_per_minute == 0 {
+            say("feed.drain_per_minute", "must be at least 1");
+        }
+        for (key, problem) in self.inference.problems() {
+            say(key, &problem);
+        }
+        problems
+    }
+}
+
+/// The layers above the defaults, lowest first, each with its origin.
+fn layers(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: &[(String, String)],
+) -> Result<Vec<(String, config::Config)>, ConfigError> {
+    let mut layers = Vec::new();
+    if let Some(path) = file {
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            findings: vec![Finding {
+                origin: origin.clone(),
+                key: String::new(),
+                problem: format!("cannot be read: {error}"),
+            }],
+        })?;
+        let layer = config::Config::builder()
+            .add_source(File::from_str(&text, FileFormat::Toml))
+            .build()
+            .map_err(|error| one(&origin, "", &error))?;
+        layers.push((origin, layer));
+    }
+    for (name, value) in environment {
+        if !name.starts_with("LOOKOUTD__") {
+            continue;
+        }
+        let variables = [(name.clone(), value.clone())].into_iter().collect();
+        let layer = config::Config::builder()
+            .add_source(
+                Environment::with_prefix("LOOKOUTD")
+                    .prefix_separator("__")
+                    .separator("__")
+                    .source(Some(variables)),
+            )
+            .build()
+            .map_err(|error| one(name, "", &error))?;
+        layers.push((name.clone(), layer));
+    }
+    for (key, value) in flags {
+        let layer = config::Config::builder()
+            .set_override(key, value.as_str())
+            .and_then(|builder| builder.build())
+            .map_err(|error| one("flag", key, &error))?;
+        layers.push(("flag".to_owned(), layer));
+    }
+    Ok(layers)
+}
+
+fn table(config: &config::Config) -> config::Map<String, Value> {
+    match &config.cache.kind {
+        ValueKind::Table(table) => table.clone(),
+        _ => config::Map::new(),
+    }
+}
+
+/// Every leaf of a tree as (dotted key, value), sorted by key.
+fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
+    let ValueKind::Table(table) = &value.kind else {
+        return vec![(path.to_owned(), value.clone())];
+    };
+    let mut found: Vec<_> = table
+        .iter()
+        .flat_map(|(key, value)| {
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
+            leaves(value, &path)
+        })
+        .collect();
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found
+}
+
+fn unknown(origin: &str, key: &str, known: &[(String, Value)]) -> Finding {
+    let nearest = known
+        .iter()
+        .map(|(known, _)| (strsim::damerau_levenshtein(known, key), known))
+        .min();
+    let hint = match nearest {
+        Some((distance, nearest)) if distance <= key.len() / 2 => {
+            format!("did you mean {nearest}?")
+        }
+        _ => "see config/lookoutd.toml for all keys".to_owned(),
+    };
+    Finding {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        problem: format!("is not a known key; {hint}"),
+    }
+}
+
+fn plain(error: &config::ConfigError) -> String {
+    match error {
+        config::ConfigError::At { error, .. } => plain(error),
+        config::ConfigError::Type {
+            unexpected,
+            expected,
+            ..
+        } => format!("is {unexpected}, expected {expected}"),
+        other => other.to_string(),
+    }
+}
+
+fn one(origin: &str, key: &str, error: &config::ConfigError) -> ConfigError {
+    ConfigError {
+        findings: vec![Finding {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            problem: plain(error),
+        }],
+    }
+}
+
+fn count(findings: &[Finding]) -> String {
+    match findings.len() {
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    }
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| format!("\n  {finding}"))
+        .collect()
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if !self.key.is_empty() {
+            write!(f, "{} ", self.key)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn set(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let file =
+            write("[feed]\ncadence = \"PT10M\"\ndrain_per_minute = 7\n[s3]\nregion = \"eu-1\"\n");
+        let environment = [
+            set("LOOKOUTD__FEED__CADENCE", "PT15M"),
+            set("LOOKOUTD__S3__REGION", "eu-2"),
+            set("PATH", "/bin"),
+        ];
+        let flags = [set("feed.cadence", "PT30M")];
+        let loaded = load(Some(file.path()), &environment, &flags).unwrap();
+        assert_eq!(loaded.config.feed.cadence.to_string(), "PT30M");
+        assert_eq!(loaded.config.s3.region, "eu-2");
+        assert_eq!(loaded.config.feed.drain_per_minute, 7);
+        assert_eq!(loaded.config.feed.max_age, Config::default().feed.max_age);
+        let origin = |key: &str| {
+            let found = loaded.origins.iter().find(|(known, _)| known == key);
+            found.map(|(_, origin)| origin.as_str())
+        };
+        assert_eq!(origin("feed.cadence"), Some("flag"));
+        assert_eq!(origin("s3.region"), Some("LOOKOUTD__S3__REGION"));
+        assert_eq!(origin("feed.max_age"), None);
+    }
+
+    #[test]
+    fn every_finding_is_reported_at_once_with_its_place() {
+        let file = write(
+            "[feed]\ncadense = \"PT5M\"\nmax_age = \"soon\"\ncadence = \"PT7M\"\n[s3]\nbucket = \"b\"\ninput_prefix = \"in\"\n",
+        );
+        let error = load(
+            Some(file.path()),
+            &[set("LOOKOUTD__FEED__ROWS", "some")],
+            &[],
+        )
+        .unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "feed.cadense is not a known key; did you mean feed.cadence?",
+            "\"soon\" is not a span of time",
+            "PT7M",
+            "PT5M, PT10M, PT15M, PT30M",
+            "LOOKOUTD__FEED__ROWS: feed.rows",
+            "s3.input_prefix must end with a slash",
+            "source.parquet is needed with s3.bucket",
+        ] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+        assert!(text.contains(&file.path().display().to_string()));
+    }
+
+    #[test]
+    fn the_reference_configuration_lists_every_key_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/lookoutd.toml");
+        let loaded = load(Some(&path), &[], &[]).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        let text = std::fs::read_to_string(path).unwrap();
+        let defaults = config::Config::try_from(&Config::default()).unwrap();
+        for (key, _) in leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "") {
+            let name = key.rsplit('.').next().unwrap();
+            let mentioned = text.lines().any(|line| {
+                line.trim_start_matches("# ")
+                    .starts_with(&format!("{name} ="))
+            });
+            assert!(mentioned, "{key} is not in config/lookoutd.toml");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Values with units as people write them: spans of time (`24h`, `90s`) and sizes in bytes (`64MiB`).
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A span of time, written like `5m`, `24h` or `1d 12h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// A number of bytes, written like `65536`, `512KiB`, `64MiB` or `2GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+const UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Span)
+            .map_err(|_| format!("\"{text}\" is not a span of time: write it like 90s, 5m or 24h"))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, size) in UNITS {
+            if self.0 >= size && self.0.is_multiple_of(size) {
+                return write!(f, "{}{unit}", self.0 / size);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad =
+            || format!("\"{text}\" is not a size: write it like 65536, 512KiB, 64MiB or 2GiB");
+        let trimmed = text.trim();
+        let (number, size) = UNITS
+            .iter()
+            .find_map(|(unit, size)| trimmed.strip_suffix(unit).map(|number| (number, *size)))
+            .unwrap_or((trimmed, 1));
+        let number: u64 = number.trim().parse().map_err(|_| bad())?;
+        number.checked_mul(size).map(ByteSize).ok_or_else(bad)
+    }
+}
+
+macro_rules! as_string {
+    ($name:ty) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+as_string!(Span);
+as_string!(ByteSize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_read_back_as_written() {
+        for text in ["64MiB", "2GiB", "513B", "1KiB"] {
+            assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
+        }
+        assert_eq!("65536".parse::<ByteSize>().unwrap(), ByteSize(65536));
+        assert_eq!("1day 12h".parse::<Span>().unwrap().to_string(), "1day 12h");
+        assert!("64 bananas".parse::<ByteSize>().is_err());
+        assert!("99999999999GiB".parse::<ByteSize>().is_err());
+        assert!("soon".parse::<Span>().unwrap_err().contains("soon"));
+    }
+}

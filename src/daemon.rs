@@ -1,0 +1,241 @@
+//! The daemon: wires the components in dependency order, supervises their loops, drains them with a deadline.
+//!
+//! Guarantees: it holds the data directory's lock while it runs; it starts and cuts while S3 is unreachable; SIGTERM ends it
+//! within the drain deadline and loses nothing, because what is sealed is durable; SIGHUP puts a new configuration in
+//! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
+
+mod feeder;
+mod plant;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Loaded};
+use crate::embedded::{EmbeddedS3, KeyPair};
+use crate::feed::State;
+use crate::feed::disk::LocalDisk;
+use crate::ops::signals::Requests;
+use crate::ops::{lock, notify};
+use crate::s3::{Bucket, local_client};
+use crate::signal::Cadence;
+
+pub use feeder::{Feeder, Parts, View};
+pub use plant::{Plant, PlantInfo, format_recorded, make_sample, recorded_time};
+
+/// The bucket of embedded mode.
+pub const EMBEDDED_BUCKET: &str = "lookoutd";
+/// The input prefix of embedded mode, where none is configured.
+pub const EMBEDDED_PREFIX: &str = "input/";
+/// How long loops may take to finish what they are doing.
+const DRAIN: Duration = Duration::from_millis(1_500);
+/// How long `--once` waits for the store.
+const ONCE: Duration = Duration::from_secs(120);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a signal, or because `--once` was done.
+    Stopped,
+    /// `--once` gave up waiting; what is sealed stays in the spool.
+    Waiting,
+    /// A loop failed.
+    Failed,
+}
+
+/// The store that a configuration names, embedded or elsewhere.
+pub struct Store {
+    /// The bucket of the input files.
+    pub bucket: Bucket,
+    /// Their key prefix.
+    pub prefix: String,
+    /// The embedded server, if that is the store.
+    pub embedded: Option<EmbeddedS3>,
+}
+
+/// Runs the daemon until a signal, or for one window with `once`. `load` reads the configuration, again on SIGHUP.
+pub async fn run(
+    load: &dyn Fn() -> Result<Loaded, ConfigError>,
+    requests: Requests,
+    once: bool,
+) -> anyhow::Result<Ended> {
+    let mut config = load()?.config;
+    let data_dir = config.data_dir();
+    let _lock = lock::lock(&data_dir)?;
+    let clock = Clock::system();
+    // The store outlives a reload: its address is part of what clients were told.
+    let servers = CancellationToken::new();
+    let store = Store::open(&config, &data_dir, servers.clone()).await?;
+    let mut plant = Plant::open(&config, &data_dir, clock.now()).await?;
+    let mut ready = false;
+    let ended = loop {
+        let stop = CancellationToken::new();
+        let mut feeder = Feeder::start(
+            Parts {
+                config: config.feed.clone(),
+                naming: config.naming,
+                prefix: store.prefix.clone(),
+                data_dir: data_dir.clone(),
+                tags: plant.tags.clone(),
+                source: plant.source,
+                bucket: store.bucket.clone(),
+                clock: clock.clone(),
+                disk: Arc::new(LocalDisk),
+            },
+            stop.clone(),
+        )
+        .await?;
+        info!(
+            version = env!("CARGO_PKG_VERSION"), data_dir = %data_dir.display(), cadence = %config.feed.cadence,
+            bucket = store.bucket.name(), prefix = store.prefix, components = plant.tags.components.len(),
+            signals = plant.tags.signal_count(), embedded = store.embedded.is_some(), "feeding"
+        );
+        if !ready {
+            notify::ready();
+            ready = true;
+        }
+        let watchdog = tokio::spawn(notify::watchdog(feeder.vitals(), stop.clone()));
+        let view = feeder.view();
+        let next = loop {
+            tokio::select! {
+                () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
+                outcome = feeder.failed() => {
+                    error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+                    break Err(Ended::Failed);
+                }
+                done = wait_once(view.clone(), config.feed.cadence, &clock), if once => {
+                    break Err(if done { Ended::Stopped } else { Ended::Waiting });
+                }
+                () = requests.reload.notified() => match reload(load, &config, &data_dir, &clock).await {
+                    Ok(next) => break Ok(next),
+                    Err(error) => error!(error = format!("{error:#}"), "the new configuration is refused, the old one stays"),
+                },
+                () = tokio::time::sleep(Duration::from_secs(10)) => notify::status(&view.status_line().await),
+            }
+        };
+        if next.is_err() {
+            notify::stopping();
+        }
+        stop.cancel();
+        feeder.drain(DRAIN).await;
+        watchdog.abort();
+        match next {
+            Ok((new_config, new_plant)) => {
+                info!("the new configuration is in place");
+                config = new_config;
+                plant = new_plant;
+            }
+            Err(ended) => break ended,
+        }
+    };
+    servers.cancel();
+    Ok(ended)
+}
+
+impl Store {
+    /// Opens the configured store, or serves one under `data_dir`.
+    pub async fn open(
+        config: &Config,
+        data_dir: &Path,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        if !config.is_embedded() {
+            let client = config.s3.client().await;
+            return Ok(Self {
+                bucket: Bucket::new(client, &config.s3.bucket),
+                prefix: config.s3.input_prefix.clone(),
+                embedded: None,
+            });
+        }
+        let listen: SocketAddr = config
+            .service
+            .s3_listen
+            .parse()
+            .with_context(|| format!("service.s3_listen \"{}\"", config.service.s3_listen))?;
+        Self::embed(data_dir, listen, &config.s3.input_prefix, shutdown).await
+    }
+
+    /// Serves a store under `data_dir` on `listen`.
+    pub async fn embed(
+        data_dir: &Path,
+        listen: SocketAddr,
+        prefix: &str,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let keys = KeyPair::load_or_create(data_dir)?;
+        let server = EmbeddedS3::start(&data_dir.join("s3"), listen, &keys, shutdown).await?;
+        server.create_bucket(EMBEDDED_BUCKET)?;
+        info!(url = server.endpoint_url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
+        let client = local_client(&server.endpoint_url(), &keys.access_key, &keys.secret_key);
+        Ok(Self {
+            bucket: Bucket::new(client, EMBEDDED_BUCKET),
+            prefix: if prefix.is_empty() {
+                EMBEDDED_PREFIX.to_owned()
+            } else {
+                prefix.to_owned()
+            },
+            embedded: Some(server),
+        })
+    }
+}
+
+/// Reads a new configuration and opens what it names, so that it can be swapped in without a failure halfway.
+async fn reload(
+    load: &dyn Fn() -> Result<Loaded, ConfigError>,
+    old: &Config,
+    data_dir: &Path,
+    clock: &Clock,
+) -> anyhow::Result<(Config, Plant)> {
+    let new = load()?.config;
+    let fixed: [(&str, bool); 4] = [
+        ("data_dir", new.data_dir() != *data_dir),
+        ("s3", new.s3 != old.s3),
+        ("service", new.service != old.service),
+        ("log", new.log != old.log),
+    ];
+    let changed: Vec<_> = fixed
+        .iter()
+        .filter_map(|(key, changed)| changed.then_some(*key))
+        .collect();
+    if !changed.is_empty() {
+        anyhow::bail!("{} can only change with a restart", changed.join(", "));
+    }
+    let plant = Plant::open(&new, data_dir, clock.now()).await?;
+    Ok((new, plant))
+}
+
+/// Waits until the live window is recorded and the spool is empty.
+async fn wait_once(view: View, cadence: Cadence, clock: &Clock) -> bool {
+    let wait = async {
+        loop {
+            if let Ok(true) = view.is_settled(cadence, clock.now()).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let settled = tokio::time::timeout(ONCE, wait).await.is_ok();
+    if !settled {
+        warn!("the store was not reached in time: what is sealed stays in the spool");
+    }
+    settled
+}
+
+/// The path of a data directory's ledger entry states, for people.
+pub fn describe(state: State) -> &'static str {
+    match state {
+        State::Due => "to be cut",
+        State::Spooled => "sealed, waiting for upload",
+        State::Shipped => "complete in the store",
+        State::Partial => "in the store, components missing",
+        State::Empty => "no rows in the source",
+        State::Skipped => "given up by rule",
+        State::Quarantined => "set aside for an operator",
+    }
+}

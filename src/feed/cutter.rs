@@ -1,0 +1,364 @@
+//! The cutter: finds out what is due, reads it, seals it in the spool and records it.
+//!
+//! [`Cut`] does one window, blocking, with every input as an argument; [`Cutter`] is the task loop around it. The live
+//! window comes first, then the backlog, oldest first. When the disk is full or the source fails, the window stays due
+//! and the loop tries again by itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Config, Due, Entry, InputFile, Ledger, LedgerError, Manifest, Policy, Pulse, Spool, SpoolError,
+    State, blocking,
+};
+use crate::clock::Clock;
+use crate::signal::{NameFormat, RowRule, Window};
+use crate::source::{Source, SourceError};
+
+/// How long the loop waits before it looks again when nothing wakes it, or after a failure.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Turns one window into a sealed set of input files.
+pub struct Cut {
+    /// Where samples come from.
+    pub source: Box<dyn Source>,
+    /// How files are named.
+    pub naming: NameFormat,
+    /// Key prefix of the input files.
+    pub prefix: String,
+    /// Which rows a window has.
+    pub rows: RowRule,
+    /// Where sealed windows wait.
+    pub spool: Spool,
+    /// Where their states are recorded.
+    pub ledger: Ledger,
+}
+
+/// Why a window could not be cut.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The spool refused.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl CutError {
+    /// The disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Source(_) => false,
+            Self::Spool(error) => error.is_full(),
+            Self::Ledger(error) => error.is_full(),
+        }
+    }
+}
+
+impl Cut {
+    /// Cuts `window`. `None` when the history is over. The window's files are durable before its state is recorded.
+    pub fn cut(&mut self, window: &Window, now: DateTime<Utc>) -> Result<Option<Entry>, CutError> {
+        let reading = self.source.read(window, self.rows)?;
+        if reading.ended {
+            return Ok(None);
+        }
+        if reading.duplicates > 0 {
+            warn!(%window, duplicates = reading.duplicates, "duplicate rows: the last one of each time was used");
+        }
+        let components = reading.frames.len();
+        let mut files = Vec::with_capacity(components);
+        for frame in &reading.frames {
+            if frame.rows() == 0 {
+                debug!(%window, component = frame.component, "component has no rows");
+                continue;
+            }
+            let mut bytes = Vec::new();
+            frame.encode_csv(&mut bytes);
+            let name = self.naming.file_name(&frame.component, window.start());
+            files.push((
+                InputFile {
+                    component: frame.component.clone(),
+                    key: format!("{}{name}", self.prefix),
+                    name,
+                    bytes: 0,
+                    sha256: String::new(),
+                    rows: frame.rows() as u64,
+                },
+                bytes,
+            ));
+        }
+        let mut entry = Entry::new(window, State::Empty);
+        entry.components = components as u32;
+        entry.cut_at = Some(now);
+        if files.is_empty() {
+            let lost = self
+                .ledger
+                .get(window.start())?
+                .filter(|known| known.files > 0);
+            if let Some(known) = lost {
+                entry.state = State::Quarantined;
+                entry.files = known.files;
+                entry.reason =
+                    Some("its spool entry was lost and the source no longer has its rows".into());
+            }
+        } else {
+            entry.state = State::Spooled;
+            entry.count(&self.spool.seal(window, components, files, now)?);
+        }
+        self.ledger.record(&entry)?;
+        Ok(Some(entry))
+    }
+}
+
+impl Entry {
+    /// Takes the counts of a sealed window.
+    pub fn count(&mut self, manifest: &Manifest) {
+        self.files = manifest.files.len() as u32;
+        self.components = manifest.components;
+        self.rows = manifest.rows();
+        self.bytes = manifest.bytes();
+        self.cut_at = Some(manifest.cut_at);
+    }
+}
+
+/// The task loop.
+pub struct Cutter {
+    cut: Arc<Mutex<Cut>>,
+    ledger: Ledger,
+    spool: Spool,
+    policy: Policy,
+    min_free: u64,
+    clock: Clock,
+    wake: Arc<Notify>,
+    sealed: Arc<Notify>,
+    pulse: Pulse,
+    state: Mood,
+}
+
+/// What the loop last said about itself, so that it says it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Working,
+    Paused,
+    Failing,
+    Ended,
+}
+
+impl Cutter {
+    /// A loop that cuts by `config` from now on. `wake` is the hint to look, `sealed` is notified after each window.
+    pub fn new(
+        config: &Config,
+        cut: Cut,
+        clock: Clock,
+        wake: Arc<Notify>,
+        sealed: Arc<Notify>,
+        pulse: Pulse,
+    ) -> Self {
+        Self {
+            ledger: cut.ledger.clone(),
+            spool: cut.spool.clone(),
+            cut: Arc::new(Mutex::new(cut)),
+            policy: Policy {
+                cadence: config.cadence,
+                publish: config.publish,
+                catch_up: config.catch_up,
+                max_age: TimeDelta::from_std(config.max_age.0).unwrap_or(TimeDelta::MAX),
+                resumed_at: clock.now(),
+            },
+            min_free: config.min_free.0,
+            clock,
+            wake,
+            sealed,
+            pulse,
+            state: Mood::Working,
+        }
+    }
+
+    /// Runs until `shutdown`. A window that is being cut is finished first.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut before = (self.clock.now(), Instant::now());
+        loop {
+            self.watch_for_steps(&mut before);
+            while !shutdown.is_cancelled() {
+                self.pulse.beat();
+                match self.step().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.say(Mood::Failing, &format!("{error:#}"));
+                        break;
+                    }
+                }
+            }
+            self.pulse.beat();
+            let next = self.policy.next_wake(self.clock.now());
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = self.wake.notified() => {}
+                () = self.clock.sleep_until(next) => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Cuts what is due next, if anything is and the disk allows it; true if there may be more.
+    pub async fn step(&mut self) -> anyhow::Result<bool> {
+        let now = self.clock.now();
+        let Some((window, live)) = self.next_due(now).await? else {
+            return Ok(false);
+        };
+        if !self.has_room().await? {
+            return Ok(false);
+        }
+        let cut = self.cut.clone();
+        let result = blocking(move || {
+            cut.lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .cut(&window, now)
+        })
+        .await?;
+        match result {
+            Ok(Some(entry)) => {
+                self.say(Mood::Working, "");
+                log_cut(&window, &entry, live);
+                self.sealed.notify_waiters();
+                Ok(true)
+            }
+            Ok(None) => {
+                if self.say(Mood::Ended, "") {
+                    info!(%window, "the history is over: nothing more to cut");
+                }
+                Ok(false)
+            }
+            Err(error) if error.is_full() => {
+                self.say(Mood::Paused, &error.to_string());
+                Ok(false)
+            }
+            Err(CutError::Source(error)) if !error.is_retryable() => {
+                error!(%window, %error, "the window cannot be read and is set aside");
+                let ledger = self.ledger.clone();
+                let reason = error.to_string();
+                blocking(move || ledger.set_state(&window, State::Quarantined, Some(&reason)))
+                    .await??;
+                Ok(true)
+            }
+            Err(error) => {
+                self.say(Mood::Failing, &error.to_string());
+                Ok(false)
+            }
+        }
+    }
+
+    /// The live window if it is not recorded, else the oldest of the backlog.
+    async fn next_due(&mut self, now: DateTime<Utc>) -> anyhow::Result<Option<(Window, bool)>> {
+        let (ledger, policy) = (self.ledger.clone(), self.policy);
+        let decided = blocking(move || -> Result<(Due, Option<Window>), LedgerError> {
+            let live = policy.live(now);
+            let recorded = ledger
+                .get(live.start())?
+                .is_some_and(|entry| entry.state != State::Due);
+            let due = policy.due(ledger.frontier(live.start())?, recorded, now);
+            ledger.plan(&due)?;
+            let oldest = ledger.oldest_due()?;
+            Ok((due, oldest))
+        })
+        .await?;
+        match decided {
+            Ok((due, oldest)) => {
+                if let Some((from, to, reason)) = due.skipped {
+                    warn!(%from, %to, reason, "windows skipped");
+                }
+                if let Some((from, to)) = due.backlog {
+                    info!(from = %from.start(), to = %to.start(), "backlog to cut");
+                }
+                // After the end of the history nothing more is due.
+                if self.state == Mood::Ended {
+                    return Ok(None);
+                }
+                Ok(due
+                    .live
+                    .map(|window| (window, true))
+                    .or(oldest.map(|window| (window, false))))
+            }
+            Err(error) if error.is_full() => {
+                self.say(Mood::Paused, &error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn has_room(&mut self) -> anyhow::Result<bool> {
+        let spool = self.spool.clone();
+        match blocking(move || spool.free()).await? {
+            Ok(free) if free >= self.min_free => Ok(true),
+            Ok(free) => {
+                let text = format!("{free} bytes free, feed.min_free is {}", self.min_free);
+                self.say(Mood::Paused, &text);
+                Ok(false)
+            }
+            Err(error) => {
+                self.say(Mood::Failing, &error.to_string());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Logs a change of mood once; true if it changed.
+    fn say(&mut self, state: Mood, detail: &str) -> bool {
+        if self.state == state {
+            return false;
+        }
+        match (self.state, state) {
+            (_, Mood::Paused) => error!(
+                detail,
+                "cutting is paused: the disk is full; free some space, cutting resumes by itself"
+            ),
+            (_, Mood::Failing) => warn!(detail, "cutting failed and will be tried again"),
+            (Mood::Paused | Mood::Failing, Mood::Working) => info!("cutting goes on"),
+            _ => {}
+        }
+        self.state = state;
+        true
+    }
+
+    /// A wall clock that moved otherwise than time went by is a step. After a long one forward, what lies between is a
+    /// downtime, decided once.
+    fn watch_for_steps(&mut self, before: &mut (DateTime<Utc>, Instant)) {
+        let (wall, mono) = (self.clock.now(), Instant::now());
+        if self.clock.is_system() {
+            let passed = TimeDelta::from_std(mono - before.1).unwrap_or_default();
+            let step = (wall - before.0) - passed;
+            if step.abs() > TimeDelta::seconds(2) {
+                warn!(seconds = step.num_seconds(), now = %wall, "the clock was stepped");
+            }
+            if step > self.policy.cadence.duration() {
+                self.policy.resumed_at = wall;
+            }
+        }
+        *before = (wall, mono);
+    }
+}
+
+fn log_cut(window: &Window, entry: &Entry, live: bool) {
+    match entry.state {
+        State::Quarantined => {
+            error!(%window, reason = entry.reason, "window lost");
+        }
+        State::Empty => warn!(%window, live, "window is empty: the source has no row in it"),
+        _ => info!(
+            %window, live, rows = entry.rows, files = entry.files, components = entry.components,
+            bytes = entry.bytes, "window cut"
+        ),
+    }
+}

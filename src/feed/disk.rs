@@ -1,0 +1,107 @@
+//! The durable operations the feeder needs from a file system, and the one protocol built on them.
+//!
+//! [`Disk`] is a trait because durability cannot be tested otherwise: the tests' disk stops at the n-th operation or
+//! runs out of space. The protocol ([`seal_directory`]) is above the seam, so it is what the tests test. Everything blocks;
+//! task loops call it on blocking threads.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where an operation can fail, and what must hold when it returns.
+pub trait Disk: Send + Sync {
+    /// Creates or truncates a file with these bytes. Not durable before [`Disk::sync`].
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Makes a file's bytes durable.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its parents.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Renames within one file system, atomically. Not durable before [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes a directory's entries durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Reads a whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The entries of a directory, sorted by name.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Removes a directory and everything in it; one that is absent is removed already.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Bytes free for this process on the file system of `path`.
+    fn free(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// The machine's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalDisk;
+
+/// Makes a set of files appear as one directory, completely or not at all: every file is written and synced in a hidden
+/// directory beside `target`, which is then renamed and its parent synced.
+pub fn seal_directory(
+    disk: &dyn Disk,
+    target: &Path,
+    files: &[(String, Vec<u8>)],
+) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(io::Error::other("the target has no parent directory"));
+    };
+    let staging = parent.join(format!("{STAGING}{}", name.to_string_lossy()));
+    disk.remove_dir(&staging)?;
+    disk.create_dir(&staging)?;
+    for (name, bytes) in files {
+        let path = staging.join(name);
+        disk.write(&path, bytes)?;
+        disk.sync(&path)?;
+    }
+    disk.sync_dir(&staging)?;
+    disk.rename(&staging, target)?;
+    disk.sync_dir(parent)
+}
+
+/// Prefix of a directory that is being written.
+pub const STAGING: &str = ".cut-";
+
+impl Disk for LocalDisk {
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        fs::write(path, bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut entries = fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn free(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}

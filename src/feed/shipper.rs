@@ -1,0 +1,542 @@
+//! The shipper: uploads sealed windows from the spool, for ever, until the store has them.
+//!
+//! Two lanes work side by side. The live lane takes the newest window the moment it is sealed; the backlog lane drains
+//! what is older, oldest first, at a bounded rate, so a backlog cannot delay a live window. All files of a window go up
+//! at once. A window leaves the spool after the store acknowledged every file and the ledger recorded it. A key that
+//! exists with other bytes sets the window aside and is never overwritten.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{Config, Entry, Ledger, Opened, Pulse, Spool, SpoolError, State, Vitals, blocking};
+use crate::clock::Clock;
+use crate::s3::{Bucket, Conditional, Created, Disposition, S3Error};
+use crate::signal::{Cadence, NameFormat, TagList, Window};
+
+/// Uploads in flight at once, over both lanes: one round trip for a window of up to this many components.
+const IN_FLIGHT: usize = 32;
+/// How often a lane looks at the spool when nothing wakes it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_THROTTLED: Duration = Duration::from_secs(4);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(300);
+/// Somebody has to act; once they have, uploads go on within a minute.
+const BACKOFF_HOLD: Duration = Duration::from_secs(60);
+/// A lasting failure is logged again after this long.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// What to rebuild the ledger from when it is new but the bucket may not be.
+pub struct Rebuild {
+    /// How files are named.
+    pub naming: NameFormat,
+    /// Key prefix of the input files.
+    pub prefix: String,
+    /// Components and their order.
+    pub tags: TagList,
+    /// Window length.
+    pub cadence: Cadence,
+    /// How far back to look.
+    pub since: DateTime<Utc>,
+}
+
+/// The task loop.
+pub struct Shipper {
+    shared: Arc<Shared>,
+    bucket: Bucket,
+    prefix: String,
+    rebuild: Option<Rebuild>,
+    vitals: Vitals,
+}
+
+struct Shared {
+    spool: Spool,
+    ledger: Ledger,
+    clock: Clock,
+    cadence: Cadence,
+    drain_pause: Duration,
+    sealed: Arc<Notify>,
+    in_flight: Semaphore,
+    claimed: Mutex<HashSet<i64>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+struct Trouble {
+    since: Instant,
+    said: Instant,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Live,
+    Backlog,
+}
+
+/// How one window fared.
+enum Shipped {
+    Done,
+    Conflict(String),
+    Failed(S3Error),
+    Damaged(String),
+}
+
+impl Shipper {
+    /// A shipper for what is sealed in `spool`. `rebuild` is given when the ledger is new.
+    #[expect(clippy::too_many_arguments, reason = "wiring, called once")]
+    pub fn new(
+        config: &Config,
+        bucket: Bucket,
+        prefix: String,
+        spool: Spool,
+        ledger: Ledger,
+        clock: Clock,
+        sealed: Arc<Notify>,
+        vitals: Vitals,
+        rebuild: Option<Rebuild>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                spool,
+                ledger,
+                clock,
+                cadence: config.cadence,
+                drain_pause: Duration::from_secs(60) / config.drain_per_minute.max(1),
+                sealed,
+                in_flight: Semaphore::new(IN_FLIGHT),
+                claimed: Mutex::default(),
+                trouble: Mutex::default(),
+            }),
+            bucket,
+            prefix,
+            rebuild,
+            vitals,
+        }
+    }
+
+    /// Whether a ledger that was just opened wants to be rebuilt from the bucket.
+    pub fn wants_rebuild(opened: &Opened) -> bool {
+        !matches!(opened, Opened::Existing)
+    }
+
+    /// Runs until `shutdown`. Uploads under way are abandoned then: what is sealed stays sealed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let pulse = self.vitals.pulse("shipper", Duration::from_secs(400));
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            result = self.greet(&pulse) => result?,
+        }
+        let live = lane(Lane::Live, self.shared.clone(), self.bucket.clone(), pulse);
+        let pulse = self.vitals.pulse("backlog", Duration::from_secs(400));
+        let backlog = lane(Lane::Backlog, self.shared.clone(), self.bucket, pulse);
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            () = live => Ok(()),
+            () = backlog => Ok(()),
+        }
+    }
+
+    /// Meets the store: finds out how it treats conditional creates, and learns what it has if the ledger is new.
+    async fn greet(&mut self, pulse: &Pulse) -> anyhow::Result<()> {
+        let mut backoff = Backoff::default();
+        loop {
+            pulse.beat();
+            let result = async {
+                let conditional = self.bucket.probe(&self.prefix).await?;
+                let found = match &self.rebuild {
+                    Some(rebuild) => list_shipped(&self.bucket, rebuild).await?,
+                    None => Vec::new(),
+                };
+                Ok((conditional, found))
+            }
+            .await;
+            match result {
+                Ok((conditional, found)) => {
+                    self.shared.recovered();
+                    match conditional {
+                        Conditional::Honoured => {
+                            debug!(
+                                bucket = self.bucket.name(),
+                                "the store honours conditional creates"
+                            );
+                        }
+                        Conditional::Ignored => warn!(
+                            bucket = self.bucket.name(),
+                            "the store ignores If-None-Match: keys are looked up before each upload, and two writers may race"
+                        ),
+                    }
+                    let (ledger, count) = (self.shared.ledger.clone(), found.len());
+                    blocking(move || -> Result<(), super::LedgerError> {
+                        for entry in found {
+                            if ledger.get(entry.start)?.is_none() {
+                                ledger.record(&entry)?;
+                            }
+                        }
+                        Ok(())
+                    })
+                    .await??;
+                    if count > 0 {
+                        info!(windows = count, "ledger rebuilt from the bucket");
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.shared.trouble(&error);
+                    // Sealed windows are counted as waiting while the store cannot be met.
+                    tokio::time::sleep(backoff.after(error.disposition())).await;
+                }
+            }
+        }
+    }
+}
+
+async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
+    let mut backoff = Backoff::default();
+    loop {
+        pulse.beat();
+        // Registered before looking, so that a window sealed in between is not missed.
+        let sealed = shared.sealed.notified();
+        let claim = match shared.clone().claim(lane).await {
+            Ok(Some(claim)) => claim,
+            Ok(None) => {
+                tokio::select! {
+                    () = sealed => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                }
+                continue;
+            }
+            Err(error) => {
+                shared.local_trouble(&error);
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
+            }
+        };
+        match shared.ship(&bucket, &claim.window).await {
+            Ok(Shipped::Failed(error)) => {
+                let wait = backoff.after(error.disposition());
+                drop(claim);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    // A new live window is worth an attempt of its own.
+                    () = shared.sealed.notified(), if lane == Lane::Live => {}
+                }
+            }
+            Ok(_) => {
+                backoff = Backoff::default();
+                drop(claim);
+                if lane == Lane::Backlog {
+                    tokio::time::sleep(shared.drain_pause).await;
+                }
+            }
+            Err(error) => {
+                shared.local_trouble(&error);
+                drop(claim);
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// A window that one lane is shipping; released when dropped.
+struct Claim {
+    shared: Arc<Shared>,
+    window: Window,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shared
+            .claims()
+            .remove(&self.window.start().timestamp());
+    }
+}
+
+impl Shared {
+    /// The next window of a lane: the newest if it is fresh, or the oldest of the others.
+    async fn claim(self: Arc<Self>, lane: Lane) -> anyhow::Result<Option<Claim>> {
+        let spool = self.spool.clone();
+        let windows = blocking(move || spool.windows()).await??;
+        let fresh = self.clock.now() - self.cadence.duration() - TimeDelta::hours(1);
+        let is_live = |window: &Window| {
+            windows.last() == Some(window) && (window.end() > fresh || windows.len() == 1)
+        };
+        let mut claims = self.claims();
+        let window = windows.iter().find(|window| {
+            is_live(window) == (lane == Lane::Live) && !claims.contains(&window.start().timestamp())
+        });
+        let Some(window) = window.copied() else {
+            return Ok(None);
+        };
+        claims.insert(window.start().timestamp());
+        drop(claims);
+        Ok(Some(Claim {
+            shared: self,
+            window,
+        }))
+    }
+
+    async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+        let outcome = self.upload(bucket, window).await?;
+        let (shared, window) = (self.clone(), *window);
+        let now = self.clock.now();
+        match &outcome {
+            Shipped::Done => {
+                let state = blocking(move || -> anyhow::Result<State> {
+                    let state = shared.ledger.shipped(&window, now)?;
+                    shared.spool.remove(&window)?;
+                    Ok(state)
+                })
+                .await??;
+                self.recovered();
+                let late_s = (now - window.end()).num_seconds();
+                info!(%window, state = state.name(), late_s, "window shipped");
+                return Ok(Shipped::Done);
+            }
+            Shipped::Conflict(reason) => {
+                error!(%window, reason, "window set aside: a key is taken by other bytes; compare them, then `lookoutd windows retry` or `skip`");
+                let reason = reason.clone();
+                blocking(move || -> anyhow::Result<()> {
+                    shared.spool.quarantine(&window)?;
+                    shared
+                        .ledger
+                        .set_state(&window, State::Quarantined, Some(&reason))?;
+                    Ok(())
+                })
+                .await??;
+            }
+            Shipped::Damaged(what) => {
+                warn!(%window, what, "spool entry is damaged: set aside, the window is cut again");
+                let what = what.clone();
+                blocking(move || -> anyhow::Result<()> {
+                    shared.spool.quarantine(&window)?;
+                    shared.ledger.set_state(&window, State::Due, Some(&what))?;
+                    Ok(())
+                })
+                .await??;
+            }
+            Shipped::Failed(error) => {
+                self.trouble(error);
+                let text = error.to_string();
+                let recorded = blocking(move || shared.ledger.failed(&window, &text)).await?;
+                if let Err(error) = recorded {
+                    // The attempt count is a convenience; on a full disk it may go unrecorded.
+                    debug!(%error, "attempt not recorded");
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Creates every file of a window at its key.
+    async fn upload(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+        let (spool, wanted) = (self.spool.clone(), *window);
+        let manifest = match blocking(move || spool.manifest(&wanted)).await? {
+            Ok(manifest) => manifest,
+            Err(SpoolError::Damaged { what, .. }) => return Ok(Shipped::Damaged(what)),
+            Err(error) => return Err(error.into()),
+        };
+        let mut uploads: FuturesUnordered<_> = manifest
+            .files
+            .into_iter()
+            .map(|file| {
+                let (shared, bucket, window) = (self.clone(), bucket.clone(), *window);
+                async move {
+                    let _permit = shared.in_flight.acquire().await;
+                    let (spool, wanted) = (shared.spool.clone(), file.clone());
+                    let bytes = match blocking(move || spool.read(&window, &wanted)).await? {
+                        Ok(bytes) => bytes,
+                        Err(SpoolError::Damaged { what, .. }) => {
+                            return Ok(Shipped::Damaged(what));
+                        }
+                        Err(error) => return Err(anyhow::Error::from(error)),
+                    };
+                    let started = Instant::now();
+                    Ok(match bucket.create(&file.key, &bytes).await {
+                        Ok(Created::Conflict(what)) => {
+                            Shipped::Conflict(format!("{}: {what}", file.key))
+                        }
+                        Ok(created) => {
+                            debug!(
+                                %window, key = file.key, bytes = file.bytes, ?created,
+                                elapsed_ms = started.elapsed().as_millis() as u64, "file in the store"
+                            );
+                            Shipped::Done
+                        }
+                        Err(error) => Shipped::Failed(error),
+                    })
+                }
+            })
+            .collect();
+        let mut worst = Shipped::Done;
+        while let Some(outcome) = uploads.next().await {
+            let outcome = outcome?;
+            if outcome.rank() > worst.rank() {
+                worst = outcome;
+            }
+        }
+        Ok(worst)
+    }
+
+    /// The store failed.
+    fn trouble(&self, error: &S3Error) {
+        let disposition = error.disposition();
+        // The key differs from file to file and says nothing new.
+        self.say(
+            &format!("{:?} {:?}", error.failure.code, disposition),
+            |lasting_s| match disposition {
+                Disposition::Hold(remedy) => error!(%error, remedy, lasting_s, "uploads are held"),
+                _ => warn!(%error, lasting_s, "upload failed and will be tried again"),
+            },
+        );
+    }
+
+    /// Spool or ledger failed.
+    fn local_trouble(&self, error: &anyhow::Error) {
+        self.say(&format!("{error:#}"), |lasting_s| {
+            warn!(
+                error = format!("{error:#}"),
+                lasting_s, "shipping failed on this machine and will be tried again"
+            );
+        });
+    }
+
+    /// Logs a trouble when it begins, when it changes, and again after a while.
+    fn say(&self, what: &str, log: impl FnOnce(u64)) {
+        let mut trouble = lock(&self.trouble);
+        let known = trouble.as_ref();
+        if known.is_some_and(|known| known.text == what && known.said.elapsed() < REMIND) {
+            return;
+        }
+        let since = known.map_or_else(Instant::now, |known| known.since);
+        log(since.elapsed().as_secs());
+        *trouble = Some(Trouble {
+            since,
+            said: Instant::now(),
+            text: what.to_owned(),
+        });
+    }
+
+    fn recovered(&self) {
+        if let Some(trouble) = lock(&self.trouble).take() {
+            info!(after_s = trouble.since.elapsed().as_secs(), "uploads go on");
+        }
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {
+        lock(&self.claimed)
+    }
+}
+
+impl Shipped {
+    /// A conflict must be seen before a failure, and either before success.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed(_) => 1,
+            Self::Damaged(_) => 2,
+            Self::Conflict(_) => 3,
+        }
+    }
+}
+
+/// Full-jitter exponential backoff, 1 s to 5 min, for ever.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn after(&mut self, disposition: Disposition) -> Duration {
+        let (first, longest) = match disposition {
+            Disposition::Throttled => (BACKOFF_THROTTLED, BACKOFF_LONGEST),
+            Disposition::Hold(_) => (BACKOFF_FIRST, BACKOFF_HOLD),
+            Disposition::Retry | Disposition::Exists => (BACKOFF_FIRST, BACKOFF_LONGEST),
+        };
+        let ceiling = first
+            .saturating_mul(1 << self.attempts.min(12))
+            .min(longest);
+        self.attempts = self.attempts.saturating_add(1);
+        // At least a tenth of the ceiling, so that full jitter never becomes a busy loop.
+        ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
+    }
+}
+
+/// The windows whose files are in the bucket, by their keys.
+async fn list_shipped(bucket: &Bucket, rebuild: &Rebuild) -> Result<Vec<Entry>, S3Error> {
+    let mut found: std::collections::BTreeMap<Window, u32> = Default::default();
+    let since = Window::containing(rebuild.since, rebuild.cadence).start();
+    for component in &rebuild.tags.components {
+        let first = format!(
+            "{}{}",
+            rebuild.prefix,
+            rebuild.naming.file_name(&component.name, since)
+        );
+        let stem = format!(
+            "{}{}{}",
+            rebuild.prefix, component.name, rebuild.naming.delimiter
+        );
+        for key in bucket.list(&stem, &first, |_| true).await? {
+            let name = &key[rebuild.prefix.len()..];
+            let names = rebuild.tags.components.iter().map(|c| c.name.as_str());
+            if let Ok((owner, start)) = rebuild.naming.parse(names, name)
+                && owner == component.name
+                && let Ok(window) = Window::new(start, rebuild.cadence)
+            {
+                *found.entry(window).or_default() += 1;
+            }
+        }
+    }
+    let components = rebuild.tags.components.len() as u32;
+    Ok(found
+        .into_iter()
+        .map(|(window, files)| {
+            let mut entry = Entry::new(
+                &window,
+                if files < components {
+                    State::Partial
+                } else {
+                    State::Shipped
+                },
+            );
+            entry.files = files;
+            entry.components = components;
+            entry.reason = Some("found in the bucket".into());
+            entry
+        })
+        .collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_longest_and_never_ends() {
+        let mut backoff = Backoff::default();
+        let mut longest = Duration::ZERO;
+        for attempt in 0..10_000 {
+            let wait = backoff.after(Disposition::Retry);
+            assert!(wait >= Duration::from_millis(100) && wait <= BACKOFF_LONGEST);
+            if attempt == 0 {
+                assert!(wait <= BACKOFF_FIRST);
+            }
+            longest = longest.max(wait);
+        }
+        assert!(longest > BACKOFF_LONGEST / 2);
+        assert!(Backoff { attempts: 50 }.after(Disposition::Hold("act")) <= BACKOFF_HOLD);
+    }
+}

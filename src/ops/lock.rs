@@ -1,0 +1,101 @@
+//! One daemon per data directory: an advisory lock that the kernel releases when the process ends, however it ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A held lock on a data directory.
+#[derive(Debug)]
+pub struct DataDirLock {
+    _file: File,
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("another lookoutd (process {pid}) uses {}: stop it, or choose another data_dir", path.display())]
+    Held {
+        /// The data directory.
+        path: PathBuf,
+        /// Its process id, as far as known.
+        pid: String,
+    },
+    /// It cannot be created or written.
+    #[error("data directory {} cannot be used: {source}; create it and make it writable for this user, or set data_dir", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Creates the data directory if need be and locks it.
+pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
+    let unusable = |source| LockError::Unusable {
+        path: data_dir.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(data_dir).map_err(unusable)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(data_dir.join("lock"))
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+            return Err(LockError::Held {
+                path: data_dir.to_owned(),
+                pid: if known {
+                    pid.trim().to_owned()
+                } else {
+                    "unknown".to_owned()
+                },
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(unusable(source)),
+    }
+    file.set_len(0).map_err(unusable)?;
+    writeln!(file, "{}", std::process::id()).map_err(unusable)?;
+    Ok(DataDirLock { _file: file })
+}
+
+/// The process that holds the data directory, if one does.
+pub fn holder(data_dir: &Path) -> Option<u32> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(data_dir.join("lock"))
+        .ok()?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).ok()?;
+            pid.trim().parse().ok()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_instance_is_refused_and_told_who_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock(directory.path()).unwrap();
+        let error = lock(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        assert_eq!(holder(directory.path()), Some(std::process::id()));
+        drop(held);
+        assert_eq!(holder(directory.path()), None);
+        lock(directory.path()).unwrap();
+    }
+}

@@ -1,0 +1,45 @@
+//! Signals, through signal-hook: SIGTERM and SIGINT drain, a second one exits at once, SIGHUP asks for new configuration.
+
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// What the signals of this process ask for.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    /// Cancelled by the first SIGTERM or SIGINT.
+    pub shutdown: CancellationToken,
+    /// Notified by SIGHUP.
+    pub reload: Arc<Notify>,
+}
+
+/// Listens for signals on a thread of its own until the process ends.
+pub fn listen() -> std::io::Result<Requests> {
+    let requests = Requests {
+        shutdown: CancellationToken::new(),
+        reload: Arc::new(Notify::new()),
+    };
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let given = requests.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    info!("configuration reload asked for");
+                    given.reload.notify_one();
+                } else if given.shutdown.is_cancelled() {
+                    warn!("second signal: exiting now, what is sealed stays sealed");
+                    std::process::exit(128 + signal);
+                } else {
+                    info!(signal, "stopping");
+                    given.shutdown.cancel();
+                }
+            }
+        })?;
+    Ok(requests)
+}

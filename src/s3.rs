@@ -1,0 +1,365 @@
+//! S3: one client built from a [`Config`], a conditional create that can be repeated for ever, and one pure classifier
+//! of everything that can go wrong.
+//!
+//! Guarantees: [`Bucket::create`] never overwrites bytes that differ. Where the store honours `If-None-Match: *` (see
+//! [`Bucket::probe`]) the store enforces that; elsewhere a HEAD before the PUT narrows the race and the probe says so.
+//! A 412 is resolved by comparing length and checksum, and the bytes where the store keeps no checksum. Nothing here
+//! decides to drop anything: [`Disposition`] knows retry, throttle and hold, no "give up".
+//!
+//! It does not queue, and logs no secret: clients are built by aws-config from the standard chain.
+
+mod classify;
+mod range;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use serde::{Deserialize, Serialize};
+
+pub use classify::{Disposition, Failure, Transport, classify};
+pub use range::RangeReader;
+
+/// Where objects go and how to reach the store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Bucket of the input files. Empty selects the embedded store.
+    pub bucket: String,
+    /// Key prefix of the input files; empty, or ending with `/`.
+    pub input_prefix: String,
+    /// Endpoint of an S3-compatible store, such as `http://127.0.0.1:9190`. Empty means AWS.
+    pub endpoint_url: String,
+    /// Region; empty means the standard chain (environment, profile, instance metadata).
+    pub region: String,
+    /// Named profile of the shared AWS configuration; empty means the default one.
+    pub profile: String,
+    /// An AWS shared-credentials file to use instead of the standard one.
+    pub credentials_file: String,
+    /// Address buckets in the path instead of the host name. Unset: true for a custom endpoint.
+    pub path_style: Option<bool>,
+}
+
+/// A failed call to the store.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} s3://{bucket}/{key}: {failure}")]
+pub struct S3Error {
+    /// What was asked, such as `PutObject`.
+    pub operation: &'static str,
+    /// The bucket.
+    pub bucket: String,
+    /// The key or prefix.
+    pub key: String,
+    /// What came back.
+    pub failure: Failure,
+}
+
+impl S3Error {
+    /// What to do about it.
+    pub fn disposition(&self) -> Disposition {
+        classify(&self.failure)
+    }
+}
+
+/// How a conditional create ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The store has the bytes, written by this call.
+    Written,
+    /// The store already had exactly these bytes.
+    AlreadyThere,
+    /// The key exists with other bytes, which were left alone. The text says what differs.
+    Conflict(String),
+}
+
+/// What the start-up probe found out about conditional creates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditional {
+    /// `If-None-Match: *` is honoured.
+    Honoured,
+    /// It is ignored: a second create overwrote the first.
+    Ignored,
+}
+
+/// One bucket of a store.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+    head_first: bool,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Loads region, credentials and timeouts from the standard AWS chain, overridden by what is configured here.
+    pub async fn load(&self) -> aws_config::SdkConfig {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(5))
+                    .read_timeout(Duration::from_secs(30))
+                    .operation_attempt_timeout(Duration::from_secs(60))
+                    .build(),
+            )
+            // Two retries inside the SDK: they carry its clock-skew correction. The endless loop is the shipper's.
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(3)
+                    .with_initial_backoff(Duration::from_millis(100))
+                    .with_max_backoff(Duration::from_secs(1)),
+            );
+        if !self.region.is_empty() {
+            loader = loader.region(Region::new(self.region.clone()));
+        }
+        if !self.profile.is_empty() {
+            loader = loader.profile_name(&self.profile);
+        }
+        if !self.credentials_file.is_empty() {
+            loader = loader.profile_files(
+                aws_runtime::env_config::file::EnvConfigFiles::builder()
+                    .include_default_config_file(true)
+                    .with_file(
+                        aws_runtime::env_config::file::EnvConfigFileKind::Credentials,
+                        PathBuf::from(&self.credentials_file),
+                    )
+                    .build(),
+            );
+        }
+        loader.load().await
+    }
+
+    /// The client of the configured store.
+    pub async fn client(&self) -> Client {
+        let shared = self.load().await;
+        let mut builder = aws_sdk_s3::config::Builder::from(&shared);
+        if !self.endpoint_url.is_empty() {
+            builder = builder.endpoint_url(&self.endpoint_url);
+        }
+        let path_style = self.path_style.unwrap_or(!self.endpoint_url.is_empty());
+        Client::from_conf(builder.force_path_style(path_style).build())
+    }
+}
+
+/// A client for a store on this machine with a known key pair; asks no credential chain and no metadata service.
+pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(endpoint_url)
+        .force_path_style(true)
+        .credentials_provider(Credentials::new(
+            access_key, secret_key, None, None, "lookoutd",
+        ))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(5))
+                .operation_attempt_timeout(Duration::from_secs(60))
+                .build(),
+        )
+        .build();
+    Client::from_conf(config)
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    /// A bucket reached through `client`. Conditional creates are assumed to work until [`Bucket::probe`] says otherwise.
+    pub fn new(client: Client, name: impl Into<String>) -> Self {
+        Self {
+            client,
+            name: name.into(),
+            head_first: false,
+        }
+    }
+
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client it is reached through.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Finds out whether the store honours `If-None-Match: *`, with one small object under `prefix` that stays there.
+    /// Where it does not, later creates look before they write.
+    pub async fn probe(&mut self, prefix: &str) -> Result<Conditional, S3Error> {
+        let key = format!("{prefix}_lookoutd/conditional-create");
+        for _ in 0..2 {
+            match self.put(&key, b"lookoutd\n".to_vec()).await {
+                Ok(()) => {}
+                Err(error) if error.failure.is_precondition_failed() => {
+                    self.head_first = false;
+                    return Ok(Conditional::Honoured);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.head_first = true;
+        Ok(Conditional::Ignored)
+    }
+
+    /// Creates `key` with `bytes` unless it exists. May be repeated until it succeeds: the same bytes end as
+    /// [`Created::Written`] or [`Created::AlreadyThere`], other bytes as [`Created::Conflict`].
+    pub async fn create(&self, key: &str, bytes: &[u8]) -> Result<Created, S3Error> {
+        if self.head_first
+            && let Some(outcome) = self.compare(key, bytes).await?
+        {
+            return Ok(outcome);
+        }
+        match self.put(key, bytes.to_vec()).await {
+            Ok(()) => Ok(Created::Written),
+            Err(error) if error.failure.is_precondition_failed() => {
+                match self.compare(key, bytes).await? {
+                    Some(outcome) => Ok(outcome),
+                    // Deleted between the two calls: the next attempt writes it.
+                    None => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a whole object; `None` where there is none.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
+        let fail = |failure| self.error("GetObject", key, failure);
+        match self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key)
+            .send()
+            .await
+        {
+            Ok(output) => {
+                let body = output
+                    .body
+                    .collect()
+                    .await
+                    .map_err(|error| fail(Failure::transport(Transport::Other, &error)))?;
+                Ok(Some(body.into_bytes().to_vec()))
+            }
+            Err(error) => {
+                let failure = Failure::from(&error);
+                if failure.is_no_such_key() {
+                    return Ok(None);
+                }
+                Err(fail(failure))
+            }
+        }
+    }
+
+    /// The keys under `prefix` that come after `start_after`, in order, until `keep` says stop.
+    pub async fn list(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        mut keep: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<String>, S3Error> {
+        let mut keys = Vec::new();
+        let mut token = None;
+        loop {
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.name)
+                .prefix(prefix)
+                .set_start_after((!start_after.is_empty()).then(|| start_after.to_owned()))
+                .set_continuation_token(token)
+                .send()
+                .await
+                .map_err(|error| self.error("ListObjectsV2", prefix, Failure::from(&error)))?;
+            for object in page.contents() {
+                let Some(key) = object.key() else { continue };
+                if !keep(key) {
+                    return Ok(keys);
+                }
+                keys.push(key.to_owned());
+            }
+            token = page.next_continuation_token().map(str::to_owned);
+            if token.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), S3Error> {
+        self.client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .if_none_match("*")
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .content_type("text/csv")
+            .body(ByteStream::from(bytes))
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| self.error("PutObject", key, Failure::from(&error)))
+    }
+
+    /// Compares the stored object with `bytes`; `None` where there is no object.
+    async fn compare(&self, key: &str, bytes: &[u8]) -> Result<Option<Created>, S3Error> {
+        let head = match self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(key)
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await
+        {
+            Ok(head) => head,
+            Err(error) => {
+                let failure = Failure::from(&error);
+                if failure.is_no_such_key() {
+                    return Ok(None);
+                }
+                return Err(self.error("HeadObject", key, failure));
+            }
+        };
+        let stored = head.content_length().unwrap_or(-1);
+        if stored >= 0 && stored as usize != bytes.len() {
+            return Ok(Some(Created::Conflict(format!(
+                "the stored object has {stored} bytes, ours {}",
+                bytes.len()
+            ))));
+        }
+        if let Some(stored) = head.checksum_crc32() {
+            let ours = crc32_base64(bytes);
+            return Ok(Some(if stored == ours {
+                Created::AlreadyThere
+            } else {
+                Created::Conflict(format!("the stored object has CRC32 {stored}, ours {ours}"))
+            }));
+        }
+        match self.get(key).await? {
+            None => Ok(None),
+            Some(stored) if stored == bytes => Ok(Some(Created::AlreadyThere)),
+            Some(_) => Ok(Some(Created::Conflict(
+                "the stored object has other bytes of the same length".into(),
+            ))),
+        }
+    }
+
+    fn error(&self, operation: &'static str, key: &str, failure: Failure) -> S3Error {
+        S3Error {
+            operation,
+            bucket: self.name.clone(),
+            key: key.to_owned(),
+            failure,
+        }
+    }
+}
+
+fn crc32_base64(bytes: &[u8]) -> String {
+    aws_smithy_types::base64::encode(crc32fast::hash(bytes).to_be_bytes())
+}
