@@ -1,4 +1,4 @@
-//! The integration tests, one binary.
+//! The integration tests: whole loops over real clients, one binary so that it links once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
