@@ -261,8 +261,8 @@ impl Model {
             .collect())
     }
 
-    /// Decimals per sensor in the raw training values, to compare with data to judge (`guard::resolution`).
-    pub fn decimals(&self) -> &[Option<u8>] {
+    /// Decimals per sensor in the raw training values.
+    fn decimals(&self) -> &[Option<u8>] {
         &self.learned.decimals
     }
 
