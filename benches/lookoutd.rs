@@ -37,7 +37,12 @@ fn formatting(plant: &Path) {
             files += 1;
         }
     }
-    report("format a year's input files into memory", began, files, bytes);
+    report(
+        "format a year's input files into memory",
+        began,
+        files,
+        bytes,
+    );
 }
 
 /// Consecutive windows of a history that is open already, read and formatted.
@@ -54,7 +59,12 @@ fn resident_windows(plant: &Path) {
             bytes += black_box(&text).len() as u64;
         }
     }
-    report("read and format consecutive windows", began, count as u64, bytes);
+    report(
+        "read and format consecutive windows",
+        began,
+        count as u64,
+        bytes,
+    );
 }
 
 fn open(plant: &Path) -> (impl Source, Window) {
