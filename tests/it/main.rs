@@ -5,7 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod ad;
+mod errors;
+mod faults;
 mod golden;
 mod peers;
+mod proxy;
+mod rig;
 mod s3_server;
 mod service;
