@@ -2,7 +2,11 @@
 //!
 //! What needs something that may be absent (a peer, a Python, the shared data) skips loudly and says which environment
 //! variable provides it.
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, and tests measure real time"
+)]
 
 mod ad;
 mod errors;
