@@ -21,6 +21,7 @@ use crate::model::{
     Model, OffCondition, Options, Progress, Rows, Sampling, Span, Stage, Training, Warning,
     timestamp,
 };
+use crate::ops::log;
 use crate::signal::TagList;
 
 /// Model files: train, score, evaluate
@@ -172,7 +173,7 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
         to: range.map(|range| range.end),
         rows: Box::new(|| table.next_block()),
     };
-    let show = Show::new();
+    let show = Show::new()?;
     let model = Model::fit(training, &options, &mut |progress| show.progress(progress))?;
     show.finish();
     write_whole(&args.out, &model.encode())?;
@@ -408,7 +409,7 @@ struct Show {
 }
 
 impl Show {
-    fn new() -> Self {
+    fn new() -> Result<Self> {
         let style =
             ProgressStyle::with_template("{spinner} {msg:32} {human_pos:>10} rows  {elapsed}");
         let bar = std::io::stderr()
@@ -418,10 +419,13 @@ impl Show {
             bar.set_style(style);
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
         }
-        Self {
+        if bar.is_none() {
+            log::start(&log::Config::default()).map_err(anyhow::Error::msg)?;
+        }
+        Ok(Self {
             bar,
             stage: std::cell::Cell::new(None),
-        }
+        })
     }
 
     fn progress(&self, progress: Progress) {
