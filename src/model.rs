@@ -12,6 +12,7 @@
 //! All times are UTC microseconds since 1970-01-01T00:00:00Z.
 
 mod calibrate;
+mod clean;
 pub mod evaluate;
 pub mod events;
 mod features;

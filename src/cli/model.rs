@@ -3,6 +3,7 @@
 //! A history is a Parquet file with its tag list, or a CSV (also gzipped). Ranges are inclusive, UTC. The model file is
 //! written whole or not at all.
 
+mod history;
 mod picture;
 mod report;
 
@@ -15,13 +16,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::model::evaluate::Evaluator;
-use crate::model::guard;
-use crate::model::table::{Table, read_labels};
-use crate::model::{
-    Model, OffCondition, Options, Progress, Rows, Sampling, Span, Stage, Training, Warning,
-    timestamp,
-};
-use crate::signal::TagList;
+use crate::model::table::read_labels;
+use crate::model::{Model, OffCondition, Options, Progress, Sampling, Stage, Training, timestamp};
+use crate::ops::log;
+use history::{HistoryArgs, score_history, time, time_ranges};
 
 /// Model files: train, score, evaluate
 #[derive(Debug, Args)]
@@ -39,16 +37,6 @@ pub enum ModelCommand {
     Score(ScoreArgs),
     /// Compares predictions with labels: events found, warning time, false events, the worst sensors
     Evaluate(EvaluateArgs),
-}
-
-#[derive(Debug, Args)]
-struct HistoryArgs {
-    /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
-    #[arg(long, value_name = "FILE")]
-    parquet: PathBuf,
-    /// Tag list: which component each signal belongs to; needed for Parquet
-    #[arg(long, value_name = "FILE")]
-    tags: Option<PathBuf>,
 }
 
 /// Arguments of `model train`.
@@ -172,7 +160,7 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
         to: range.map(|range| range.end),
         rows: Box::new(|| table.next_block()),
     };
-    let show = Show::new();
+    let show = Show::new()?;
     let model = Model::fit(training, &options, &mut |progress| show.progress(progress))?;
     show.finish();
     write_whole(&args.out, &model.encode())?;
@@ -265,79 +253,6 @@ fn evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl HistoryArgs {
-    fn open(&self) -> Result<Table> {
-        let tags = self.tags.as_deref().map(TagList::read).transpose()?;
-        Table::open(&self.parquet, tags.as_ref())
-    }
-}
-
-/// Scores the rows of a range block by block and hands the verdicts on; returns what to know about the data.
-fn score_history(
-    model: &Model,
-    history: &HistoryArgs,
-    from: Option<i64>,
-    to: Option<i64>,
-    take: &mut dyn FnMut(&[crate::model::Scored]) -> Result<()>,
-) -> Result<Vec<Warning>> {
-    let mut table = history.open()?;
-    let places = model
-        .align(table.sensors())
-        .with_context(|| format!("cannot score {}", history.parquet.display()))?;
-    let absent: Vec<_> = places
-        .iter()
-        .zip(model.sensors())
-        .filter(|(place, _)| place.is_none())
-        .map(|(_, sensor)| sensor.clone())
-        .collect();
-    let mut warnings = Vec::new();
-    if !absent.is_empty() {
-        warnings.push(Warning::AbsentSensors(absent));
-    }
-    let (from, to) = (from.unwrap_or(i64::MIN / 2), to.unwrap_or(i64::MAX / 2));
-    let mut state = model.fresh_state();
-    let mut start = from - 1;
-    let mut first = true;
-    while let Some(block) = table.next_block()? {
-        let mut rows = Rows {
-            sensors: places.len(),
-            ..Rows::default()
-        };
-        for (index, &time) in block
-            .times
-            .iter()
-            .enumerate()
-            .filter(|(_, time)| (from..=to).contains(*time))
-        {
-            let values = block.row(index);
-            rows.times.push(time);
-            rows.values.extend(
-                places
-                    .iter()
-                    .map(|place| place.map_or(f64::NAN, |column| values[column])),
-            );
-        }
-        let Some(&last) = rows.times.last() else {
-            continue;
-        };
-        if std::mem::take(&mut first) {
-            warnings.extend(guard::resolution(model, &rows));
-        }
-        take(&model.score(&mut state, &rows, start, last))?;
-        start = last;
-    }
-    if !first {
-        // The last bin may end after the last row.
-        let end = (start + model.step_us()).min(to);
-        let nothing = Rows {
-            sensors: places.len(),
-            ..Rows::default()
-        };
-        take(&model.score(&mut state, &nothing, start, end))?;
-    }
-    Ok(warnings)
-}
-
 fn read_model(path: &Path) -> Result<Model> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Model::decode(&bytes).with_context(|| path.display().to_string())
@@ -353,43 +268,6 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::rename(&temporary, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The training and the evaluation range of a time ranges file.
-fn time_ranges(path: &Path) -> Result<[Span; 2]> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut times = Vec::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let Some(time) = timestamp::parse(line) else {
-            bail!(
-                "{} line {}: `{line}` is no timestamp; expected {}",
-                path.display(),
-                index + 1,
-                timestamp::EXPECTED
-            );
-        };
-        times.push(time);
-    }
-    match times[..] {
-        [a, b, c, d] if a < b && c < d => {
-            Ok([Span { start: a, end: b }, Span { start: c, end: d }])
-        }
-        [_, _, _, _] => bail!("{}: a range ends before it starts", path.display()),
-        _ => bail!(
-            "{}: expected four lines, start and end of training and of evaluation; found {}",
-            path.display(),
-            times.len()
-        ),
-    }
-}
-
-fn time(text: &str) -> Result<i64, String> {
-    timestamp::parse(text).ok_or_else(|| format!("expected {}", timestamp::EXPECTED))
 }
 
 /// A CSV cell, quoted where it must be.
@@ -408,7 +286,7 @@ struct Show {
 }
 
 impl Show {
-    fn new() -> Self {
+    fn new() -> Result<Self> {
         let style =
             ProgressStyle::with_template("{spinner} {msg:32} {human_pos:>10} rows  {elapsed}");
         let bar = std::io::stderr()
@@ -418,10 +296,13 @@ impl Show {
             bar.set_style(style);
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
         }
-        Self {
+        if bar.is_none() {
+            log::start(&log::Config::default()).map_err(anyhow::Error::msg)?;
+        }
+        Ok(Self {
             bar,
             stage: std::cell::Cell::new(None),
-        }
+        })
     }
 
     fn progress(&self, progress: Progress) {
@@ -450,35 +331,5 @@ impl Show {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_ranges_file_has_four_times() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let read = |text: &str| {
-            std::fs::write(file.path(), text).unwrap();
-            time_ranges(file.path())
-        };
-        let ranges = read(
-            "2020-01-01 00:00:00\n2020-01-17 10:55:00\n2020-01-17 10:56:00\n2020-02-02 21:51:00\n",
-        )
-        .unwrap();
-        assert_eq!(timestamp::format(ranges[1].start), "2020-01-17T10:56:00");
-        assert!(read("2020-01-01 00:00:00\n2020-01-17 10:55:00\n").is_err());
-        assert!(
-            read("2020-01-02 00:00\n2020-01-01 00:00\n2020-01-17 10:56\n2020-02-02 21:51\n")
-                .is_err()
-        );
-        assert!(
-            read("tomorrow\n")
-                .unwrap_err()
-                .to_string()
-                .contains("line 1")
-        );
     }
 }

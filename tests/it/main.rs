@@ -12,6 +12,7 @@ mod ad;
 mod errors;
 mod faults;
 mod golden;
+mod model;
 mod peers;
 mod proxy;
 mod rig;

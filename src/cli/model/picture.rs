@@ -329,6 +329,8 @@ fn ticks(start: i64, end: i64) -> Vec<(i64, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::evaluate::{LabelledEvent, ModelQuality, Point, Points};
+    use crate::model::{Sensor, Span};
 
     #[test]
     fn a_range_of_any_length_has_a_few_round_ticks() {
@@ -339,5 +341,68 @@ mod tests {
         }
         let days = ticks(start, start + 8 * 1440 * 60_000_000);
         assert_eq!(days[0].1, "2020-01-18");
+    }
+
+    #[test]
+    fn a_picture_is_a_png_or_an_svg_with_its_words() {
+        let minute = |n: i64| n * 60_000_000;
+        let series = (0..5000).map(|n| Point {
+            time: minute(n),
+            u: 1.0,
+            anomaly_score: (n % 100) as f64 / 100.0,
+            prediction: n % 100 > 50,
+            labelled: n < 300,
+            scored: n != 77,
+        });
+        let evaluation = Evaluation {
+            sensors: vec![Sensor::new("pump", "flow")],
+            range: Span {
+                start: 0,
+                end: minute(4999),
+            },
+            series: series.collect(),
+            labelled: vec![LabelledEvent {
+                span: Span {
+                    start: 0,
+                    end: minute(299),
+                },
+                warning: None,
+            }],
+            predicted: Vec::new(),
+            points: Points::default(),
+            auc_pr: None,
+            false_events_per_week: 1.25,
+            worst_sensors: vec![(Sensor::new("pump", "flow"), 1.0)],
+            quality: ModelQuality::PoorQualityDetected,
+            warnings: Vec::new(),
+            step: minute(1),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let svg = directory.path().join("a.svg");
+        draw(&evaluation, "plant.model", &svg).unwrap();
+        let text = std::fs::read_to_string(&svg).unwrap();
+        for words in [
+            "plant.model",
+            "0 of 1 labelled events found, 1.25 false events per week",
+            "pump\\flow 100 %",
+            "1970-01-02",
+        ] {
+            assert!(text.contains(words), "{words}");
+        }
+        let path = directory.path().join("a.png");
+        draw(&evaluation, "plant.model", &path).unwrap();
+        let decoder =
+            png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap()));
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let count = |colour: RGBColor| {
+            pixels
+                .chunks(3)
+                .filter(|pixel| *pixel == [colour.0, colour.1, colour.2])
+                .count()
+        };
+        assert!(count(BAND) > 10_000 && count(ALARM) > 5_000 && count(INK) > 1_000);
+        assert!(draw(&evaluation, "plant.model", &directory.path().join("a.jpg")).is_err());
     }
 }
