@@ -8,7 +8,6 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::{Buf, Bytes};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
@@ -19,6 +18,7 @@ use super::statistics::{self, Counts};
 use crate::service::csv_rows::{Cell, CsvError, CsvRows};
 use crate::service::faults::Fault;
 use crate::service::history::{Index, PartWriter};
+use crate::service::s3_problem;
 use crate::service::schema::{Schema, SchemaComponent, legal};
 
 /// Files per component (contract 4.4).
@@ -280,7 +280,7 @@ async fn list(jobs: &Jobs, bucket: &str, prefix: &str) -> Result<Vec<(String, u6
         let page = page.map_err(|error| {
             anyhow!(
                 "cannot list s3://{bucket}/{prefix}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?;
         for object in page.contents() {
@@ -307,7 +307,8 @@ async fn detect(
     let mut components = Vec::new();
     for (name, keys) in grouped {
         let mut sensors: Vec<String> = Vec::new();
-        for (key, _) in keys {
+        // A range of an empty object is an error, and it has no header anyway.
+        for (key, _) in keys.iter().filter(|(_, size)| *size > 0) {
             let range = format!("bytes=0-{}", HEADER_BYTES - 1);
             let object = jobs
                 .s3
@@ -320,7 +321,7 @@ async fn detect(
             let object = object.map_err(|error| {
                 anyhow!(
                     "cannot read s3://{bucket}/{key}: {}",
-                    DisplayErrorContext(&error)
+                    s3_problem::of(&error)
                 )
             })?;
             let head = object.body.collect().await?.into_bytes();
@@ -362,7 +363,7 @@ async fn read_file(
         .map_err(|error| {
             anyhow!(
                 "cannot read s3://{bucket}/{key}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?
         .body;

@@ -8,7 +8,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -25,6 +24,7 @@ use crate::service::history::History;
 use crate::service::operations::versions;
 use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
+use crate::service::s3_problem;
 use crate::service::schema::Schema;
 use crate::service::store::write_durably;
 
@@ -315,7 +315,7 @@ async fn labels(jobs: &Jobs, job: &Job) -> Result<Vec<Span>> {
         let page = page.map_err(|error| {
             anyhow!(
                 "cannot list s3://{bucket}/{prefix}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?;
         for key in page
@@ -328,7 +328,7 @@ async fn labels(jobs: &Jobs, job: &Job) -> Result<Vec<Span>> {
             let object = object.map_err(|error| {
                 anyhow!(
                     "cannot read s3://{bucket}/{key}: {}",
-                    DisplayErrorContext(&error)
+                    s3_problem::of(&error)
                 )
             })?;
             let text = object.body.collect().await?.into_bytes();
@@ -398,7 +398,7 @@ async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
         put.map_err(|error| {
             anyhow!(
                 "cannot write s3://{bucket}/{key}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?;
         detail = with(

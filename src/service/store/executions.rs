@@ -169,14 +169,7 @@ pub fn interrupted(db: &Connection) -> Result<Vec<Claim>, Fault> {
         let (boundary_us, start_us): (i64, i64) = (row.get(16)?, row.get(17)?);
         scheduler.input = parse(&row.get::<_, String>(18)?)?;
         scheduler.output = parse(&row.get::<_, String>(19)?)?;
-        let cadence = Cadence::ALL
-            .into_iter()
-            .find(|cadence| cadence.micros() == boundary_us - start_us);
-        let (Some(cadence), Some(start)) = (cadence, DateTime::from_timestamp_micros(start_us))
-        else {
-            return Err(Fault::internal());
-        };
-        let window = Window::containing(start, cadence);
+        let window = window_of(start_us, boundary_us)?;
         let options = options(db, &scheduler)?;
         let scoring_state = scoring_state(db, &scheduler.uuid)?;
         let (model_version, model_uuid) = (row.get(20)?, row.get(21)?);
@@ -190,6 +183,81 @@ pub fn interrupted(db: &Connection) -> Result<Vec<Claim>, Fault> {
         });
     }
     Ok(claims)
+}
+
+/// Executions of a scheduler that failed for want of data since `since`, newest first, to be looked at again: with the
+/// version they were claimed with and a fresh scoring state, since later windows have moved the stored one on.
+pub fn without_data(
+    db: &Connection,
+    scheduler: &Scheduler,
+    since: DateTime<Utc>,
+) -> Result<Vec<Claim>, Fault> {
+    let sql = "SELECT e.start_us, e.boundary_us, e.model_version, m.uuid FROM execution e
+               JOIN scheduler s ON s.uuid = e.scheduler_uuid JOIN model m ON m.name = s.model_name
+               WHERE e.scheduler_uuid = ?1 AND e.boundary_us > ?2 AND e.status = 'FAILED'
+                 AND e.failed_reason LIKE 'Could not find data%'
+               ORDER BY e.boundary_us DESC LIMIT 12";
+    let options = options(db, scheduler)?;
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params![scheduler.uuid, since.timestamp_micros()])?;
+    let mut claims = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (start_us, boundary_us): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let window = window_of(start_us, boundary_us)?;
+        let options = Options {
+            wait: std::time::Duration::ZERO,
+            ..options
+        };
+        let (model_version, model_uuid) = (row.get(2)?, row.get(3)?);
+        let scheduler = scheduler.clone();
+        claims.push(Claim {
+            scheduler,
+            options,
+            window,
+            model_uuid,
+            model_version,
+            scoring_state: None,
+        });
+    }
+    Ok(claims)
+}
+
+/// Turns a failed execution into the success it became when its data had come.
+pub fn finish_late(
+    db: &Connection,
+    claim: &Claim,
+    now: DateTime<Utc>,
+    end: &End,
+) -> Result<(), Fault> {
+    let End::Success {
+        bucket,
+        key,
+        rows,
+        anomalies,
+        step_us,
+        ..
+    } = end
+    else {
+        return Ok(());
+    };
+    let changed = db.execute(
+        "UPDATE execution SET status = 'SUCCESS', failed_reason = NULL, result_bucket = ?3, result_key = ?4,
+                              finished_us = ?5, rows = ?6, anomalous = ?7
+         WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status = 'FAILED'",
+        params![
+            claim.scheduler.uuid,
+            claim.window.end().timestamp_micros(),
+            bucket,
+            key,
+            now.timestamp_micros(),
+            *rows as i64,
+            anomalies.len() as i64
+        ],
+    )?;
+    for anomaly in anomalies.iter().filter(|_| changed == 1) {
+        extend_events(db, &claim.scheduler.uuid, anomaly, *step_us)?;
+    }
+    Ok(())
 }
 
 /// Records how an execution ended; nothing if its scheduler was deleted meanwhile or it has ended already.
@@ -287,6 +355,17 @@ pub fn in_progress(db: &Connection, scheduler_uuid: &str) -> Result<bool, Fault>
         .query_row([scheduler_uuid], |row| row.get(0))
         .optional()?;
     Ok(found.is_some())
+}
+
+/// The window of a stored execution.
+fn window_of(start_us: i64, boundary_us: i64) -> Result<Window, Fault> {
+    let cadence = Cadence::ALL
+        .into_iter()
+        .find(|cadence| cadence.micros() == boundary_us - start_us);
+    match (cadence, DateTime::from_timestamp_micros(start_us)) {
+        (Some(cadence), Some(start)) => Ok(Window::containing(start, cadence)),
+        _ => Err(Fault::internal()),
+    }
 }
 
 fn set_next(db: &Connection, uuid: &str, window: Window, delay: TimeDelta) -> Result<(), Fault> {
