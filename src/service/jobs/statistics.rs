@@ -316,7 +316,9 @@ mod tests {
     fn two_levels_are_two_modes_and_one_hump_is_one() {
         let wobble = |n: i32| f64::from(n % 17) / 17.0;
         assert!(sensor((0..1000).map(|n| wobble(n) + if n < 600 { 0.0 } else { 20.0 })).modes());
-        assert!(!sensor((0..1000).map(|n| wobble(n) + wobble(n * 7) + wobble(n * 3))).modes());
+        let spread = |n: i32, prime: i32| f64::from(n * 31 % prime) / f64::from(prime);
+        let hump = (0..1000).map(|n| spread(n, 101) + spread(n, 103) + spread(n, 107));
+        assert!(!sensor(hump).modes());
     }
 
     #[test]
