@@ -19,11 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use jobs::Jobs;
 use operations::Identity;
 use protocol::Frontend;
 use runner::Runner;
@@ -31,10 +32,13 @@ use store::{Store, StoreError};
 
 pub mod csv_rows;
 pub mod faults;
+pub mod history;
+pub mod jobs;
 pub mod operations;
 pub mod options;
 pub mod protocol;
 pub mod runner;
+pub mod schema;
 pub mod shapes;
 pub mod sigv4;
 pub mod store;
@@ -159,7 +163,7 @@ impl Service {
         let listener = TcpListener::bind(config.listen).await.map_err(wrap)?;
         let address = listener.local_addr().map_err(wrap)?;
 
-        let changed = Arc::new(Notify::new());
+        let (changed, changes) = watch::channel(0);
         let frontend = Arc::new(Frontend {
             store: store.clone(),
             identity: Identity {
@@ -169,11 +173,18 @@ impl Service {
             keys,
             clock: clock.clone(),
             wall: Clock::system(),
-            changed: Arc::clone(&changed),
+            changed,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, frontend, shutdown.clone()));
-        let runner = Runner::new(store.clone(), s3, clock, changed, config.catch_up);
+        let jobs = Jobs {
+            store: store.clone(),
+            s3: s3.clone(),
+            clock: clock.clone(),
+            changed: changes.clone(),
+        };
+        let runner = Runner::new(store.clone(), s3, clock, changes, config.catch_up);
+        tasks.spawn(jobs.run(shutdown.clone()));
         tasks.spawn(runner.run(shutdown, DRAIN));
         tracing::info!(%address, "service listening");
         Ok(Service {

@@ -193,31 +193,51 @@ impl Panels {
     /// `out = rows * matrix`, both row-major with `order` columns and the same number of rows.
     pub fn multiply(&self, rows: &[f64], out: &mut [f64]) {
         debug_assert_eq!(rows.len(), out.len());
-        // The closure is compiled once per instruction set; without fused operations all of them give the same bits.
-        pulp::Arch::new().dispatch(|| multiply(self.order, &self.packed, rows, out));
+        pulp::Arch::new().dispatch(Multiply {
+            order: self.order,
+            packed: &self.packed,
+            rows,
+            out,
+        });
     }
 }
 
-#[inline(always)]
-fn multiply(order: usize, packed: &[f64], rows: &[f64], out: &mut [f64]) {
-    let count = rows.len() / order.max(1);
-    let zeros = vec![0.0; order];
-    for (panel, block) in packed.chunks_exact((order * PANEL).max(1)).enumerate() {
-        let first = panel * PANEL;
-        let width = PANEL.min(order - first);
-        let (block, _) = block.as_chunks::<PANEL>();
-        let mut at = 0;
-        while at < count {
-            let row = |offset: usize| match at + offset {
-                index if index < count => &rows[index * order..(index + 1) * order],
-                _ => &zeros[..],
-            };
-            let sums = product([row(0), row(1), row(2), row(3)], block);
-            for (offset, sum) in sums.iter().enumerate().take(count - at) {
-                let from = (at + offset) * order + first;
-                out[from..from + width].copy_from_slice(&sum[..width]);
+/// The product, compiled once per instruction set; without fused operations all of them give the same bits.
+struct Multiply<'a> {
+    order: usize,
+    packed: &'a [f64],
+    rows: &'a [f64],
+    out: &'a mut [f64],
+}
+
+impl pulp::WithSimd for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self {
+            order,
+            packed,
+            rows,
+            out,
+        } = self;
+        let count = rows.len() / order.max(1);
+        let zeros = vec![0.0; order];
+        for (panel, block) in packed.chunks_exact((order * PANEL).max(1)).enumerate() {
+            let first = panel * PANEL;
+            let width = PANEL.min(order - first);
+            let (block, _) = block.as_chunks::<PANEL>();
+            for at in (0..count).step_by(GROUP) {
+                let group: [&[f64]; GROUP] = std::array::from_fn(|offset| match at + offset {
+                    index if index < count => &rows[index * order..(index + 1) * order],
+                    _ => &zeros[..],
+                });
+                let sums = product(group, block);
+                for (offset, sum) in sums.iter().enumerate().take(count - at) {
+                    let from = (at + offset) * order + first;
+                    out[from..from + width].copy_from_slice(&sum[..width]);
+                }
             }
-            at += GROUP;
         }
     }
 }

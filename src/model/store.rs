@@ -88,9 +88,9 @@ impl Store {
         self.chunks[chunk].read(row, self.width, &self.origin, out);
     }
 
-    /// Replaces every row by what `change` makes of it; `width` is the new number of columns and the values must be of the
-    /// order of 1 afterwards. `change` gets the row's index, its old values and the place for the new ones, and a state
-    /// that is made once per lane.
+    /// Replaces every row by what `change` makes of it, in place; `width`, the new number of columns, is at most the old
+    /// one, and values must be of the order of 1 afterwards. `change` gets the row's index, its old values and the place for
+    /// the new ones, and a state that is made once per lane.
     pub fn transform<S>(
         &mut self,
         threads: usize,
@@ -98,21 +98,21 @@ impl Store {
         state: impl Fn() -> S + Sync,
         change: impl Fn(&mut S, usize, &[f64], &mut [f64]) + Sync,
     ) {
+        debug_assert!(width <= self.width);
         let (old_width, origin) = (self.width, std::mem::take(&mut self.origin));
-        let zero = vec![0.0; width];
         let work = |lane: Vec<(usize, &mut Chunk)>| {
             let mut state = state();
             let mut old = vec![0.0; old_width];
             let mut new = vec![0.0; width];
             for (at, chunk) in lane {
                 let count = chunk.cells() / old_width;
-                let mut replaced = chunk.empty(count * width);
                 for row in 0..count {
                     chunk.read(row, old_width, &origin, &mut old);
                     change(&mut state, at * CHUNK_ROWS + row, &old, &mut new);
-                    replaced.push(&new, &zero);
+                    // A narrower row ends before the next old one begins.
+                    chunk.write(row, &new);
                 }
-                *chunk = replaced;
+                chunk.truncate(count * width);
             }
         };
         lanes::run(
@@ -121,7 +121,7 @@ impl Store {
             work,
         );
         self.width = width;
-        self.origin = zero;
+        self.origin = vec![0.0; width];
     }
 
     /// Runs `work` over the row ranges of the chunks, dealt to lanes; one result per lane, in lane order.
@@ -144,10 +144,22 @@ impl Chunk {
         }
     }
 
-    fn empty(&self, cells: usize) -> Self {
+    fn truncate(&mut self, cells: usize) {
         match self {
-            Self::Exact(_) => Self::Exact(Vec::with_capacity(cells)),
-            Self::Compact(_) => Self::Compact(Vec::with_capacity(cells)),
+            Self::Exact(old) => old.truncate(cells),
+            Self::Compact(old) => old.truncate(cells),
+        }
+    }
+
+    fn write(&mut self, row: usize, values: &[f64]) {
+        let range = row * values.len()..(row + 1) * values.len();
+        match self {
+            Self::Exact(cells) => cells[range].copy_from_slice(values),
+            Self::Compact(cells) => {
+                for (cell, value) in cells[range].iter_mut().zip(values) {
+                    *cell = *value as f32;
+                }
+            }
         }
     }
 

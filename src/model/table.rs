@@ -19,7 +19,7 @@ use crate::signal::TagList;
 pub struct Table(Kind);
 
 enum Kind {
-    Csv(csv::CsvTable),
+    Csv(Box<csv::CsvTable>),
     Parquet(Box<parquet::ParquetTable>),
 }
 
@@ -31,7 +31,7 @@ impl Table {
             .and_then(|mut file| file.read(&mut head))
             .with_context(|| format!("cannot open {}", path.display()))?;
         if head[..length] != *b"PAR1" {
-            return Ok(Self(Kind::Csv(csv::CsvTable::open(path, tags)?)));
+            return Ok(Self(Kind::Csv(Box::new(csv::CsvTable::open(path, tags)?))));
         }
         let Some(tags) = tags else {
             bail!(

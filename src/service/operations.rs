@@ -12,11 +12,18 @@ use super::faults::Fault;
 use super::store::{Store, seconds};
 use super::{shapes, sigv4};
 
+pub mod datasets;
 pub mod events;
 pub mod executions;
+pub mod imports;
+pub mod ingestion;
 pub mod labels;
+pub mod models;
+pub mod policies;
+pub mod retraining;
 pub mod schedulers;
 pub mod tags;
+pub mod versions;
 
 /// What an operation does with a call. `Value::Null` is an empty body.
 type Run = fn(&Call<'_>) -> Result<Value, Fault>;
@@ -27,55 +34,55 @@ const TOKEN_LIFETIME: TimeDelta = TimeDelta::days(7);
 
 /// Every operation of the API, in the order of the service model; `None` is answered `UnknownOperationException`.
 pub static OPERATIONS: [(&str, Option<Run>); 49] = [
-    ("CreateDataset", None),
+    ("CreateDataset", Some(datasets::create)),
     ("CreateInferenceScheduler", Some(schedulers::create)),
     ("CreateLabel", Some(labels::create)),
     ("CreateLabelGroup", Some(labels::create_group)),
-    ("CreateModel", None),
-    ("CreateRetrainingScheduler", None),
-    ("DeleteDataset", None),
+    ("CreateModel", Some(models::create)),
+    ("CreateRetrainingScheduler", Some(retraining::create)),
+    ("DeleteDataset", Some(datasets::delete)),
     ("DeleteInferenceScheduler", Some(schedulers::delete)),
     ("DeleteLabel", Some(labels::delete)),
     ("DeleteLabelGroup", Some(labels::delete_group)),
-    ("DeleteModel", None),
-    ("DeleteResourcePolicy", None),
-    ("DeleteRetrainingScheduler", None),
-    ("DescribeDataIngestionJob", None),
-    ("DescribeDataset", None),
+    ("DeleteModel", Some(models::delete)),
+    ("DeleteResourcePolicy", Some(policies::delete)),
+    ("DeleteRetrainingScheduler", Some(retraining::delete)),
+    ("DescribeDataIngestionJob", Some(ingestion::describe)),
+    ("DescribeDataset", Some(datasets::describe)),
     ("DescribeInferenceScheduler", Some(schedulers::describe)),
     ("DescribeLabel", Some(labels::describe)),
     ("DescribeLabelGroup", Some(labels::describe_group)),
-    ("DescribeModel", None),
-    ("DescribeModelVersion", None),
-    ("DescribeResourcePolicy", None),
-    ("DescribeRetrainingScheduler", None),
-    ("ImportDataset", None),
-    ("ImportModelVersion", None),
-    ("ListDataIngestionJobs", None),
-    ("ListDatasets", None),
+    ("DescribeModel", Some(models::describe)),
+    ("DescribeModelVersion", Some(versions::describe)),
+    ("DescribeResourcePolicy", Some(policies::describe)),
+    ("DescribeRetrainingScheduler", Some(retraining::describe)),
+    ("ImportDataset", Some(imports::dataset)),
+    ("ImportModelVersion", Some(imports::model_version)),
+    ("ListDataIngestionJobs", Some(ingestion::list)),
+    ("ListDatasets", Some(datasets::list)),
     ("ListInferenceEvents", Some(events::list)),
     ("ListInferenceExecutions", Some(executions::list)),
     ("ListInferenceSchedulers", Some(schedulers::list)),
     ("ListLabelGroups", Some(labels::list_groups)),
     ("ListLabels", Some(labels::list)),
-    ("ListModelVersions", None),
-    ("ListModels", None),
-    ("ListRetrainingSchedulers", None),
-    ("ListSensorStatistics", None),
+    ("ListModelVersions", Some(versions::list)),
+    ("ListModels", Some(models::list)),
+    ("ListRetrainingSchedulers", Some(retraining::list)),
+    ("ListSensorStatistics", Some(ingestion::statistics)),
     ("ListTagsForResource", Some(tags::list)),
-    ("PutResourcePolicy", None),
-    ("StartDataIngestionJob", None),
+    ("PutResourcePolicy", Some(policies::put)),
+    ("StartDataIngestionJob", Some(ingestion::start)),
     ("StartInferenceScheduler", Some(schedulers::start)),
-    ("StartRetrainingScheduler", None),
+    ("StartRetrainingScheduler", Some(retraining::start)),
     ("StopInferenceScheduler", Some(schedulers::stop)),
-    ("StopRetrainingScheduler", None),
+    ("StopRetrainingScheduler", Some(retraining::stop)),
     ("TagResource", Some(tags::tag)),
     ("UntagResource", Some(tags::untag)),
-    ("UpdateActiveModelVersion", None),
+    ("UpdateActiveModelVersion", Some(versions::activate)),
     ("UpdateInferenceScheduler", Some(schedulers::update)),
     ("UpdateLabelGroup", Some(labels::update_group)),
-    ("UpdateModel", None),
-    ("UpdateRetrainingScheduler", None),
+    ("UpdateModel", Some(models::update)),
+    ("UpdateRetrainingScheduler", Some(retraining::update)),
 ];
 
 /// The identity ARNs are made of.

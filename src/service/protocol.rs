@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::faults::Fault;
 use super::operations::{self, Identity};
@@ -48,7 +48,7 @@ pub struct Frontend {
     /// Real time, for signature dates.
     pub wall: Clock,
     /// Rung after every operation that may have changed something.
-    pub changed: Arc<Notify>,
+    pub changed: watch::Sender<u64>,
 }
 
 impl Frontend {
@@ -122,7 +122,7 @@ impl Frontend {
         )
         .await?;
         if !operation.starts_with("Describe") && !operation.starts_with("List") {
-            self.changed.notify_one();
+            self.changed.send_modify(|count| *count += 1);
         }
         Ok(answer)
     }

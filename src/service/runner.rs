@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ mod locate;
 mod models;
 mod near_miss;
 mod read;
-mod results;
+pub mod results;
 
 /// Executions at once; more only queue for the same two cores and the same S3.
 const PARALLEL_EXECUTIONS: usize = 32;
@@ -41,7 +41,7 @@ const AFTER_FAULT: Duration = Duration::from_secs(1);
 /// The runner's parts.
 pub struct Runner {
     context: Arc<Context>,
-    changed: Arc<Notify>,
+    changed: watch::Receiver<u64>,
     catch_up: bool,
     slots: Arc<Semaphore>,
     running: JoinSet<()>,
@@ -57,7 +57,7 @@ impl Runner {
         store: Store,
         s3: aws_sdk_s3::Client,
         clock: Clock,
-        changed: Arc<Notify>,
+        changed: watch::Receiver<u64>,
         catch_up: bool,
     ) -> Runner {
         let crowded = std::sync::Mutex::new(HashSet::new());
@@ -147,7 +147,7 @@ impl Runner {
             .min(LONGEST_SLEEP);
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.changed.notified() => {}
+            _ = self.changed.changed() => {}
             () = tokio::time::sleep(sleep) => {}
             () = async { match due { Some(due) => clock.sleep_until(due).await, None => std::future::pending().await } } => {}
             Some(ended) = self.running.join_next_with_id() => self.ended(ended).await,

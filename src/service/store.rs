@@ -18,7 +18,10 @@ pub mod executions;
 pub mod schedulers;
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 1] = [include_str!("store/0001_inference.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("store/0001_inference.sql"),
+    include_str!("store/0002_training.sql"),
+];
 
 /// Why the state could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -146,9 +149,17 @@ impl Store {
 
     /// Where the file of a model version lies.
     pub fn model_file(&self, model_uuid: &str, version: i64) -> PathBuf {
-        self.directory
-            .join("models")
-            .join(format!("{model_uuid}-{version}.model"))
+        self.model_path(&format!("{model_uuid}-{version}"))
+    }
+
+    /// Where the model file of that name lies, `<model uuid>-<version>`.
+    pub fn model_path(&self, name: &str) -> PathBuf {
+        self.directory.join("models").join(format!("{name}.model"))
+    }
+
+    /// Where the rows of an ingestion job lie.
+    pub fn dataset_directory(&self, job: &str) -> PathBuf {
+        self.directory.join("datasets").join(job)
     }
 
     /// Puts a trained model under `model.name` as its next version, active at once. Returns the version.
@@ -222,7 +233,7 @@ pub fn schema_json(components: &[(String, Vec<String>)]) -> String {
 }
 
 /// Temp file, fsync, rename, fsync of the directory: after this the file is whole or absent, whatever crashes.
-fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::File::create(&temporary)?;

@@ -96,6 +96,7 @@ fn known<'a>(call: &'a Call<'_>) -> Result<&'a str, Fault> {
         "inference-scheduler" => "scheduler",
         "label-group" => "label_group",
         "model" => "model",
+        "dataset" => "dataset",
         _ => {
             return Err(Fault::validation(format!(
                 "'{arn}' is no ARN of a dataset, model, label group or inference scheduler"
