@@ -5,6 +5,7 @@
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
 mod feeder;
+mod lookout;
 mod plant;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use crate::s3::{Bucket, local_client};
 use crate::signal::Cadence;
 
 pub use feeder::{Feeder, Parts, View};
+pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, recorded_time};
 
 /// The bucket of embedded mode.
@@ -72,6 +74,7 @@ pub async fn run(
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
     let store = Store::open(&config, &data_dir, servers.clone()).await?;
+    let lookout = Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
     let mut plant = Plant::open(&config, &data_dir, clock.now()).await?;
     let mut ready = false;
     let ended = loop {
@@ -96,6 +99,11 @@ pub async fn run(
             bucket = store.bucket.name(), prefix = store.prefix, components = plant.tags.components.len(),
             signals = plant.tags.signal_count(), embedded = store.embedded.is_some(), "feeding"
         );
+        let mut watch = if once {
+            None
+        } else {
+            lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
+        };
         if !ready {
             notify::ready();
             ready = true;
@@ -107,6 +115,10 @@ pub async fn run(
                 () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
                 outcome = feeder.failed() => {
                     error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+                    break Err(Ended::Failed);
+                }
+                outcome = failed(&mut watch) => {
+                    error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
                 done = wait_once(view.clone(), config.feed.cadence, &clock), if once => {
@@ -125,6 +137,10 @@ pub async fn run(
         stop.cancel();
         feeder.drain(DRAIN).await;
         watchdog.abort();
+        if let Some(watch) = watch {
+            // What it was doing is done again by the next start.
+            watch.abort();
+        }
         match next {
             Ok((new_config, new_plant)) => {
                 info!("the new configuration is in place");
@@ -182,6 +198,20 @@ impl Store {
             },
             embedded: Some(server),
         })
+    }
+}
+
+/// Returns when the watcher ends before it was told to.
+async fn failed(watch: &mut Option<Watch>) -> String {
+    let Some(task) = watch else {
+        return std::future::pending().await;
+    };
+    let outcome = task.await;
+    *watch = None;
+    match outcome {
+        Ok(Ok(())) => "it ended".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => error.to_string(),
     }
 }
 

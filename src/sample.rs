@@ -310,7 +310,10 @@ mod tests {
         }
         if let Some(expected) = shared("labels.csv") {
             let of_2015: Vec<&str> = expected.lines().filter(|line| *line < "2015-12").collect();
-            assert_eq!(labels(start, plant::END).lines().collect::<Vec<_>>(), of_2015);
+            assert_eq!(
+                labels(start, plant::END).lines().collect::<Vec<_>>(),
+                of_2015
+            );
         }
         assert_eq!(time(start).to_string(), "2015-01-01 00:00:00");
         assert_eq!(
@@ -449,7 +452,10 @@ mod tests {
         assert_eq!(summary.fault_component, "subsystem-02");
         assert_eq!(summary.fault_start, time(plant::at(1, 10, 10, 0)));
         assert_eq!(summary.evaluation_end, time(plant::at(1, 10, 23, 59)));
-        assert!(summary.train_end < summary.evaluation_start && summary.evaluation_start < summary.fault_start);
+        assert!(
+            summary.train_end < summary.evaluation_start
+                && summary.evaluation_start < summary.fault_start
+        );
         assert_eq!(read(dir.path(), "labels.csv").lines().count(), 1);
         assert_eq!(summary.rows, 10 * 1440);
     }
