@@ -17,11 +17,14 @@ use super::operations::{models, retraining, versions};
 use super::store::Store;
 use crate::clock::Clock;
 
+mod csv_file;
 mod ingest;
+mod key_pattern;
+mod labels;
 mod statistics;
 mod train;
 
-pub use ingest::key_pattern;
+pub use key_pattern::key_pattern;
 
 /// How often schedules and queues are looked at without being told, real time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::faults::Fault;
 
+pub mod events;
 pub mod executions;
 pub mod schedulers;
 
@@ -244,6 +245,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(parent) => std::fs::File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// JSON that this service stored.
+pub fn parse(text: &str) -> Result<serde_json::Value, Fault> {
+    serde_json::from_str(text).map_err(|error| {
+        tracing::error!(%error, "stored JSON is damaged");
+        Fault::internal()
+    })
 }
 
 /// `micros` since the epoch as the API's number of seconds.
