@@ -55,11 +55,18 @@ pub struct Jobs {
 impl Jobs {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
+        self.sweep().await;
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.lane(Queue::Ingestion) => {}
             () = self.lane(Queue::Training) => {}
             () = self.lane(Queue::Retraining) => {}
+        }
+    }
+
+    async fn sweep(&self) {
+        if let Err(fault) = self.store.sweep().await {
+            tracing::error!(%fault, "unused files cannot be found");
         }
     }
 
@@ -73,7 +80,10 @@ impl Jobs {
                 Queue::Retraining => self.retraining_schedules().await,
             };
             match outcome {
-                Ok(true) => continue,
+                Ok(true) => {
+                    self.sweep().await;
+                    continue;
+                }
                 Ok(false) => {}
                 Err(fault) => tracing::error!(%fault, "job queue failed, trying again"),
             }
