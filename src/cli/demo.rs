@@ -54,7 +54,7 @@ struct Summary {
     bucket: String,
     endpoint_url: String,
     data_dir: String,
-    last_window_keys: Vec<String>,
+    keys: Vec<String>,
 }
 
 pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
@@ -168,7 +168,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     }
     stop.cancel();
     feeder.drain(Duration::from_secs(2)).await;
-    let last_window_keys = match seen.values().next_back() {
+    let keys = match seen.values().next_back() {
         Some(entry) => plant
             .tags
             .components
@@ -190,7 +190,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         bucket: store.bucket.name().to_owned(),
         endpoint_url,
         data_dir: data_dir.display().to_string(),
-        last_window_keys,
+        keys,
     })
 }
 
