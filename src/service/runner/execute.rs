@@ -23,7 +23,8 @@ use crate::model::{Model, Scored, ScoringState};
 use crate::service::operations::schedulers::with_defaults;
 use crate::service::s3_problem;
 use crate::service::store::Store;
-use crate::service::store::executions::{Anomaly, Claim, End};
+use crate::service::store::events::Anomaly;
+use crate::service::store::executions::{Claim, End};
 use crate::signal::NameFormat;
 
 /// Work of one execution, waiting for files not counted; a hung store ends there.
