@@ -75,18 +75,22 @@ pub struct SampleSummary {
 }
 
 const DAY: i64 = 24 * 60;
-const FIRST_FAULT_DAY: NaiveDate = NaiveDate::from_ymd_opt(2015, 1, 10).unwrap();
-const LAST_DAY: NaiveDate = NaiveDate::from_ymd_opt(2015, 11, 30).unwrap();
+const LAST_DAY: NaiveDate = day(11, 30);
+
+/// The first day of 2015 with a labelled fault; it grows within an hour, from 10:00 on.
+pub const FIRST_FAULT_DAY: NaiveDate = day(1, 10);
+
+const fn day(month: u32, day: u32) -> NaiveDate {
+    match NaiveDate::from_ymd_opt(2015, month, day) {
+        Some(day) => day,
+        None => NaiveDate::MAX,
+    }
+}
 const GROUP_ROWS: usize = 10_000;
 const MAX_DAYS: u32 = 36_525;
 
-/// Writes `signals.parquet`, `tags_description.csv`, `labels.csv` and `timeranges.txt` into `dir`, which is created
-/// where it is missing; existing files of these names are replaced. `progress` hears the share that is done, 0 to 1.
-pub fn write_sample(
-    dir: &Path,
-    options: &SampleOptions,
-    progress: &mut dyn FnMut(f64),
-) -> anyhow::Result<SampleSummary> {
+/// What [`write_sample`] writes with these options, without writing it.
+pub fn describe_sample(options: &SampleOptions) -> anyhow::Result<SampleSummary> {
     let all = plant::signal_count();
     ensure!(
         (1..=all).contains(&options.signals),
@@ -103,37 +107,61 @@ pub fn write_sample(
         "the last day is {}; use {FIRST_FAULT_DAY} to {LAST_DAY}",
         options.last_day
     );
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let signals = plant::signals(options.signals);
-    let end = plant::END - (LAST_DAY - options.last_day).num_minutes();
-    let start = end - i64::from(options.days) * DAY;
-    let fault = plant::last_fault(end, plant::fault_component(&signals));
-    let evaluation = evaluation_start(start, end, fault.announced);
-    write_text(dir, "tags_description.csv", &tag_list(&signals))?;
-    write_text(dir, "labels.csv", &labels(start, end))?;
-    let spans = [start, evaluation - 1, evaluation, end - 1];
-    let ranges: String = spans
-        .iter()
-        .map(|minute| format!("{}\n", time(*minute).format("%Y-%m-%d %H:%M:%S")))
-        .collect();
-    write_text(dir, "timeranges.txt", &ranges)?;
-    let rows = write_history(dir, options.seed, &signals, start..end, progress)?;
+    let span = span(options);
+    let fault = plant::last_fault(span.end, plant::fault_component(&signals));
+    let evaluation = evaluation_start(span.start, span.end, fault.announced);
     let mut components: Vec<u8> = signals.iter().map(|signal| signal.component).collect();
     components.sort_unstable();
     components.dedup();
     Ok(SampleSummary {
-        rows,
+        rows: span
+            .clone()
+            .filter(|minute| plant::is_recorded(*minute))
+            .count(),
         signals: signals.len(),
         components: components.len(),
         fault_component: plant::component_name(fault.component),
         drift_start: time(fault.announced),
         fault_start: time(fault.from),
         fault_end: time(fault.to),
-        train_start: time(start),
+        train_start: time(span.start),
         train_end: time(evaluation - 1),
         evaluation_start: time(evaluation),
-        evaluation_end: time(end - 1),
+        evaluation_end: time(span.end - 1),
     })
+}
+
+/// Writes `signals.parquet`, `tags_description.csv`, `labels.csv` and `timeranges.txt` into `dir`, which is created
+/// where it is missing; existing files of these names are replaced. `progress` hears the share that is done, 0 to 1.
+pub fn write_sample(
+    dir: &Path,
+    options: &SampleOptions,
+    progress: &mut dyn FnMut(f64),
+) -> anyhow::Result<SampleSummary> {
+    let summary = describe_sample(options)?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let signals = plant::signals(options.signals);
+    let span = span(options);
+    write_text(dir, "tags_description.csv", &tag_list(&signals))?;
+    write_text(dir, "labels.csv", &labels(span.start, span.end))?;
+    let ranges: String = [
+        summary.train_start,
+        summary.train_end,
+        summary.evaluation_start,
+        summary.evaluation_end,
+    ]
+    .iter()
+    .map(|time| format!("{}\n", time.format("%Y-%m-%d %H:%M:%S")))
+    .collect();
+    write_text(dir, "timeranges.txt", &ranges)?;
+    let rows = write_history(dir, options.seed, &signals, span, progress)?;
+    Ok(SampleSummary { rows, ..summary })
+}
+
+fn span(options: &SampleOptions) -> Range<i64> {
+    let end = plant::END - (LAST_DAY - options.last_day).num_minutes();
+    end - i64::from(options.days) * DAY..end
 }
 
 /// The expander's own 1 September where there are three months before it; otherwise most of what precedes the drift,
