@@ -5,6 +5,7 @@
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
 mod feeder;
+mod lookout;
 mod plant;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::ops::{lock, notify};
 use crate::s3::{Bucket, local_client};
 
 pub use feeder::{Feeder, Parts, View};
+pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
@@ -72,11 +74,13 @@ pub async fn run(
     let servers = CancellationToken::new();
     let opening = async {
         let store = Store::open(&config, &data_dir, servers.clone()).await?;
+        let lookout =
+            Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
         let plant = Plant::open(&config, &data_dir, clock.now()).await?;
-        anyhow::Ok((store, plant))
+        anyhow::Ok((store, lookout, plant))
     };
     // A history that is far away, or a sample plant in the making, must not hold a stop up.
-    let (store, mut plant) = tokio::select! {
+    let (store, lookout, mut plant) = tokio::select! {
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
@@ -103,6 +107,11 @@ pub async fn run(
             bucket = store.bucket.name(), prefix = store.prefix, components = plant.tags.components.len(),
             signals = plant.tags.signal_count(), embedded = store.embedded.is_some(), "feeding"
         );
+        let mut watch = if once {
+            None
+        } else {
+            lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
+        };
         if !ready {
             notify::ready();
             ready = true;
@@ -114,6 +123,10 @@ pub async fn run(
                 () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
                 outcome = feeder.failed() => {
                     error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+                    break Err(Ended::Failed);
+                }
+                outcome = failed(&mut watch) => {
+                    error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
                 done = wait_once(view.clone(), &clock), if once => {
@@ -132,6 +145,10 @@ pub async fn run(
         stop.cancel();
         feeder.drain(DRAIN).await;
         watchdog.abort();
+        if let Some(watch) = watch {
+            // What it was doing is done again by the next start.
+            watch.abort();
+        }
         match next {
             Ok((new_config, new_plant)) => {
                 info!("the new configuration is in place");
@@ -189,6 +206,20 @@ impl Store {
             },
             embedded: Some(server),
         })
+    }
+}
+
+/// Returns when the watcher ends before it was told to.
+async fn failed(watch: &mut Option<Watch>) -> String {
+    let Some(task) = watch else {
+        return std::future::pending().await;
+    };
+    let outcome = task.await;
+    *watch = None;
+    match outcome {
+        Ok(Ok(())) => "it ended".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => error.to_string(),
     }
 }
 
