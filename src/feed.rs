@@ -7,6 +7,7 @@
 pub mod cutter;
 pub mod disk;
 mod due;
+mod entry;
 mod ledger;
 mod pulse;
 pub mod shipper;
@@ -21,7 +22,8 @@ use crate::signal::{Cadence, RowRule};
 
 pub use cutter::{Cut, CutError, Cutter};
 pub use due::{CatchUp, Due, Policy, Publish};
-pub use ledger::{Census, Entry, Ledger, LedgerError, Opened, State};
+pub use entry::{Census, Entry, State};
+pub use ledger::{Ledger, LedgerError, Opened};
 pub use pulse::{Pulse, Vitals};
 pub use shipper::Shipper;
 pub use spool::{InputFile, Manifest, Spool, SpoolError};

@@ -9,6 +9,8 @@
 )]
 
 mod ad;
+mod awsclients;
+mod commands;
 mod crash;
 mod disk;
 mod errors;
@@ -17,6 +19,7 @@ mod golden;
 mod model;
 mod peers;
 mod proxy;
+mod restarts;
 mod rig;
 mod s3_server;
 mod service;

@@ -225,7 +225,7 @@ async fn days_on_which_local_clocks_or_calendars_turn_are_like_any_other() {
                 desk.clock.advance(cadence.duration());
             }
             let entries = desk.entries();
-            assert_eq!(entries.len() as i64, 4 * 60 / i64::from(cadence.minutes()));
+            assert_eq!(entries.len() as i64, 4 * 60 / cadence.minutes());
             assert_tiled(&entries, State::Spooled);
             let expected = entries
                 .iter()
@@ -340,8 +340,11 @@ async fn comes_back(store: &Store, data_dir: &Path, what: &str) {
     running.stop().await;
 }
 
+/// A name and what is done to a data directory.
+type Case = (String, Box<dyn Fn(&Path)>);
+
 /// Runs every kind of damage on its own copy of the same crashed directory, at the same time.
-async fn damaged(cases: Vec<(String, Box<dyn Fn(&Path)>)>) {
+async fn damaged(cases: Vec<Case>) {
     let all = cases.into_iter().map(|(name, damage)| async move {
         let store = Store::start();
         let data_dir = crashed(&store).await;
@@ -360,7 +363,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 #[tokio::test]
 async fn a_ledger_that_is_deleted_cut_short_or_overwritten_loses_nothing_that_was_sealed() {
     let errors = Errors::watch();
-    let mut cases: Vec<(String, Box<dyn Fn(&Path)>)> = vec![
+    let mut cases: Vec<Case> = vec![
         (
             "deleted".into(),
             Box::new(|dir| {
@@ -436,7 +439,7 @@ async fn a_spool_entry_that_is_damaged_is_cut_again() {
     let entry = |dir: &Path| dir.join("spool/20260101T002000Z-PT5M");
     let file = move |dir: &Path| entry(dir).join("pump_20260101002000.csv");
     let manifest = move |dir: &Path| entry(dir).join("manifest.json");
-    let cases: Vec<(String, Box<dyn Fn(&Path)>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "a byte flipped".into(),
             Box::new(move |dir| edit(&file(dir), |bytes| bytes[40] ^= 1)),
