@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ad;
+mod inference;
 mod peers;
 mod s3_server;
 mod service;
