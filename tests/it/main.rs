@@ -16,6 +16,7 @@ mod disk;
 mod errors;
 mod faults;
 mod golden;
+mod inference;
 mod model;
 mod peers;
 mod proxy;
