@@ -115,13 +115,13 @@ fn merge(
     let layers = layers(file, environment, flags)?;
     let defaults = config::Config::try_from(&Config::default())
         .map_err(|error| one("defaults", "", &error))?;
-    let known = leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "");
+    let known = known_keys();
     let mut findings = Vec::new();
     let mut origins: Vec<(String, String)> = Vec::new();
     let mut merged = config::Config::builder().add_source(defaults.clone());
     for (origin, layer) in layers {
         for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
-            if !known.iter().any(|(known, _)| *known == key) {
+            if !known.contains(&key) {
                 findings.push(unknown(&origin, &key, &known));
                 continue;
             }
@@ -298,6 +298,32 @@ fn table(config: &config::Config) -> config::Map<String, Value> {
     }
 }
 
+/// Every key that can be set, sorted. Through JSON, because the configuration crate drops empty lists.
+fn known_keys() -> Vec<String> {
+    fn walk(value: &serde_json::Value, path: &str, keys: &mut Vec<String>) {
+        let Some(table) = value.as_object() else {
+            return keys.push(path.to_owned());
+        };
+        for (key, value) in table {
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
+            walk(value, &path, keys);
+        }
+    }
+    let mut keys = Vec::new();
+    // Plain values to memory: this cannot fail, and without keys every key would be called unknown.
+    walk(
+        &serde_json::to_value(Config::default()).unwrap_or_default(),
+        "",
+        &mut keys,
+    );
+    keys.sort_unstable();
+    keys
+}
+
 /// Every leaf of a tree as (dotted key, value), sorted by key.
 fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
     let ValueKind::Table(table) = &value.kind else {
@@ -318,10 +344,10 @@ fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
     found
 }
 
-fn unknown(origin: &str, key: &str, known: &[(String, Value)]) -> Finding {
+fn unknown(origin: &str, key: &str, known: &[String]) -> Finding {
     let nearest = known
         .iter()
-        .map(|(known, _)| (strsim::damerau_levenshtein(known, key), known))
+        .map(|known| (strsim::damerau_levenshtein(known, key), known))
         .min();
     let hint = match nearest {
         Some((distance, nearest)) if distance <= key.len() / 2 => {
@@ -452,8 +478,7 @@ mod tests {
         let loaded = load(Some(&path), &[], &[]).unwrap();
         assert_eq!(loaded.config, Config::default());
         let text = std::fs::read_to_string(path).unwrap();
-        let defaults = config::Config::try_from(&Config::default()).unwrap();
-        for (key, _) in leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "") {
+        for key in known_keys() {
             let name = key.rsplit('.').next().unwrap();
             let mentioned = text.lines().any(|line| {
                 line.trim_start_matches("# ")
