@@ -1,1 +1,281 @@
-//! The detector: preprocess, fit, score, evaluate, events, and a versioned model file.
+//! The detector: learns what healthy operation looks like from a plant's own history and says, row by row, how unlikely
+//! the present is and which sensors make it so.
+//!
+//! One closed-form model per asset: standardise, fill missing cells by conditional means, add lag and moving average, then
+//! a squared Mahalanobis distance of those features (relations and dynamics) beside a plain sum of squares of the averages
+//! (drift), both turned into tail probabilities on out-of-fold training rows. No randomness, no iterations.
+//!
+//! It guarantees: the same data give the same bits for any number of threads; scoring in windows equals scoring at once;
+//! a model file is read back whole or refused. It does not read files or the clock, and it never adapts by itself: a model
+//! that follows the plant would learn its wear.
+//!
+//! All times are UTC microseconds since 1970-01-01T00:00:00Z.
+
+mod calibrate;
+pub mod evaluate;
+pub mod events;
+mod features;
+mod file;
+mod fit;
+mod form;
+pub mod guard;
+mod intake;
+mod lanes;
+mod matrix;
+pub mod metrics;
+mod reading;
+mod score;
+pub mod sensor;
+mod store;
+mod survey;
+pub mod table;
+pub mod timestamp;
+
+use serde::{Deserialize, Serialize};
+
+pub use file::ModelFileError;
+pub use fit::{FitError, Progress, Stage};
+pub use guard::Warning;
+pub use score::{Reason, Scored, ScoringState};
+pub use sensor::{OffCondition, Rows, Sampling, Sensor, Span, WordError};
+
+use calibrate::Tail;
+use features::Scaling;
+use form::{Form, FormKernel};
+use matrix::Symmetric;
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The grid to resample to; none takes rows as they come.
+    pub sampling: Option<Sampling>,
+    /// When the asset is off. The sensor it names is a switch, not an input: its contribution is always 0.
+    pub off: Option<OffCondition>,
+    /// Tolerated false events per week: 0.5 is calm, 10 is sensitive.
+    pub rate_per_week: f64,
+    /// Rows after an off period that still count as off.
+    pub grace: usize,
+    /// Share of the most unusual training rows to leave out in a second pass, for training ranges that hold unlabelled
+    /// faults; 0 to 0.2.
+    pub trim: f64,
+    /// Threads; none takes what the machine has. The result does not depend on it.
+    pub threads: Option<usize>,
+}
+
+/// What to train on.
+pub struct Training<'a> {
+    /// The columns of the rows.
+    pub sensors: Vec<Sensor>,
+    /// Spans known to be abnormal; nothing is learned from them.
+    pub labels: Vec<Span>,
+    /// First instant of the training range, if it is bounded.
+    pub from: Option<i64>,
+    /// Last instant of the training range, if it is bounded.
+    pub to: Option<i64>,
+    /// Gives the next block of rows in time order, then `None`. Called until then, once.
+    pub rows: Box<dyn FnMut() -> anyhow::Result<Option<Rows>> + 'a>,
+}
+
+/// A trained detector. Immutable; share it between threads.
+#[derive(Clone, Debug)]
+pub struct Model {
+    learned: Learned,
+    kernel: FormKernel,
+    fingerprint: [u8; 32],
+}
+
+/// Everything a model file holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Learned {
+    made_by: String,
+    sensors: Vec<Sensor>,
+    sampling: Option<Sampling>,
+    step: i64,
+    off: Option<OffCondition>,
+    grace: usize,
+    rate_per_week: f64,
+    trim: f64,
+    /// Which sensors the model uses; the vectors below are in this order.
+    columns: Vec<usize>,
+    scaling: Scaling,
+    stuck: Vec<Option<u32>>,
+    /// Per sensor, not per used sensor.
+    whole: Vec<bool>,
+    decimals: Vec<Option<u8>>,
+    same_time: Symmetric,
+    form: Form,
+    tails: [Tail; 2],
+    threshold: f64,
+    warnings: Vec<Warning>,
+    from: i64,
+    to: i64,
+    rows: usize,
+    labels: Vec<Span>,
+    weeks: f64,
+    training_events: usize,
+}
+
+/// Columns that cannot be scored: a renamed or added sensor is not ignored silently.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model knows no sensor {}; it was trained on other columns: rename them, leave them out, or train again", names(.0))]
+pub struct UnknownSensors(pub Vec<Sensor>);
+
+fn names(sensors: &[Sensor]) -> String {
+    sensors
+        .iter()
+        .map(Sensor::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sampling: None,
+            off: None,
+            rate_per_week: 2.0,
+            grace: 12,
+            trim: 0.0,
+            threads: None,
+        }
+    }
+}
+
+impl Training<'static> {
+    /// Training on rows in memory.
+    pub fn in_memory(sensors: Vec<Sensor>, rows: Rows, labels: Vec<Span>) -> Self {
+        let mut rows = Some(rows);
+        Self {
+            sensors,
+            labels,
+            from: None,
+            to: None,
+            rows: Box::new(move || Ok(rows.take())),
+        }
+    }
+}
+
+impl Model {
+    /// Learns a model. `progress` is told what is being done.
+    pub fn fit(
+        training: Training,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, FitError> {
+        fit::fit(training, options, progress)
+    }
+
+    /// The model file.
+    pub fn encode(&self) -> Vec<u8> {
+        file::encode(file::MODEL, &self.learned)
+    }
+
+    /// Reads a model file; refuses a damaged, truncated or newer one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ModelFileError> {
+        let learned = file::decode(file::MODEL, bytes)?;
+        Ok(Self::with_fingerprint(learned, file::fingerprint(bytes)))
+    }
+
+    /// Every sensor of the training data, in its order.
+    pub fn sensors(&self) -> &[Sensor] {
+        &self.learned.sensors
+    }
+
+    /// The sensors the model judges by: all but the off condition's, empty ones and counters.
+    pub fn used_sensors(&self) -> impl Iterator<Item = &Sensor> {
+        self.learned
+            .columns
+            .iter()
+            .map(|column| &self.learned.sensors[*column])
+    }
+
+    /// The grid it was trained on, if it was resampled.
+    pub fn sampling(&self) -> Option<Sampling> {
+        self.learned.sampling
+    }
+
+    /// The step of its rows in microseconds: the sampling rate, or the median interval of training without one.
+    pub fn step_us(&self) -> i64 {
+        self.learned.step
+    }
+
+    /// When the asset is off.
+    pub fn off_condition(&self) -> Option<&OffCondition> {
+        self.learned.off.as_ref()
+    }
+
+    /// The `u` above which a row is anomalous.
+    pub fn threshold(&self) -> f64 {
+        self.learned.threshold
+    }
+
+    /// Tolerated false events per week.
+    pub fn rate_per_week(&self) -> f64 {
+        self.learned.rate_per_week
+    }
+
+    /// Events that the threshold leaves in the training rows themselves, per week.
+    pub fn training_events_per_week(&self) -> f64 {
+        self.learned.training_events as f64 / self.learned.weeks.max(1e-9)
+    }
+
+    /// Rows learned from.
+    pub fn training_rows(&self) -> usize {
+        self.learned.rows
+    }
+
+    /// First and last row of the training range.
+    pub fn training_range(&self) -> Span {
+        Span {
+            start: self.learned.from,
+            end: self.learned.to,
+        }
+    }
+
+    /// What to know about the training data.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.learned.warnings
+    }
+
+    /// The version of lookoutd that trained it.
+    pub fn made_by(&self) -> &str {
+        &self.learned.made_by
+    }
+
+    /// Where each of the model's sensors is among `columns`; a sensor that is not there is missing, a column that is no
+    /// sensor of the model is refused.
+    pub fn align(&self, columns: &[Sensor]) -> Result<Vec<Option<usize>>, UnknownSensors> {
+        let unknown: Vec<_> = columns
+            .iter()
+            .filter(|column| !self.learned.sensors.contains(column))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            return Err(UnknownSensors(unknown));
+        }
+        Ok(self
+            .learned
+            .sensors
+            .iter()
+            .map(|sensor| columns.iter().position(|column| column == sensor))
+            .collect())
+    }
+
+    /// Decimals per sensor in the raw training values, to compare with data to judge (`guard::resolution`).
+    pub fn decimals(&self) -> &[Option<u8>] {
+        &self.learned.decimals
+    }
+
+    fn from_learned(learned: Learned) -> Self {
+        let fingerprint = file::fingerprint(&file::encode(file::MODEL, &learned));
+        Self::with_fingerprint(learned, fingerprint)
+    }
+
+    fn with_fingerprint(learned: Learned, fingerprint: [u8; 32]) -> Self {
+        Self {
+            kernel: learned.form.kernel(),
+            learned,
+            fingerprint,
+        }
+    }
+}

@@ -1,6 +1,56 @@
 //! The Lookout-compatible service: protocol, state, operations and the runner that scores windows.
+//!
+//! ```text
+//!  client ──HTTP──► protocol ─► sigv4 ─► shapes ─► operations ─► store ◄─ runner ──► S3: read input files, put results
+//!                                                        └── changed ──────►┘  └──► model: score
+//! ```
+//!
+//! Guarantees: what an answered request changed survives a crash; every claimed execution ends SUCCESS or FAILED, once,
+//! also across restarts; one slow scheduler delays no other. Without keys the service listens on loopback only.
+//! Deliberately absent: TLS, IAM, encryption keys (stored, validated, not used), metrics in CloudWatch.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use jobs::Jobs;
+use operations::Identity;
+use protocol::Frontend;
+use runner::Runner;
+use store::{Store, StoreError};
+
+pub mod csv_rows;
+pub mod faults;
+pub mod history;
+pub mod jobs;
+pub mod operations;
+pub mod options;
+pub mod protocol;
+pub mod runner;
+pub mod schema;
+pub mod shapes;
+pub mod sigv4;
+pub mod store;
+
+pub use sigv4::AccessKey;
+
+/// Connections at once; the next one waits to be accepted.
+const MOST_CONNECTIONS: usize = 512;
+/// A client that has not sent its headers by then is cut off.
+const HEADER_DEADLINE: Duration = Duration::from_secs(15);
+/// How long open requests and executions may go on after shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Where the embedded parts listen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,5 +68,206 @@ impl Default for Listen {
             listen: "127.0.0.1:9180".into(),
             s3_listen: "127.0.0.1:9190".into(),
         }
+    }
+}
+
+/// How the service is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the API listens; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where the state lies.
+    pub data_dir: PathBuf,
+    /// Region in ARNs.
+    pub region: String,
+    /// Account in ARNs, 12 digits.
+    pub account: String,
+    /// Who may call.
+    pub credentials: Auth,
+    /// Run the windows that were missed while the service was down, for every scheduler.
+    pub catch_up: bool,
+}
+
+/// Who may call the API.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// Requests signed with one of these keys.
+    Keys(Vec<AccessKey>),
+    /// Anyone; only on a loopback address.
+    Open,
+}
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// No keys on an address others can reach.
+    #[error(
+        "refusing to listen on {0} without access keys: configure keys, or listen on 127.0.0.1"
+    )]
+    OpenBeyondLoopback(SocketAddr),
+    /// `Auth::Keys` with an empty list.
+    #[error("no access key is configured: every request would be refused")]
+    NoKeys,
+    /// The account is not 12 digits.
+    #[error("account '{0}' must be 12 digits, for example 123456789012")]
+    Account(String),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running service.
+pub struct Service {
+    address: SocketAddr,
+    store: Store,
+    tasks: JoinSet<()>,
+}
+
+impl Service {
+    /// Opens the state, listens, and runs until `shutdown` is cancelled. `clock` drives the schedules; signatures are
+    /// checked in real time whatever it shows.
+    pub async fn start(
+        config: Config,
+        s3: aws_sdk_s3::Client,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<Service, ServiceError> {
+        let keys = match config.credentials {
+            Auth::Keys(keys) if keys.is_empty() => return Err(ServiceError::NoKeys),
+            Auth::Keys(keys) => Some(keys),
+            Auth::Open if config.listen.ip().is_loopback() => None,
+            Auth::Open => return Err(ServiceError::OpenBeyondLoopback(config.listen)),
+        };
+        if config.account.len() != 12 || !config.account.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            return Err(ServiceError::Account(config.account));
+        }
+        let directory = config.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
+        let store = match opened {
+            Ok(store) => store?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let wrap = |source| ServiceError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(wrap)?;
+        let address = listener.local_addr().map_err(wrap)?;
+
+        let (changed, changes) = watch::channel(0);
+        let frontend = Arc::new(Frontend {
+            store: store.clone(),
+            identity: Identity {
+                region: config.region,
+                account: config.account,
+            },
+            keys,
+            clock: clock.clone(),
+            wall: Clock::system(),
+            changed,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, frontend, shutdown.clone()));
+        let jobs = Jobs {
+            store: store.clone(),
+            s3: s3.clone(),
+            clock: clock.clone(),
+            changed: changes.clone(),
+        };
+        let runner = Runner::new(store.clone(), s3, clock, changes, config.catch_up);
+        tasks.spawn(jobs.run(shutdown.clone()));
+        tasks.spawn(runner.run(shutdown, DRAIN));
+        tracing::info!(%address, "service listening");
+        Ok(Service {
+            address,
+            store,
+            tasks,
+        })
+    }
+
+    /// Where the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The state, for what has no operation in the API: registering a model file.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns once everything has stopped after `shutdown`.
+    pub async fn stopped(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "service task failed");
+            }
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, frontend: Arc<Frontend>, shutdown: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let slot = tokio::select! {
+            () = shutdown.cancelled() => break,
+            slot = Arc::clone(&slots).acquire_owned() => slot,
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (frontend, shutdown) = (Arc::clone(&frontend), shutdown.clone());
+                connections.spawn(async move {
+                    serve(stream, frontend, shutdown).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors and the like: wait for connections to end instead of spinning.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let drained = tokio::time::timeout(DRAIN, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+    if drained.is_err() {
+        tracing::warn!(open = connections.len(), "connections cut off at shutdown");
+    }
+}
+
+async fn serve(stream: TcpStream, frontend: Arc<Frontend>, shutdown: CancellationToken) {
+    // Small answers on a kept-alive connection: waiting to fill a segment only adds latency.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| Arc::clone(&frontend).answer(request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
     }
 }

@@ -5,4 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod golden;
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod ad;
 mod peers;
+mod s3_server;
+mod service;

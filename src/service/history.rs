@@ -1,0 +1,377 @@
+//! A dataset's rows on disk: one file per component, sorted by time, each time once; read merged.
+//!
+//! ```text
+//! <data_dir>/datasets/<job id>/index.json    component names, sensors, rows, first and last time
+//!                              <n>.rows      rows of component n: time i64, then one f64 per sensor, little endian
+//! ```
+//!
+//! Guarantees: whatever order rows came in, they are read in time order, and of rows with one time the last written is
+//! kept; memory is an index of 16 bytes per row while writing and one row per component while reading.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::schema::Schema;
+use crate::model::{Rows, Sensor};
+
+/// Rows per block handed out.
+const BLOCK_ROWS: usize = 4096;
+
+/// What is in a dataset's directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// The components, in the schema's order.
+    pub components: Vec<Part>,
+}
+
+/// One component's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Component name.
+    pub component: String,
+    /// Its sensors, in the order of a row.
+    pub sensors: Vec<String>,
+    /// Rows in the file.
+    pub rows: u64,
+    /// Rows that were dropped because a later one had their time.
+    pub duplicates: u64,
+    /// First time, microseconds, if there is a row.
+    pub first_us: Option<i64>,
+    /// Last time.
+    pub last_us: Option<i64>,
+}
+
+/// Takes one component's rows in any order.
+pub struct PartWriter {
+    path: PathBuf,
+    component: String,
+    sensors: Vec<String>,
+    file: BufWriter<File>,
+    times: Vec<i64>,
+    sorted: bool,
+}
+
+impl PartWriter {
+    /// Starts the file of component `number` in `directory`.
+    pub fn create(
+        directory: &Path,
+        number: usize,
+        component: &str,
+        sensors: &[String],
+    ) -> Result<PartWriter> {
+        let path = directory.join(format!("{number}.rows"));
+        let unsorted = path.with_extension("unsorted");
+        let file = File::create(&unsorted)
+            .with_context(|| format!("cannot create {}", unsorted.display()))?;
+        Ok(PartWriter {
+            path,
+            component: component.to_owned(),
+            sensors: sensors.to_vec(),
+            file: BufWriter::with_capacity(1 << 20, file),
+            times: Vec::new(),
+            sorted: true,
+        })
+    }
+
+    /// Adds a row; NaN is missing.
+    pub fn push(&mut self, time: i64, values: &[f64]) -> Result<()> {
+        self.sorted &= self.times.last().is_none_or(|last| *last < time);
+        self.times.push(time);
+        write_row(&mut self.file, time, values).context("cannot write the dataset's rows")
+    }
+
+    /// Sorts the file if it needs it.
+    pub fn finish(mut self) -> Result<Part> {
+        self.file
+            .flush()
+            .context("cannot write the dataset's rows")?;
+        let unsorted = self.path.with_extension("unsorted");
+        let mut order: Vec<u32> =
+            (0..u32::try_from(self.times.len()).context("more than 4 billion rows")?).collect();
+        if self.sorted {
+            std::fs::rename(&unsorted, &self.path).context("cannot rename the dataset's rows")?;
+        } else {
+            // Stable: among equal times the last written comes last, and is the one that is kept.
+            order.sort_by_key(|row| self.times[*row as usize]);
+            let last_of_time = |at: &usize| {
+                let next = order.get(at + 1).map(|row| self.times[*row as usize]);
+                next != Some(self.times[order[*at] as usize])
+            };
+            order = (0..order.len())
+                .filter(last_of_time)
+                .map(|at| order[at])
+                .collect();
+            self.rewrite(&unsorted, &order)?;
+        }
+        let time = |row: Option<&u32>| row.map(|row| self.times[*row as usize]);
+        Ok(Part {
+            rows: order.len() as u64,
+            duplicates: (self.times.len() - order.len()) as u64,
+            first_us: time(order.first()),
+            last_us: time(order.last()),
+            component: self.component,
+            sensors: self.sensors,
+        })
+    }
+
+    fn rewrite(&self, unsorted: &Path, order: &[u32]) -> Result<()> {
+        let mut input = BufReader::new(File::open(unsorted)?);
+        let mut output = BufWriter::with_capacity(1 << 20, File::create(&self.path)?);
+        let mut row = vec![0; row_bytes(self.sensors.len())];
+        let mut at = 0;
+        for index in order {
+            let offset = u64::from(*index) * row.len() as u64;
+            // Mostly sorted input stays inside the buffer.
+            input.seek_relative(offset as i64 - at as i64)?;
+            input.read_exact(&mut row)?;
+            at = offset + row.len() as u64;
+            output.write_all(&row)?;
+        }
+        output.flush()?;
+        std::fs::remove_file(unsorted).context("cannot remove the unsorted rows")
+    }
+}
+
+impl Index {
+    /// Reads the index of a dataset's directory.
+    pub fn read(directory: &Path) -> Result<Index> {
+        let path = directory.join("index.json");
+        let text =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Writes the index; the directory is complete afterwards.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("index.json");
+        let text = serde_json::to_vec(self).context("cannot encode the index")?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// The rows of some of a dataset's sensors, merged by time.
+pub struct History {
+    sensors: Vec<Sensor>,
+    parts: Vec<PartReader>,
+    to_us: i64,
+}
+
+struct PartReader {
+    file: BufReader<File>,
+    width: usize,
+    /// `position in the file's row, position in the merged row`.
+    columns: Vec<(usize, usize)>,
+    head: Option<(i64, Vec<f64>)>,
+}
+
+impl History {
+    /// Opens the rows of `schema`'s sensors with `from_us <= time <= to_us`.
+    pub fn open(directory: &Path, schema: &Schema, from_us: i64, to_us: i64) -> Result<History> {
+        let index = Index::read(directory)?;
+        let (mut sensors, mut parts) = (Vec::new(), Vec::new());
+        for component in &schema.components {
+            let number = index
+                .components
+                .iter()
+                .position(|part| part.component == component.name);
+            let number = number
+                .with_context(|| format!("the dataset has no component '{}'", component.name))?;
+            let part = &index.components[number];
+            let mut columns = Vec::new();
+            for sensor in &component.sensors {
+                let column = part.sensors.iter().position(|known| known == sensor);
+                let column = column.with_context(|| {
+                    format!("the dataset has no sensor '{}\\{sensor}'", component.name)
+                })?;
+                columns.push((column, sensors.len()));
+                sensors.push(Sensor::new(component.name.clone(), sensor.clone()));
+            }
+            parts.push(PartReader::open(
+                &directory.join(format!("{number}.rows")),
+                part,
+                columns,
+                from_us,
+            )?);
+        }
+        Ok(History {
+            sensors,
+            parts,
+            to_us,
+        })
+    }
+
+    /// The sensors, in the schema's order.
+    pub fn sensors(&self) -> &[Sensor] {
+        &self.sensors
+    }
+
+    /// The next block in time order; none at the end.
+    pub fn next_block(&mut self) -> Result<Option<Rows>> {
+        let mut rows = Rows {
+            sensors: self.sensors.len(),
+            ..Rows::default()
+        };
+        let mut row = vec![f64::NAN; self.sensors.len()];
+        while rows.len() < BLOCK_ROWS {
+            let heads = self
+                .parts
+                .iter()
+                .filter_map(|part| part.head.as_ref().map(|(time, _)| *time));
+            let Some(time) = heads.min().filter(|time| *time <= self.to_us) else {
+                break;
+            };
+            row.fill(f64::NAN);
+            for part in &mut self.parts {
+                part.take(time, &mut row)?;
+            }
+            rows.push(time, &row);
+        }
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
+impl PartReader {
+    fn open(
+        path: &Path,
+        part: &Part,
+        columns: Vec<(usize, usize)>,
+        from_us: i64,
+    ) -> Result<PartReader> {
+        let mut file =
+            File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let width = part.sensors.len();
+        // Rows are of one size and sorted: halve to the first row of the range.
+        let (mut low, mut high) = (0, part.rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            file.seek(SeekFrom::Start(middle * row_bytes(width) as u64))?;
+            let mut time = [0; 8];
+            file.read_exact(&mut time)
+                .with_context(|| format!("{} is cut short", path.display()))?;
+            if i64::from_le_bytes(time) < from_us {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        file.seek(SeekFrom::Start(low * row_bytes(width) as u64))?;
+        let mut reader = PartReader {
+            file: BufReader::with_capacity(1 << 18, file),
+            width,
+            columns,
+            head: None,
+        };
+        reader.advance()?;
+        Ok(reader)
+    }
+
+    /// Copies the head row into `row` if it is of `time`, and goes on to the next.
+    fn take(&mut self, time: i64, row: &mut [f64]) -> Result<()> {
+        match &self.head {
+            Some((head, values)) if *head == time => {
+                for (from, to) in &self.columns {
+                    row[*to] = values[*from];
+                }
+                self.advance()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        self.head = read_row(&mut self.file, self.width)?;
+        Ok(())
+    }
+}
+
+/// Every row of one component's file, in order.
+pub fn each_row(
+    directory: &Path,
+    number: usize,
+    part: &Part,
+    mut row: impl FnMut(i64, &[f64]),
+) -> Result<()> {
+    let path = directory.join(format!("{number}.rows"));
+    let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    while let Some((time, values)) = read_row(&mut file, part.sensors.len())? {
+        row(time, &values);
+    }
+    Ok(())
+}
+
+fn row_bytes(width: usize) -> usize {
+    8 * (width + 1)
+}
+
+fn write_row(output: &mut impl Write, time: i64, values: &[f64]) -> std::io::Result<()> {
+    output.write_all(&time.to_le_bytes())?;
+    values
+        .iter()
+        .try_for_each(|value| output.write_all(&value.to_le_bytes()))
+}
+
+fn read_row(input: &mut impl Read, width: usize) -> Result<Option<(i64, Vec<f64>)>> {
+    let mut bytes = vec![0; row_bytes(width)];
+    match input.read_exact(&mut bytes) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error).context("cannot read the dataset's rows"),
+    }
+    let mut numbers = bytes.chunks_exact(8).map(|chunk| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(chunk);
+        eight
+    });
+    let time = numbers.next().map(i64::from_le_bytes).unwrap_or_default();
+    Ok(Some((time, numbers.map(f64::from_le_bytes).collect())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::schema::SchemaComponent;
+
+    fn schema(components: &[(&str, &[&str])]) -> Schema {
+        let component = |(name, sensors): &(&str, &[&str])| SchemaComponent {
+            name: (*name).into(),
+            sensors: sensors.iter().map(|sensor| (*sensor).into()).collect(),
+        };
+        Schema {
+            components: components.iter().map(component).collect(),
+        }
+    }
+
+    #[test]
+    fn unsorted_and_duplicate_rows_are_read_sorted_and_the_last_wins() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["a".to_owned(), "b".to_owned()];
+        let mut writer = PartWriter::create(directory.path(), 0, "c", &names).unwrap();
+        for (time, a) in [(30, 3.0), (10, 1.0), (20, 9.0), (20, 2.0), (40, 4.0)] {
+            writer.push(time, &[a, -a]).unwrap();
+        }
+        let part = writer.finish().unwrap();
+        assert_eq!(
+            (part.rows, part.duplicates, part.first_us, part.last_us),
+            (4, 1, Some(10), Some(40))
+        );
+        let mut other = PartWriter::create(directory.path(), 1, "d", &names[..1]).unwrap();
+        other.push(20, &[7.0]).unwrap();
+        other.push(50, &[8.0]).unwrap();
+        let index = Index {
+            components: vec![part, other.finish().unwrap()],
+        };
+        index.write(directory.path()).unwrap();
+        let wanted = schema(&[("d", &["a"]), ("c", &["b"])]);
+        let mut history = History::open(directory.path(), &wanted, 20, 40).unwrap();
+        let rows = history.next_block().unwrap().unwrap();
+        assert_eq!(rows.times, [20, 30, 40]);
+        assert_eq!(rows.row(0), [7.0, -2.0]);
+        assert!(rows.row(1)[0].is_nan() && rows.row(1)[1] == -3.0);
+        assert!(history.next_block().unwrap().is_none());
+    }
+}

@@ -1,0 +1,507 @@
+//! Training, retraining and model imports.
+//!
+//! A version is trained on the rows its dataset held when the training was asked for, evaluated on its evaluation range,
+//! and becomes active if it is the model's first or its retraining scheduler promotes it. The model file is durable before
+//! the version is SUCCESS.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::primitives::ByteStream;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
+
+use super::{Jobs, with};
+use crate::model::evaluate::{Evaluation, Evaluator, ModelQuality};
+use crate::model::metrics::model_metrics;
+use crate::model::{Model, Options, Rows, Span, Training};
+use crate::service::csv_rows::parse_time;
+use crate::service::faults::Fault;
+use crate::service::history::History;
+use crate::service::operations::versions;
+use crate::service::options::ResultsFormat;
+use crate::service::runner::results;
+use crate::service::schema::Schema;
+use crate::service::store::write_durably;
+
+/// A version to be made.
+#[derive(Clone)]
+struct Job {
+    model: String,
+    model_uuid: String,
+    version: i64,
+    source_type: String,
+    dataset_job: Option<String>,
+    schema: String,
+    detail: Value,
+    source_file: Option<String>,
+    active_version: Option<i64>,
+}
+
+/// A version that was made.
+struct Made {
+    file: Vec<u8>,
+    metrics: Option<String>,
+    prior_metrics: Option<String>,
+    quality: ModelQuality,
+    /// For a retraining: whether it is to become active, and why.
+    promotion: Option<(bool, &'static str)>,
+    /// Gzipped result lines of the diagnosed range.
+    diagnostics: Option<Vec<u8>>,
+}
+
+/// Makes the oldest version that is to be made; false if there is none.
+pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
+    let now = jobs.clock.now().timestamp_micros();
+    let claimed = jobs.store.transact(move |db| {
+        let sql = "SELECT m.name, m.uuid, v.version, v.source_type, v.dataset_job, coalesce(v.schema, m.schema), v.detail,
+                          v.source_file, m.active_version
+                   FROM model_version v JOIN model m ON m.uuid = v.model_uuid
+                   WHERE v.status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY v.created_us LIMIT 1";
+        let read = |row: &rusqlite::Row<'_>| {
+            let detail: String = row.get(6)?;
+            Ok(Job {
+                model: row.get(0)?,
+                model_uuid: row.get(1)?,
+                version: row.get(2)?,
+                source_type: row.get(3)?,
+                dataset_job: row.get(4)?,
+                schema: row.get(5)?,
+                detail: serde_json::from_str(&detail).unwrap_or_default(),
+                source_file: row.get(7)?,
+                active_version: row.get(8)?,
+            })
+        };
+        let job = db.query_row(sql, [], read).optional()?;
+        if let Some(job) = &job {
+            db.execute(
+                "UPDATE model_version SET execution_start_us = ?3 WHERE model_uuid = ?1 AND version = ?2",
+                params![job.model_uuid, job.version, now],
+            )?;
+        }
+        Ok(job)
+    });
+    let Some(job) = claimed.await? else {
+        return Ok(false);
+    };
+    tracing::info!(
+        model = job.model,
+        version = job.version,
+        source = job.source_type,
+        "training started"
+    );
+    let made = match &job.source_file {
+        Some(file) => import(jobs, file).await,
+        None => train(jobs, &job).await,
+    };
+    let outcome = match made {
+        Ok(made) => keep(jobs, &job, made).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        fail(jobs, &job, format!("{error:#}")).await?;
+    }
+    Ok(true)
+}
+
+async fn import(jobs: &Jobs, file: &str) -> Result<Made> {
+    let path = jobs.store.model_path(file);
+    let file = tokio::fs::read(&path)
+        .await
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Model::decode(&file).context("the source's model file is unusable")?;
+    let quality = ModelQuality::CannotDetermineQuality;
+    Ok(Made {
+        file,
+        metrics: None,
+        prior_metrics: None,
+        quality,
+        promotion: None,
+        diagnostics: None,
+    })
+}
+
+async fn train(jobs: &Jobs, job: &Job) -> Result<Made> {
+    let labels = labels(jobs, job).await?;
+    let Some(dataset_job) = &job.dataset_job else {
+        bail!("the version has no dataset to be trained on")
+    };
+    let directory = jobs.store.dataset_directory(dataset_job);
+    let prior = job
+        .active_version
+        .filter(|_| job.source_type == "RETRAINING");
+    let prior = prior.map(|version| jobs.store.model_file(&job.model_uuid, version));
+    let job = job.clone();
+    tokio::task::spawn_blocking(move || {
+        let prior = prior
+            .map(|path| -> Result<Model> { Ok(Model::decode(&std::fs::read(path)?)?) })
+            .transpose()?;
+        make(&job, &directory, labels, prior.as_ref())
+    })
+    .await?
+}
+
+/// Fits, evaluates and diagnoses.
+fn make(
+    job: &Job,
+    directory: &std::path::Path,
+    labels: Vec<Span>,
+    prior: Option<&Model>,
+) -> Result<Made> {
+    let schema = Schema::parse(&job.schema).map_err(|fault| anyhow!(fault.message))?;
+    let at = |name: &str| {
+        job.detail[name]
+            .as_f64()
+            .map(|seconds| (seconds * 1e6) as i64)
+    };
+    let evaluation = at("EvaluationDataStartTime").zip(at("EvaluationDataEndTime"));
+    let from = at("TrainingDataStartTime");
+    // Without an end the training range ends where the evaluation begins, so that a model is not judged on what it learned.
+    let to = at("TrainingDataEndTime").or(evaluation.map(|(start, _)| start - 1));
+    let mut history = History::open(
+        directory,
+        &schema,
+        from.unwrap_or(i64::MIN),
+        to.unwrap_or(i64::MAX),
+    )?;
+    let sampling = job.detail["DataPreProcessingConfiguration"]["TargetSamplingRate"].as_str();
+    let options = Options {
+        sampling: sampling.map(str::parse).transpose()?,
+        off: job.detail["OffCondition"]
+            .as_str()
+            .map(str::parse)
+            .transpose()?,
+        ..Options::default()
+    };
+    let training = Training {
+        sensors: history.sensors().to_vec(),
+        labels: labels.clone(),
+        from,
+        to,
+        rows: Box::new(move || history.next_block()),
+    };
+    let model = Model::fit(training, &options, &mut |_| {})?;
+    for warning in model.warnings() {
+        tracing::warn!(model = job.model, %warning, "training data");
+    }
+    let open = |(start, end): (i64, i64)| History::open(directory, &schema, start, end);
+    let judged = evaluation
+        .map(|range| evaluate(&model, open(range)?, &labels))
+        .transpose()?
+        .flatten();
+    let before = match (prior, evaluation) {
+        (Some(prior), Some(range)) => evaluate(prior, open(range)?, &labels)?,
+        _ => None,
+    };
+    let promotion =
+        (job.source_type == "RETRAINING").then(|| promotion(job, judged.as_ref(), before.as_ref()));
+    let diagnosed = evaluation.unwrap_or((from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)));
+    let wanted = job.detail["ModelDiagnosticsOutputConfiguration"].is_object();
+    let diagnostics = wanted
+        .then(|| diagnose(&model, open(diagnosed)?))
+        .transpose()?;
+    Ok(Made {
+        file: model.encode(),
+        metrics: judged.as_ref().map(model_metrics),
+        prior_metrics: before.as_ref().map(model_metrics),
+        quality: judged.map_or(ModelQuality::CannotDetermineQuality, |judged| {
+            judged.quality
+        }),
+        promotion,
+        diagnostics,
+    })
+}
+
+/// Whether a retrained version becomes active. MANAGED: with labels, if it is at least as good on the evaluation range as
+/// the version before (points' F1); without, always (contract 6).
+fn promotion(
+    job: &Job,
+    new: Option<&Evaluation>,
+    old: Option<&Evaluation>,
+) -> (bool, &'static str) {
+    if job.detail["PromoteMode"] == "MANUAL" {
+        return (false, "The promote mode is MANUAL");
+    }
+    match (new, old) {
+        (Some(new), _) if new.quality == ModelQuality::PoorQualityDetected => {
+            (false, "The new version's quality is poor")
+        }
+        (Some(new), Some(old)) if !new.labelled.is_empty() && new.points.f1() < old.points.f1() => {
+            (
+                false,
+                "The version before is better on the evaluation range",
+            )
+        }
+        _ => (
+            true,
+            "The new version is at least as good as the one before",
+        ),
+    }
+}
+
+/// Calls `take` with the lines of every block of `history`.
+fn score(
+    model: &Model,
+    mut history: History,
+    mut take: impl FnMut(&[crate::model::Scored]) -> Result<()>,
+) -> Result<()> {
+    let mut state = model.fresh_state();
+    let mut after: Option<i64> = None;
+    while let Some(rows) = history.next_block()? {
+        let (first, last) = range(&rows);
+        let lines = model.score(&mut state, &rows, after.unwrap_or(first - 1), last);
+        after = Some(last);
+        take(&lines)?;
+    }
+    Ok(())
+}
+
+fn range(rows: &Rows) -> (i64, i64) {
+    (
+        rows.times.first().copied().unwrap_or_default(),
+        rows.times.last().copied().unwrap_or_default(),
+    )
+}
+
+fn evaluate(model: &Model, history: History, labels: &[Span]) -> Result<Option<Evaluation>> {
+    let mut evaluator = Evaluator::new(model, labels.to_vec());
+    score(model, history, |lines| {
+        evaluator.push(lines);
+        Ok(())
+    })?;
+    Ok(evaluator.finish())
+}
+
+fn diagnose(model: &Model, history: History) -> Result<Vec<u8>> {
+    let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    score(model, history, |lines| {
+        Ok(gzip.write_all(&results::render(lines, &names, ResultsFormat::V4))?)
+    })?;
+    Ok(gzip.finish()?)
+}
+
+/// The labelled spans: of a label group the ones rated ANOMALY, of S3 every line of every CSV under the prefix.
+async fn labels(jobs: &Jobs, job: &Job) -> Result<Vec<Span>> {
+    let configuration = &job.detail["LabelsInputConfiguration"];
+    if let Some(group) = configuration["LabelGroupName"].as_str().map(str::to_owned) {
+        let read = jobs.store.transact(move |db| {
+            let sql = "SELECT start_us, end_us FROM label WHERE label_group = ?1 AND rating = 'ANOMALY' ORDER BY start_us";
+            let mut statement = db.prepare(sql)?;
+            let spans = statement.query_map([group], |row| Ok(Span { start: row.get(0)?, end: row.get(1)? }))?;
+            Ok(spans.collect::<rusqlite::Result<_>>()?)
+        });
+        return read.await.map_err(|fault| anyhow!(fault.message));
+    }
+    let location = &configuration["S3InputConfiguration"];
+    let Some(bucket) = location["Bucket"].as_str() else {
+        return Ok(Vec::new());
+    };
+    let prefix = location["Prefix"].as_str().unwrap_or_default();
+    let mut spans = Vec::new();
+    let mut pages = jobs
+        .s3
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(prefix)
+        .into_paginator()
+        .send();
+    let mut files = 0;
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| {
+            anyhow!(
+                "cannot list s3://{bucket}/{prefix}: {}",
+                DisplayErrorContext(&error)
+            )
+        })?;
+        for key in page
+            .contents()
+            .iter()
+            .filter_map(|object| object.key())
+            .filter(|key| key.ends_with(".csv"))
+        {
+            let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
+            let object = object.map_err(|error| {
+                anyhow!(
+                    "cannot read s3://{bucket}/{key}: {}",
+                    DisplayErrorContext(&error)
+                )
+            })?;
+            let text = object.body.collect().await?.into_bytes();
+            spans.extend(parse_labels(&text).with_context(|| format!("s3://{bucket}/{key}"))?);
+            files += 1;
+        }
+    }
+    if files == 0 {
+        bail!("there is no labels file (.csv) under s3://{bucket}/{prefix}");
+    }
+    Ok(spans)
+}
+
+/// `start,end` per line without a header; a first line that is no time is taken for one.
+fn parse_labels(text: &[u8]) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(text);
+    for (number, record) in reader.byte_records().enumerate() {
+        let record = record?;
+        let column = |index: usize| record.get(index).and_then(parse_time);
+        match (column(0), column(1)) {
+            (Some(start), Some(end)) if start <= end => spans.push(Span { start, end }),
+            _ if number == 0 => {}
+            _ => bail!(
+                "line {}: expected start,end as two timestamps, the start not after the end",
+                number + 1
+            ),
+        }
+    }
+    Ok(spans)
+}
+
+/// Writes the file and the diagnostics, then makes the version SUCCESS.
+async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
+    let mut detail = job.detail.clone();
+    if let Some(metrics) = made.prior_metrics {
+        detail = with(&detail, "PriorModelMetrics", metrics.into());
+    }
+    if let Some((promoted, reason)) = made.promotion {
+        let result = if promoted {
+            "MODEL_PROMOTED"
+        } else {
+            "MODEL_NOT_PROMOTED"
+        };
+        detail = with(&detail, "AutoPromotionResult", result.into());
+        detail = with(&detail, "AutoPromotionResultReason", reason.into());
+    }
+    if let Some(body) = made.diagnostics {
+        let location = &job.detail["ModelDiagnosticsOutputConfiguration"]["S3OutputConfiguration"];
+        let bucket = location["Bucket"].as_str().unwrap_or_default();
+        let prefix = location["Prefix"].as_str().unwrap_or_default();
+        let key = format!(
+            "{prefix}{}/{}/model_diagnostics_results.json.gz",
+            job.model, job.version
+        );
+        let put = jobs
+            .s3
+            .put_object()
+            .bucket(bucket)
+            .key(&key)
+            .body(ByteStream::from(body))
+            .send()
+            .await;
+        put.map_err(|error| {
+            anyhow!(
+                "cannot write s3://{bucket}/{key}: {}",
+                DisplayErrorContext(&error)
+            )
+        })?;
+        detail = with(
+            &detail,
+            "ModelDiagnosticsResultsObject",
+            json!({"Bucket": bucket, "Key": key}),
+        );
+    }
+    let now = jobs.clock.now().timestamp_micros();
+    if job.source_type == "IMPORT" {
+        detail = with(
+            &detail,
+            "ImportJobEndTime",
+            crate::service::operations::time(now),
+        );
+        detail = with(&detail, "ImportedDataSizeInBytes", made.file.len().into());
+    }
+    let path = jobs.store.model_file(&job.model_uuid, job.version);
+    let file = Arc::new(made.file);
+    tokio::task::spawn_blocking(move || write_durably(&path, &file))
+        .await?
+        .context("cannot write the model file")?;
+
+    let (job, metrics) = (job.clone(), made.metrics);
+    let quality = serde_json::to_value(made.quality)?
+        .as_str()
+        .map(str::to_owned);
+    let promoted = made.promotion.is_none_or(|(promoted, _)| promoted);
+    tracing::info!(
+        model = job.model,
+        version = job.version,
+        quality,
+        "training succeeded"
+    );
+    let kept = jobs.store.transact(move |db| {
+        let imported = job.source_type == "IMPORT";
+        db.execute(
+            "UPDATE model_version SET status = 'SUCCESS', metrics = coalesce(?3, metrics),
+                                      quality = CASE WHEN ?7 THEN coalesce(quality, ?4) ELSE ?4 END, detail = ?5,
+                                      execution_end_us = ?6, updated_us = ?6
+             WHERE model_uuid = ?1 AND version = ?2",
+            params![job.model_uuid, job.version, metrics, quality, detail.to_string(), now, imported],
+        )?;
+        db.execute("UPDATE model SET status = 'SUCCESS', updated_us = ?2 WHERE uuid = ?1", params![job.model_uuid, now])?;
+        // An import into a model that has an active version waits for UpdateActiveModelVersion.
+        if job.active_version.is_none() || (promoted && !imported) {
+            versions::promote(db, &job.model_uuid, job.version, now)?;
+        }
+        Ok(())
+    });
+    kept.await.map_err(|fault| anyhow!(fault.message))
+}
+
+async fn fail(jobs: &Jobs, job: &Job, reason: String) -> Result<(), Fault> {
+    tracing::warn!(
+        model = job.model,
+        version = job.version,
+        reason,
+        "training failed"
+    );
+    let (job, now) = (job.clone(), jobs.clock.now().timestamp_micros());
+    jobs.store
+        .transact(move |db| {
+            let reason: String = reason.chars().take(5000).collect();
+            let mut detail = job.detail.clone();
+            if job.source_type == "RETRAINING" {
+                detail = with(&detail, "AutoPromotionResult", "RETRAINING_CUSTOMER_ERROR".into());
+                detail = with(&detail, "AutoPromotionResultReason", reason.as_str().into());
+            }
+            db.execute(
+                "UPDATE model_version SET status = 'FAILED', failed_reason = ?3, execution_end_us = ?4, updated_us = ?4,
+                                          detail = ?5
+                 WHERE model_uuid = ?1 AND version = ?2",
+                params![job.model_uuid, job.version, reason, now, detail.to_string()],
+            )?;
+            // A model that works goes on with the version it has.
+            db.execute(
+                "UPDATE model SET status = 'FAILED', updated_us = ?2 WHERE uuid = ?1 AND active_version IS NULL",
+                params![job.model_uuid, now],
+            )?;
+            Ok(())
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read_with_and_without_a_header() {
+        let plain = b"2020-02-01T20:00:00.000000,2020-02-03T00:00:00.000000\n2020-03-01 00:00,2020-03-02 00:00,note\n";
+        assert_eq!(parse_labels(plain).unwrap().len(), 2);
+        assert_eq!(
+            parse_labels(b"start,end\n2020-02-01 00:00,2020-02-02 00:00\n")
+                .unwrap()
+                .len(),
+            1
+        );
+        let error =
+            parse_labels(b"2020-02-01 00:00,2020-02-02 00:00\n2020-02-03 00:00,2020-02-02 00:00\n")
+                .unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        assert!(parse_labels(b"").unwrap().is_empty());
+    }
+}

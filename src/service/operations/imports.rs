@@ -1,0 +1,124 @@
+//! ImportDataset and ImportModelVersion, from datasets and models of this same service. The copying runs in the
+//! background.
+
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Map, Value, json};
+
+use super::{Call, datasets, models, tags, versions};
+use crate::service::faults::Fault;
+
+/// ImportDataset: a new dataset with the rows another holds now.
+pub fn dataset(call: &Call<'_>) -> Result<Value, Fault> {
+    let source_arn = call.input.required("SourceDatasetArn")?;
+    let source = datasets::by_arn(call.db, source_arn)?.ok_or_else(|| {
+        Fault::not_found(format!("Dataset {source_arn} does not exist here; only datasets of this service can be imported"))
+    })?;
+    let Some(source_job) = &source.job_id else {
+        return Err(Fault::conflict(format!(
+            "Dataset '{}' holds no data to import",
+            source.name
+        )));
+    };
+    let name = call.input.text("DatasetName").unwrap_or(&source.name);
+    let status = "IMPORT_IN_PROGRESS";
+    let arn = datasets::insert(
+        call,
+        name,
+        status,
+        source.schema.as_deref(),
+        Some(source_arn),
+    )?;
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    call.db.execute(
+        "INSERT INTO ingestion_job (id, dataset_uuid, status, source_job, source_arn, created_us)
+         SELECT ?1, uuid, ?2, ?3, ?4, ?5 FROM dataset WHERE arn = ?6",
+        params![
+            id,
+            status,
+            source_job,
+            source_arn,
+            call.now.timestamp_micros(),
+            arn
+        ],
+    )?;
+    Ok(json!({"DatasetName": name, "DatasetArn": arn, "Status": status, "JobId": id}))
+}
+
+/// ImportModelVersion: the next version of a model, or a new model, from a version that succeeded.
+pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
+    let input = call.input;
+    let source_arn = input.required("SourceModelVersionArn")?;
+    let dataset = datasets::named(call)?;
+    let found: Option<(String, i64, String)> = call
+        .db
+        .query_row(
+            "SELECT m.name, v.version, v.status FROM model_version v JOIN model m ON m.uuid = v.model_uuid
+             WHERE v.arn = ?1",
+            [source_arn],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()?;
+    let Some((source_name, number, status)) = found else {
+        return Err(Fault::not_found(format!(
+            "Model version {source_arn} does not exist here; only models of this service can be imported"
+        )));
+    };
+    if status != "SUCCESS" {
+        return Err(Fault::conflict(format!(
+            "Model version {source_arn} is {status}: only SUCCESS can be imported"
+        )));
+    }
+    let source = models::by_name(call.db, &source_name)?.ok_or_else(Fault::internal)?;
+    let version = versions::stored(call.db, &source.uuid, number)?.ok_or_else(Fault::internal)?;
+    let now = call.now.timestamp_micros();
+    let mut detail: Map<String, Value> = version.detail.as_object().cloned().unwrap_or_default();
+    for name in ["LabelsInputConfiguration", "RoleArn", "ServerSideKmsKeyId"] {
+        if let Some(value) = input.get(name) {
+            detail.insert(name.to_owned(), value.clone());
+        }
+    }
+    detail.insert("SourceModelVersionArn".to_owned(), source_arn.into());
+    detail.insert("ImportJobStartTime".to_owned(), super::time(now));
+    let detail = Value::Object(detail);
+
+    let name = input.text("ModelName").unwrap_or(&source_name);
+    let schema = version.schema.as_ref().unwrap_or(&source.schema);
+    let (uuid, arn) = match models::by_name(call.db, name)? {
+        Some(model)
+            if model
+                .dataset
+                .as_ref()
+                .is_some_and(|(_, arn)| *arn != dataset.arn) =>
+        {
+            return Err(Fault::conflict(format!(
+                "Model '{name}' belongs to another dataset than '{}'",
+                dataset.name
+            )));
+        }
+        Some(model) => (model.uuid, model.arn),
+        None => {
+            let uuid = uuid::Uuid::new_v4().to_string();
+            let arn = call.arn("model", name, &uuid);
+            call.db.execute(
+                "INSERT INTO model (name, uuid, arn, status, schema, sampling_us, created_us, updated_us, dataset_name,
+                                    dataset_arn, detail)
+                 SELECT ?1, ?2, ?3, 'IMPORT_IN_PROGRESS', ?4, sampling_us, ?5, ?5, ?6, ?7, ?8 FROM model WHERE uuid = ?9",
+                params![name, uuid, arn, schema, now, dataset.name, dataset.arn, detail.to_string(), source.uuid],
+            )?;
+            tags::set(call.db, &arn, &input.tags())?;
+            (uuid, arn)
+        }
+    };
+    let imported = versions::insert(call.db, &uuid, &arn, "IMPORT", None, schema, &detail, now)?;
+    call.db.execute(
+        "UPDATE model_version SET source_file = ?3, metrics = ?4, quality = ?5 WHERE model_uuid = ?1 AND version = ?2",
+        params![uuid, imported, format!("{}-{number}", source.uuid), version.metrics, version.quality],
+    )?;
+    Ok(json!({
+        "ModelName": name,
+        "ModelArn": arn,
+        "ModelVersionArn": versions::arn(&arn, imported),
+        "ModelVersion": imported,
+        "Status": "IMPORT_IN_PROGRESS",
+    }))
+}
