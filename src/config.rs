@@ -184,6 +184,17 @@ impl Config {
         if self.feed.drain_per_minute == 0 {
             say("feed.drain_per_minute", "must be at least 1");
         }
+        if self.inference.wanted == inference::Wanted::Running
+            && !self.inference.scheduler.is_empty()
+            && self.feed.publish == feed::Publish::Behind
+            && self.inference.delay_offset_minutes == 0
+        {
+            say(
+                "inference.delay_offset_minutes",
+                "must be at least 1 with feed.publish = \"behind\": the file of a window is cut at its end, when the scheduler \
+                 would already look for it",
+            );
+        }
         for (key, problem) in self.inference.problems() {
             say(key, &problem);
         }

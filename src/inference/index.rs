@@ -1,0 +1,522 @@
+//! The index of the archive: one row per execution, where listing has come to, and what is still to be fetched.
+//!
+//! SQLite in `archive/index.db`. It is an index only: it can be lost or removed at any time, is then built again from the
+//! archive's files, and the executions are listed anew once. Committed means durable. Guarantees: an execution that was
+//! listed is not forgotten before it is archived, because its row comes before the cursor moves; an archived one is
+//! not fetched again. It reads no clock.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use serde::Serialize;
+use tracing::{error, info, warn};
+
+use super::archive::{Archive, ArchiveError};
+use super::execution::Execution;
+use super::result::{read_results, top_sensors};
+
+/// The index. Clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Index {
+    connection: Arc<Mutex<Connection>>,
+    path: PathBuf,
+}
+
+/// What the results of an execution say in short.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Lines.
+    pub rows: usize,
+    /// Lines with prediction 1.
+    pub anomalous: usize,
+    /// The highest score, where lines have one.
+    pub score: Option<f64>,
+    /// The sensors with the largest mean share over the anomalous lines.
+    pub top: Vec<(String, f64)>,
+}
+
+/// An execution as the index knows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Archived {
+    /// The execution.
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// Its results in short.
+    pub summary: Summary,
+    /// When it was archived; `None` while it is still to be.
+    pub archived_at: Option<DateTime<Utc>>,
+}
+
+/// The index could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// SQLite refused; on a full disk nothing has changed and the next attempt may succeed.
+    #[error("index {}: {source}", path.display())]
+    Sqlite {
+        /// The index file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The archive it is built from cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+const FORMAT: i64 = 1;
+const SCHEMA: &str = "
+CREATE TABLE execution (
+    scheduler   TEXT NOT NULL,
+    start_us    INTEGER NOT NULL,
+    status      TEXT NOT NULL,
+    execution   TEXT NOT NULL,
+    rows        INTEGER NOT NULL DEFAULT 0,
+    anomalous   INTEGER NOT NULL DEFAULT 0,
+    score       REAL,
+    top         TEXT NOT NULL DEFAULT '[]',
+    archived_us INTEGER,
+    PRIMARY KEY (scheduler, start_us)
+) WITHOUT ROWID;
+CREATE INDEX open ON execution (scheduler, start_us) WHERE archived_us IS NULL;
+-- Every execution whose data start is at or before this has been listed.
+CREATE TABLE cursor (scheduler TEXT PRIMARY KEY, start_us INTEGER NOT NULL) WITHOUT ROWID;
+";
+const COLUMNS: &str = "execution, rows, anomalous, score, top, archived_us";
+
+/// Sensors kept per execution.
+const TOP: usize = 5;
+
+impl Index {
+    /// Opens the index of `archive`, building it again where it is absent or damaged.
+    pub fn open(archive: &Archive, now: DateTime<Utc>) -> Result<Self, IndexError> {
+        let path = archive.root().join("index.db");
+        std::fs::create_dir_all(archive.root()).map_err(|source| ArchiveError::Io {
+            path: archive.root().to_owned(),
+            source,
+        })?;
+        match Self::connect(&path) {
+            Ok(Some(index)) => return Ok(index),
+            Ok(None) => {}
+            Err(error) => {
+                let aside = path.with_extension(format!("damaged-{}", now.timestamp()));
+                error!(%error, aside = %aside.display(), "the index of the archive is damaged: it is built again");
+                std::fs::rename(&path, &aside).map_err(|source| ArchiveError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+                for suffix in ["db-wal", "db-shm"] {
+                    // What the damaged file had not taken over is of no use to a new one.
+                    let _ = std::fs::remove_file(path.with_extension(suffix));
+                }
+            }
+        }
+        Self::build(&path, archive, now)
+    }
+
+    /// The index beside a running daemon, to look at; `None` where there is none.
+    pub fn open_existing(archive: &Archive) -> Result<Option<Self>, IndexError> {
+        let path = archive.root().join("index.db");
+        if !path.exists() {
+            return Ok(None);
+        }
+        Self::connect(&path)
+    }
+
+    /// Takes note of listed executions. One that is archived is left alone, unless it had failed and has been scored
+    /// since.
+    pub fn note(&self, executions: &[Execution]) -> Result<(), IndexError> {
+        self.transact(|db| {
+            let mut insert = db.prepare_cached(
+                "INSERT INTO execution (scheduler, start_us, status, execution) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (scheduler, start_us) DO UPDATE SET status = ?3, execution = ?4, archived_us = NULL
+                 WHERE status <> ?3 AND (archived_us IS NULL OR (status = 'FAILED' AND ?3 = 'SUCCESS'))",
+            )?;
+            for execution in executions {
+                insert.execute(params![
+                    execution.scheduler,
+                    execution.data_start.timestamp_micros(),
+                    execution.status,
+                    json(execution)
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Up to which data start everything has been listed.
+    pub fn cursor(&self, scheduler: &str) -> Result<Option<DateTime<Utc>>, IndexError> {
+        self.transact(|db| {
+            let micros: Option<i64> = db
+                .query_row(
+                    "SELECT start_us FROM cursor WHERE scheduler = ?1",
+                    [scheduler],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok(micros.and_then(DateTime::from_timestamp_micros))
+        })
+    }
+
+    /// Moves the cursor to the newest execution noted, after a listing that was read to its end.
+    pub fn advance(&self, scheduler: &str) -> Result<(), IndexError> {
+        self.transact(|db| {
+            db.execute(
+                "INSERT INTO cursor (scheduler, start_us)
+                 SELECT scheduler, max(start_us) FROM execution WHERE scheduler = ?1 GROUP BY scheduler
+                 ON CONFLICT (scheduler) DO UPDATE SET start_us = max(start_us, excluded.start_us)",
+                [scheduler],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Finished executions that are not archived: of the newest `most`, the oldest first.
+    pub fn to_archive(&self, scheduler: &str, most: usize) -> Result<Vec<Execution>, IndexError> {
+        let mut found = self.select(
+            "scheduler = ?1 AND archived_us IS NULL AND status <> 'IN_PROGRESS' ORDER BY start_us DESC LIMIT ?2",
+            params![scheduler, limit(most)],
+        )?;
+        found.reverse();
+        Ok(found.into_iter().map(|row| row.execution).collect())
+    }
+
+    /// Executions that were in progress when they were last listed and began before `before`, the oldest first.
+    pub fn in_progress(
+        &self,
+        scheduler: &str,
+        before: DateTime<Utc>,
+        most: usize,
+    ) -> Result<Vec<Execution>, IndexError> {
+        let found = self.select(
+            "scheduler = ?1 AND archived_us IS NULL AND status = 'IN_PROGRESS' AND start_us < ?2 ORDER BY start_us LIMIT ?3",
+            params![scheduler, before.timestamp_micros(), limit(most)],
+        )?;
+        Ok(found.into_iter().map(|row| row.execution).collect())
+    }
+
+    /// The execution is in the archive.
+    pub fn archived(
+        &self,
+        execution: &Execution,
+        summary: &Summary,
+        now: DateTime<Utc>,
+    ) -> Result<(), IndexError> {
+        self.transact(|db| insert_archived(db, execution, summary, now))
+    }
+
+    /// One execution.
+    pub fn get(
+        &self,
+        scheduler: &str,
+        data_start: DateTime<Utc>,
+    ) -> Result<Option<Archived>, IndexError> {
+        let found = self.select(
+            "scheduler = ?1 AND start_us = ?2",
+            params![scheduler, data_start.timestamp_micros()],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The newest execution of a scheduler.
+    pub fn newest(&self, scheduler: &str) -> Result<Option<Archived>, IndexError> {
+        let found = self.select(
+            "scheduler = ?1 ORDER BY start_us DESC LIMIT 1",
+            params![scheduler],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Executions with `from <= data start < to`, oldest first, of one scheduler or of all where it is empty.
+    pub fn range(
+        &self,
+        scheduler: &str,
+        from: Option<DateTime<Utc>>,
+        to: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Archived>, IndexError> {
+        let micros =
+            |time: Option<DateTime<Utc>>, open| time.map_or(open, |time| time.timestamp_micros());
+        self.select(
+            "(?1 = '' OR scheduler = ?1) AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us, scheduler",
+            params![scheduler, micros(from, i64::MIN), micros(to, i64::MAX)],
+        )
+    }
+
+    fn select(
+        &self,
+        condition: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<Archived>, IndexError> {
+        self.transact(|db| {
+            db.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM execution WHERE {condition}"
+            ))?
+            .query_map(parameters, read_row)?
+            .collect()
+        })
+    }
+
+    fn transact<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, IndexError> {
+        let mut connection = self.lock();
+        connection
+            .transaction()
+            .and_then(|transaction| {
+                let done = work(&transaction)?;
+                transaction.commit()?;
+                Ok(done)
+            })
+            .map_err(|source| IndexError::Sqlite {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index at `path`; `None` where there is none, an error where it is damaged.
+    fn connect(path: &Path) -> Result<Option<Self>, IndexError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let fail = |source| IndexError::Sqlite {
+            path: path.to_owned(),
+            source,
+        };
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+        pragmas(&connection).map_err(fail)?;
+        let sound: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(fail)?;
+        let format: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(fail)?;
+        if sound != "ok" || format != FORMAT {
+            return Err(fail(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(format!(
+                    "{sound}; format {format}, this build knows {FORMAT}"
+                )),
+            )));
+        }
+        Ok(Some(Self::of(connection, path)))
+    }
+
+    /// Builds the index from the archive's files, in a file of its own that is renamed when it is whole.
+    fn build(path: &Path, archive: &Archive, now: DateTime<Utc>) -> Result<Self, IndexError> {
+        let staging = path.with_extension("new");
+        let fail = |source| IndexError::Sqlite {
+            path: staging.clone(),
+            source,
+        };
+        let _ = std::fs::remove_file(&staging);
+        let mut connection = Connection::open(&staging).map_err(fail)?;
+        let transaction = connection.transaction().map_err(fail)?;
+        transaction.execute_batch(SCHEMA).map_err(fail)?;
+        let mut records = 0;
+        for record in archive.walk()? {
+            let record = match record {
+                Ok(record) => record,
+                Err(ArchiveError::Damaged { path, what }) => {
+                    error!(path = %path.display(), what, "an archived record is damaged: it is set aside and fetched again");
+                    archive.set_aside(&path)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let summary = match archive.results(&record.execution)? {
+                Some(bytes) => Summary::of(&bytes).unwrap_or_else(|error| {
+                    warn!(window = record.execution.window(), %error, "archived results cannot be read");
+                    Summary::default()
+                }),
+                None => Summary::default(),
+            };
+            insert_archived(&transaction, &record.execution, &summary, now).map_err(fail)?;
+            records += 1;
+        }
+        transaction
+            .pragma_update(None, "user_version", FORMAT)
+            .map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        connection.close().map_err(|(_, source)| fail(source))?;
+        std::fs::rename(&staging, path)
+            .and_then(|()| std::fs::File::open(archive.root())?.sync_all())
+            .map_err(|source| ArchiveError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
+        if records > 0 {
+            info!(records, "the index of the archive is built again");
+        }
+        let connection = Connection::open(path).map_err(fail)?;
+        pragmas(&connection).map_err(fail)?;
+        Ok(Self::of(connection, path))
+    }
+
+    fn of(connection: Connection, path: &Path) -> Self {
+        Self {
+            connection: Arc::new(Mutex::new(connection)),
+            path: path.to_owned(),
+        }
+    }
+}
+
+impl Summary {
+    /// The summary of a results object.
+    pub fn of(bytes: &[u8]) -> Result<Self, super::result::ResultsError> {
+        let lines = read_results(bytes)?;
+        Ok(Self {
+            rows: lines.len(),
+            anomalous: lines.iter().filter(|line| line.anomalous).count(),
+            score: lines
+                .iter()
+                .filter_map(|line| line.score)
+                .max_by(f64::total_cmp),
+            top: top_sensors(&lines, TOP),
+        })
+    }
+}
+
+fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;",
+    )
+}
+
+fn insert_archived(
+    db: &Connection,
+    execution: &Execution,
+    summary: &Summary,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO execution (scheduler, start_us, status, execution, rows, anomalous, score, top, archived_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        execution.scheduler,
+        execution.data_start.timestamp_micros(),
+        execution.status,
+        json(execution),
+        limit(summary.rows),
+        limit(summary.anomalous),
+        summary.score,
+        json(&summary.top),
+        now.timestamp_micros(),
+    ])?;
+    Ok(())
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Archived> {
+    Ok(Archived {
+        execution: parse(row, 0)?,
+        summary: Summary {
+            rows: row.get::<_, u32>(1)? as usize,
+            anomalous: row.get::<_, u32>(2)? as usize,
+            score: row.get(3)?,
+            top: parse(row, 4)?,
+        },
+        archived_at: row
+            .get::<_, Option<i64>>(5)?
+            .and_then(DateTime::from_timestamp_micros),
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+    })
+}
+
+/// Plain structs of texts and numbers always have a JSON.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn limit(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::archive::tests::execution;
+    use super::*;
+
+    const RESULTS: &[u8] = b"{\"timestamp\": \"2026-03-01T10:05:00.000000\", \"prediction\": 1, \"anomaly_score\": 0.9, \
+        \"diagnostics\": [{\"name\": \"c\\\\a\", \"value\": 1.0}]}\n";
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_listed_execution_is_to_be_archived_until_it_is_and_never_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(directory.path());
+        let index = Index::open(&archive, at("2026-03-01T11:00:00Z")).unwrap();
+        assert_eq!(index.cursor("s").unwrap(), None);
+        let running = execution("2026-03-01T10:00:00Z", "IN_PROGRESS");
+        let done = execution("2026-03-01T10:05:00Z", "SUCCESS");
+        index.note(&[done.clone(), running.clone()]).unwrap();
+        index.advance("s").unwrap();
+        assert_eq!(index.cursor("s").unwrap(), Some(done.data_start));
+        assert_eq!(index.to_archive("s", 10).unwrap(), [done.clone()]);
+        assert_eq!(
+            index.in_progress("s", done.data_start, 10).unwrap(),
+            [running]
+        );
+        let finished = execution("2026-03-01T10:00:00Z", "FAILED");
+        index.note(std::slice::from_ref(&finished)).unwrap();
+        assert_eq!(
+            index.to_archive("s", 10).unwrap(),
+            [finished.clone(), done.clone()]
+        );
+        for one in [&finished, &done] {
+            index
+                .archived(one, &Summary::default(), at("2026-03-01T11:00:00Z"))
+                .unwrap();
+        }
+        index.note(&[finished.clone(), done.clone()]).unwrap();
+        assert!(index.to_archive("s", 10).unwrap().is_empty());
+        // A failure that was scored late is fetched again.
+        index
+            .note(&[execution("2026-03-01T10:00:00Z", "SUCCESS")])
+            .unwrap();
+        assert_eq!(index.to_archive("s", 10).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_lost_or_damaged_index_is_built_again_from_the_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(directory.path());
+        let now = at("2026-03-01T11:00:00Z");
+        let one = execution("2026-03-01T10:00:00Z", "SUCCESS");
+        archive.keep(&one, Some(RESULTS)).unwrap();
+        archive
+            .keep(&execution("2026-03-01T10:05:00Z", "FAILED"), None)
+            .unwrap();
+        for damage in [None, Some(&b"not a database"[..])] {
+            if let Some(bytes) = damage {
+                std::fs::write(directory.path().join("index.db"), bytes).unwrap();
+            }
+            let index = Index::open(&archive, now).unwrap();
+            let known = index.range("", None, None).unwrap();
+            assert_eq!(known.len(), 2);
+            assert_eq!(known[0].execution, one);
+            assert_eq!(known[0].summary.anomalous, 1);
+            assert_eq!(known[0].summary.top, [("c\\a".to_owned(), 1.0)]);
+            // Nothing is known of what was listed, so that everything is listed once more.
+            assert_eq!(index.cursor("s").unwrap(), None);
+            assert!(index.to_archive("s", 10).unwrap().is_empty());
+        }
+    }
+}
