@@ -35,6 +35,8 @@ pub struct Config {
     pub inference: inference::Config,
     /// The embedded service and store.
     pub service: service::Listen,
+    /// Metrics, health and the console.
+    pub admin: ops::admin::Config,
     /// Logs.
     pub log: ops::log::Config,
 }
@@ -194,6 +196,9 @@ impl Config {
                 "must be at least 1 with feed.publish = \"behind\": the file of a window is cut at its end, when the scheduler \
                  would already look for it",
             );
+        }
+        for (key, problem) in self.admin.problems() {
+            say(key, &problem);
         }
         for (key, problem) in self.inference.problems() {
             say(key, &problem);

@@ -221,6 +221,16 @@ impl View {
         }
     }
 
+    /// The windows' states.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// What waits.
+    pub fn spool(&self) -> Spool {
+        self.spool.clone()
+    }
+
     /// The newest windows first.
     pub fn recent(&self, limit: usize) -> anyhow::Result<Vec<crate::feed::Entry>> {
         Ok(self.ledger.list(limit)?)

@@ -4,12 +4,16 @@
 //! a new one begun, and no sealed window is lost with it. A state only moves forward: due, spooled, then one of the final
 //! states. Committed means durable (`synchronous = FULL`). It reads no clock and no file but its own.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+
+pub use pages::Waiting;
 
 use super::due::Due;
 use crate::signal::{Cadence, Window};

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Config, Entry, Ledger, Opened, Pulse, Spool, SpoolError, State, Vitals, blocking};
+use super::{
+    Config, Entry, Health, Ledger, Opened, Pulse, Spool, SpoolError, State, Vitals, blocking,
+};
 use crate::clock::Clock;
 use crate::s3::{Bucket, Conditional, Created, Disposition, S3Error};
 use crate::signal::{Cadence, NameFormat, TagList, Window};
@@ -67,6 +69,7 @@ struct Shared {
     in_flight: Semaphore,
     claimed: Mutex<HashSet<i64>>,
     trouble: Mutex<Option<Trouble>>,
+    health: Health,
 }
 
 struct Trouble {
@@ -114,6 +117,7 @@ impl Shipper {
                 in_flight: Semaphore::new(IN_FLIGHT),
                 claimed: Mutex::default(),
                 trouble: Mutex::default(),
+                health: vitals.health().clone(),
             }),
             bucket,
             prefix,
@@ -284,6 +288,7 @@ impl Shared {
     }
 
     async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+        let began = Instant::now();
         let outcome = self.upload(bucket, window).await?;
         let (shared, window) = (self.clone(), *window);
         let now = self.clock.now();
@@ -296,6 +301,7 @@ impl Shared {
                 })
                 .await??;
                 self.recovered();
+                self.health.uploaded(began.elapsed());
                 let late_s = (now - window.end()).num_seconds();
                 info!(%window, state = state.name(), late_s, "window shipped");
                 return Ok(Shipped::Done);
@@ -388,6 +394,12 @@ impl Shared {
     /// The store failed.
     fn trouble(&self, error: &S3Error) {
         let disposition = error.disposition();
+        let remedy = match disposition {
+            Disposition::Hold(remedy) => Some(remedy),
+            _ => None,
+        };
+        self.health
+            .store_failed(error.to_string(), remedy, self.clock.now());
         // The key differs from file to file and says nothing new.
         self.say(
             &format!("{:?} {:?}", error.failure.code, disposition),
@@ -425,6 +437,7 @@ impl Shared {
     }
 
     fn recovered(&self) {
+        self.health.store_works();
         if let Some(trouble) = lock(&self.trouble).take() {
             info!(after_s = trouble.since.elapsed().as_secs(), "uploads go on");
         }

@@ -4,10 +4,9 @@
 //! variable provides it.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-mod golden;
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod ad;
+mod admin;
+mod golden;
 mod peers;
 mod s3_server;
 mod service;

@@ -1,0 +1,322 @@
+//! `/metrics`: a [`Snapshot`] in the text format that Prometheus scrapes (OpenMetrics 1.0).
+//!
+//! Everything is read at scrape time, so metrics agree with the ledger by construction. A value that is not known is left
+//! out instead of being zero. Labels are bounded: states, statuses, and the names of schedulers with an active event, of
+//! which there are at most a hundred.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::health::judge;
+use super::site::{FeedSnapshot, Snapshot, resident_bytes};
+use crate::console::LatestScore;
+use crate::feed::{State, Uploads};
+
+/// The media type of [`encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics. `scores` are the newest scores that the console has read.
+pub fn encode(snapshot: &Snapshot, scores: &[LatestScore]) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("lookoutd");
+    registry.register_collector(Box::new(Scrape {
+        snapshot: snapshot.clone(),
+        scores: scores.to_vec(),
+    }));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Scrape {
+    snapshot: Snapshot,
+    scores: Vec<LatestScore>,
+}
+
+/// Writes one metric after the other.
+struct Sheet<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sheet = Sheet(&mut encoder);
+        let snapshot = &self.snapshot;
+        sheet.family(
+            "build_info",
+            "The version that runs",
+            "version",
+            &[(env!("CARGO_PKG_VERSION"), 1.0)],
+        )?;
+        let readiness = judge(snapshot);
+        sheet.gauge(
+            "ready",
+            "1 while windows are delivered as they should",
+            Some(f64::from(u8::from(readiness.ready))),
+        )?;
+        let mut reasons: Vec<(&str, f64)> = readiness
+            .reasons
+            .iter()
+            .map(|reason| (reason.code, 1.0))
+            .collect();
+        reasons.dedup_by_key(|(code, _)| *code);
+        sheet.family(
+            "trouble",
+            "What is wrong now, by the code that /readyz gives",
+            "code",
+            &reasons,
+        )?;
+        sheet.gauge(
+            "process_resident_bytes",
+            "Resident memory of the process",
+            resident_bytes().map(|bytes| bytes as f64),
+        )?;
+        if let Some(feed) = &snapshot.feed {
+            feed_metrics(&mut sheet, feed, snapshot)?;
+        }
+        if let Some(standing) = &snapshot.watched {
+            let running = standing.status.as_deref() == Some("RUNNING");
+            sheet.gauge(
+                "scheduler_running",
+                "1 while the inference scheduler this gateway keeps is RUNNING",
+                Some(f64::from(u8::from(running))),
+            )?;
+        }
+        if let Some(counts) = &snapshot.service {
+            sheet.family(
+                "schedulers",
+                "Inference schedulers by status",
+                "status",
+                &named(&counts.schedulers),
+            )?;
+            sheet.gauge(
+                "schedulers_failing",
+                "Running schedulers whose last execution failed",
+                Some(counts.failing as f64),
+            )?;
+            sheet.family(
+                "executions_last_hour",
+                "Executions of windows that ended in the last hour, by status",
+                "status",
+                &named(&counts.last_hour),
+            )?;
+            sheet.gauge(
+                "events_active",
+                "Running schedulers whose last window is anomalous",
+                Some(counts.active_count as f64),
+            )?;
+            let active: Vec<(&str, f64)> = counts
+                .active
+                .iter()
+                .map(|name| (name.as_str(), 1.0))
+                .collect();
+            sheet.family(
+                "event_active",
+                "1 for a running scheduler whose last window is anomalous, at most 100 of them",
+                "scheduler",
+                &active,
+            )?;
+            let scores: Vec<(&str, f64)> = self
+                .scores
+                .iter()
+                .map(|score| (score.scheduler.as_str(), score.score))
+                .collect();
+            sheet.family(
+                "anomaly_score",
+                "The newest anomaly score, anomalous above 0.5",
+                "scheduler",
+                &scores,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn feed_metrics(
+    sheet: &mut Sheet<'_, '_>,
+    feed: &FeedSnapshot,
+    snapshot: &Snapshot,
+) -> fmt::Result {
+    let now = snapshot.now;
+    let census = &feed.census;
+    sheet.family(
+        "windows",
+        "Windows in the ledger by state; skipped counts ranges",
+        "state",
+        &[
+            ("due", census.due as f64),
+            ("spooled", census.spooled as f64),
+            ("shipped", census.shipped as f64),
+            ("partial", census.partial as f64),
+            ("empty", census.empty as f64),
+            ("skipped", census.skipped as f64),
+            ("quarantined", census.quarantined as f64),
+        ],
+    )?;
+    sheet.gauge(
+        "cadence_seconds",
+        "Window length",
+        Some(feed.config.cadence.seconds() as f64),
+    )?;
+    sheet.gauge(
+        "oldest_undelivered_seconds",
+        "How long the oldest window that is not in the store has waited since it was to be cut; 0 with none",
+        Some(feed.oldest_age(now).as_seconds_f64()),
+    )?;
+    let delivered = feed.delivered.as_ref();
+    sheet.gauge(
+        "last_delivered_timestamp_seconds",
+        "Start of the newest window in the store, seconds since 1970",
+        delivered.map(|entry| entry.start.timestamp() as f64),
+    )?;
+    sheet.gauge(
+        "delivery_slack_seconds",
+        "How long before the scheduler looks for it the newest delivered window was complete; negative: too late",
+        feed.slack().map(|slack| slack.as_seconds_f64()),
+    )?;
+    sheet.gauge(
+        "spool_bytes",
+        "Bytes of input files that wait for upload",
+        Some(feed.waiting.bytes as f64),
+    )?;
+    sheet.gauge(
+        "disk_free_bytes",
+        "Bytes free for the spool",
+        feed.free.map(|free| free as f64),
+    )?;
+    sheet.gauge(
+        "disk_min_free_bytes",
+        "Cutting pauses below this",
+        Some(feed.config.min_free.0 as f64),
+    )?;
+    sheet.gauge(
+        "disk_days_to_full",
+        "Days until cutting pauses, at the rate free space went away lately",
+        feed.days_to_full,
+    )?;
+    sheet.gauge(
+        "outage_capacity_seconds",
+        "How long the store may be away before cutting pauses, at the size of the recent windows",
+        feed.outage_capacity()
+            .map(|capacity| capacity.as_seconds_f64()),
+    )?;
+    let last_rows = feed.recent.iter().find(|entry| entry.cut_at.is_some());
+    sheet.gauge(
+        "source_rows",
+        "Rows of the newest window that was cut",
+        last_rows.map(|entry| entry.rows as f64),
+    )?;
+    sheet.gauge(
+        "source_rows_usual",
+        "Median rows of the recent windows",
+        feed.usual_rows().map(|rows| rows as f64),
+    )?;
+    let gaps = feed
+        .recent
+        .iter()
+        .filter(|entry| matches!(entry.state, State::Partial | State::Empty))
+        .count();
+    sheet.gauge(
+        "source_gaps",
+        "Windows without rows, or with components missing, of the newest 24",
+        Some(gaps as f64),
+    )?;
+    sheet.gauge(
+        "clock_offset_seconds",
+        "This machine's clock minus the store's Date, to a second",
+        feed.readings.offset.map(|offset| offset.as_seconds_f64()),
+    )?;
+    sheet.counter(
+        "clock_steps",
+        "Steps of the machine's clock since the start",
+        feed.conditions.steps,
+    )?;
+    sheet.gauge(
+        "credentials_expire_timestamp_seconds",
+        "When the credentials in use end, seconds since 1970; absent for those that do not",
+        feed.readings.expiry.map(|expiry| expiry.timestamp() as f64),
+    )?;
+    sheet.counter(
+        "upload_failures",
+        "Attempts to reach the store that failed since the start",
+        feed.conditions.failed_uploads,
+    )?;
+    let paused = feed.conditions.paused.is_some();
+    sheet.gauge(
+        "spool_paused",
+        "1 while cutting is paused because the disk is full",
+        Some(f64::from(u8::from(paused))),
+    )?;
+    sheet.uploads(&feed.conditions.uploads)
+}
+
+fn named(counts: &[(String, u64)]) -> Vec<(&str, f64)> {
+    counts
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count as f64))
+        .collect()
+}
+
+impl Sheet<'_, '_> {
+    fn begin(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'_>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+
+    /// One number, or nothing where it is not known.
+    fn gauge(&mut self, name: &'static str, help: &str, value: Option<f64>) -> fmt::Result {
+        match value {
+            Some(value) => self
+                .begin(name, help, MetricType::Gauge)?
+                .encode_gauge(&value),
+            None => Ok(()),
+        }
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, value: u64) -> fmt::Result {
+        self.begin(name, help, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    /// One number for each value of a label.
+    fn family(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &str,
+        values: &[(&str, f64)],
+    ) -> fmt::Result {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut metric = self.begin(name, help, MetricType::Gauge)?;
+        for (text, value) in values {
+            metric
+                .encode_family(&[(label, *text)])?
+                .encode_gauge(value)?;
+        }
+        Ok(())
+    }
+
+    fn uploads(&mut self, uploads: &Uploads) -> fmt::Result {
+        let bounds = Uploads::BOUNDS.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(uploads.counts).collect();
+        self.begin(
+            "upload_seconds",
+            "How long uploads of whole windows took",
+            MetricType::Histogram,
+        )?
+        .encode_histogram::<NoLabelSet>(
+            uploads.sum,
+            uploads.counts.iter().sum(),
+            &buckets,
+            None,
+        )
+    }
+}
