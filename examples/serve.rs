@@ -1,4 +1,5 @@
 //! A service with an in-process S3 on fixed ports, for trying clients against: `serve DATA_DIR`.
+#![allow(clippy::unwrap_used, reason = "a development server may panic")]
 
 use std::path::PathBuf;
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod model;
 mod output;
 mod plan;
 mod replay;
@@ -62,6 +63,8 @@ enum Command {
     Status(status::StatusArgs),
     /// The recorded state of each window
     Windows(windows::WindowsArgs),
+    /// Trains, scores and evaluates model files from recorded history
+    Model(model::ModelArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
     /// Whether the daemon of a data directory is alive and delivering, for containers
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
+        Command::Model(args) => model::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Healthcheck(args) => status::healthcheck(args),
     };

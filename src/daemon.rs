@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -21,13 +22,14 @@ use crate::config::{Config, ConfigError, Loaded};
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
 use crate::feed::disk::LocalDisk;
+use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
-use crate::ops::{lock, notify};
+use crate::ops::site::{Site, Watched};
+use crate::ops::{self, lock, notify};
 use crate::s3::{Bucket, local_client};
-use crate::signal::Cadence;
 
 pub use feeder::{Feeder, Parts, View};
-pub use plant::{Plant, PlantInfo, format_recorded, make_sample, recorded_time};
+pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
 pub const EMBEDDED_BUCKET: &str = "lookoutd";
@@ -71,8 +73,25 @@ pub async fn run(
     let clock = Clock::system();
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
-    let store = Store::open(&config, &data_dir, servers.clone()).await?;
-    let mut plant = Plant::open(&config, &data_dir, clock.now()).await?;
+    let opening = async {
+        let store = Store::open(&config, &data_dir, servers.clone()).await?;
+        let plant = Plant::open(&config, &data_dir, clock.now()).await?;
+        anyhow::Ok((store, plant))
+    };
+    // A history that is far away, or a sample plant in the making, must not hold a stop up.
+    let (store, mut plant) = tokio::select! {
+        () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
+        opened = opening => opened?,
+    };
+    let (sites, seen) = watch::channel(None);
+    if let Some(admin) = Admin::start(&config.admin, seen, servers.clone()).await? {
+        info!(
+            url = admin.url(),
+            token = admin.is_protected(),
+            "console, metrics and health are up"
+        );
+    }
+    let watched = watch_scheduler(&config, &clock, &servers).await;
     let mut ready = false;
     let ended = loop {
         let stop = CancellationToken::new();
@@ -100,6 +119,13 @@ pub async fn run(
             notify::ready();
             ready = true;
         }
+        sites.send_replace(Some(Site {
+            clock: clock.clone(),
+            feed: Some(feeder.site(&config, &store, &plant.tags)),
+            service: None,
+            s3: Some(store.bucket.client().clone()),
+            watched: watched.clone(),
+        }));
         let watchdog = tokio::spawn(notify::watchdog(feeder.vitals(), stop.clone()));
         let view = feeder.view();
         let next = loop {
@@ -109,7 +135,7 @@ pub async fn run(
                     error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
-                done = wait_once(view.clone(), config.feed.cadence, &clock), if once => {
+                done = wait_once(view.clone(), &clock), if once => {
                     break Err(if done { Ended::Stopped } else { Ended::Waiting });
                 }
                 () = requests.reload.notified() => match reload(load, &config, &data_dir, &clock).await {
@@ -146,9 +172,8 @@ impl Store {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         if !config.is_embedded() {
-            let client = config.s3.client().await;
             return Ok(Self {
-                bucket: Bucket::new(client, &config.s3.bucket),
+                bucket: config.s3.open().await,
                 prefix: config.s3.input_prefix.clone(),
                 embedded: None,
             });
@@ -185,6 +210,24 @@ impl Store {
     }
 }
 
+/// Watches the configured scheduler where its API is elsewhere.
+async fn watch_scheduler(config: &Config, clock: &Clock, shutdown: &CancellationToken) -> Watched {
+    let (watched, inference) = (Watched::default(), &config.inference);
+    let is_elsewhere = !inference.endpoint_url.is_empty() || !config.is_embedded();
+    if !inference.scheduler.is_empty() && is_elsewhere {
+        let client = inference.client(&config.s3).await;
+        tokio::spawn(ops::watch::watch(
+            client,
+            inference.scheduler.clone(),
+            inference.wanted,
+            watched.clone(),
+            clock.clone(),
+            shutdown.clone(),
+        ));
+    }
+    watched
+}
+
 /// Reads a new configuration and opens what it names, so that it can be swapped in without a failure halfway.
 async fn reload(
     load: &dyn Fn() -> Result<Loaded, ConfigError>,
@@ -193,10 +236,12 @@ async fn reload(
     clock: &Clock,
 ) -> anyhow::Result<(Config, Plant)> {
     let new = load()?.config;
-    let fixed: [(&str, bool); 4] = [
+    let fixed: [(&str, bool); 6] = [
         ("data_dir", new.data_dir() != *data_dir),
         ("s3", new.s3 != old.s3),
         ("service", new.service != old.service),
+        ("inference", new.inference != old.inference),
+        ("admin", new.admin != old.admin),
         ("log", new.log != old.log),
     ];
     let changed: Vec<_> = fixed
@@ -211,10 +256,10 @@ async fn reload(
 }
 
 /// Waits until the live window is recorded and the spool is empty.
-async fn wait_once(view: View, cadence: Cadence, clock: &Clock) -> bool {
+async fn wait_once(view: View, clock: &Clock) -> bool {
     let wait = async {
         loop {
-            if let Ok(true) = view.is_settled(cadence, clock.now()).await {
+            if let Ok(true) = view.is_settled(clock.now()).await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

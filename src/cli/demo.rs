@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Output};
@@ -19,6 +20,8 @@ use crate::config::Config;
 use crate::daemon::{Feeder, Parts, Plant, Store, make_sample};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
+use crate::ops::admin::{self, Admin};
+use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
 
 #[derive(Debug, Args)]
@@ -41,6 +44,9 @@ pub struct DemoArgs {
     /// Address of the embedded S3; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     s3_listen: SocketAddr,
+    /// Address of the web console; port 0 chooses a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    admin_listen: SocketAddr,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -53,6 +59,7 @@ struct Summary {
     bytes: u64,
     bucket: String,
     endpoint_url: String,
+    console: String,
     data_dir: String,
     keys: Vec<String>,
 }
@@ -119,11 +126,19 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         plant.info.rows
     ));
     say(format!(
-        "time             runs {}x: a window of {} every {:.1} s\n",
+        "time             runs {}x: a window of {} every {:.1} s",
         args.speed,
         config.feed.cadence,
         config.feed.cadence.seconds() as f64 / args.speed
     ));
+    let (sites, seen) = watch::channel(None);
+    let admin = admin::Config {
+        listen: args.admin_listen.to_string(),
+        ..admin::Config::default()
+    };
+    let console = Admin::start(&admin, seen, stop.clone()).await?;
+    let console = console.map(|admin| admin.url()).unwrap_or_default();
+    say(format!("console          {console}\n"));
     let mut feeder = Feeder::start(
         Parts {
             config: config.feed.clone(),
@@ -139,6 +154,13 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         stop.clone(),
     )
     .await?;
+    sites.send_replace(Some(Site {
+        clock: clock.clone(),
+        feed: Some(feeder.site(&config, &store, &plant.tags)),
+        service: None,
+        s3: Some(store.bucket.client().clone()),
+        watched: Watched::default(),
+    }));
     let mut seen: BTreeMap<i64, Entry> = BTreeMap::new();
     while (args.windows == 0 || seen.len() < args.windows) && !shutdown.is_cancelled() {
         tokio::select! {
@@ -189,6 +211,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         bytes: seen.values().map(|entry| entry.bytes).sum(),
         bucket: store.bucket.name().to_owned(),
         endpoint_url,
+        console,
         data_dir: data_dir.display().to_string(),
         keys,
     })

@@ -15,11 +15,15 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::feed::disk::Disk;
 use crate::feed::{
-    Config, Cut, Cutter, Ledger, Opened, Shipper, Spool, Vitals, blocking, recover, shipper,
+    Config, Cut, Cutter, Ledger, Opened, Publish, Shipper, Spool, State, Vitals, blocking, recover,
+    shipper,
 };
+use crate::ops::site::FeedSite;
 use crate::s3::Bucket;
 use crate::signal::{Cadence, NameFormat, TagList};
 use crate::source::Source;
+
+use super::Store;
 
 /// What a feeder is made of.
 pub struct Parts {
@@ -56,6 +60,8 @@ pub struct Feeder {
 pub struct View {
     ledger: Ledger,
     spool: Spool,
+    publish: Publish,
+    cadence: Cadence,
 }
 
 impl Feeder {
@@ -128,7 +134,12 @@ impl Feeder {
         tasks.spawn(cutter.run(shutdown.clone()));
         tasks.spawn(shipper.run(shutdown));
         Ok(Self {
-            view: View { ledger, spool },
+            view: View {
+                ledger,
+                spool,
+                publish: parts.config.publish,
+                cadence: parts.config.cadence,
+            },
             vitals,
             tasks,
             cron,
@@ -138,6 +149,21 @@ impl Feeder {
     /// The pulses of the loops.
     pub fn vitals(&self) -> Vitals {
         self.vitals.clone()
+    }
+
+    /// Its parts, for metrics, health and the console.
+    pub fn site(&self, config: &crate::config::Config, store: &Store, tags: &TagList) -> FeedSite {
+        FeedSite {
+            config: config.feed.clone(),
+            naming: config.naming,
+            prefix: store.prefix.clone(),
+            tags: tags.clone(),
+            bucket: store.bucket.clone(),
+            ledger: self.view.ledger.clone(),
+            spool: self.view.spool.clone(),
+            vitals: self.vitals.clone(),
+            delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
+        }
     }
 
     /// What it has done so far.
@@ -174,13 +200,16 @@ impl Feeder {
 
 impl View {
     /// Whether the live window is recorded and nothing waits in the spool.
-    pub async fn is_settled(&self, cadence: Cadence, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        let (ledger, spool) = (self.ledger.clone(), self.spool.clone());
+    pub async fn is_settled(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
+        let (ledger, spool, live) = (
+            self.ledger.clone(),
+            self.spool.clone(),
+            self.publish.live(now, self.cadence),
+        );
         blocking(move || {
-            let recent = ledger.list(1)?;
-            let recorded = recent
-                .first()
-                .is_some_and(|entry| entry.end + cadence.duration() > now);
+            let recorded = ledger
+                .get(live.start())?
+                .is_some_and(|entry| entry.state != State::Due);
             Ok(recorded && ledger.oldest_due()?.is_none() && spool.windows()?.is_empty())
         })
         .await?
@@ -219,16 +248,6 @@ impl View {
             }
             _ => "the ledger cannot be read".to_owned(),
         }
-    }
-
-    /// The windows' states.
-    pub fn ledger(&self) -> Ledger {
-        self.ledger.clone()
-    }
-
-    /// What waits.
-    pub fn spool(&self) -> Spool {
-        self.spool.clone()
     }
 
     /// The newest windows first.

@@ -20,6 +20,17 @@ pub enum Publish {
     Behind,
 }
 
+impl Publish {
+    /// The live window at `now`.
+    pub fn live(self, now: DateTime<Utc>, cadence: Cadence) -> Window {
+        let current = Window::containing(now, cadence);
+        match self {
+            Publish::Ahead => current,
+            Publish::Behind => current.previous(),
+        }
+    }
+}
+
 /// What happens to the windows of a downtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,11 +71,7 @@ pub struct Due {
 impl Policy {
     /// The live window at `now`.
     pub fn live(&self, now: DateTime<Utc>) -> Window {
-        let current = Window::containing(now, self.cadence);
-        match self.publish {
-            Publish::Ahead => current,
-            Publish::Behind => current.previous(),
-        }
+        self.publish.live(now, self.cadence)
     }
 
     /// When the live window after the one at `now` begins: the next time to look.

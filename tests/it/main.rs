@@ -2,11 +2,20 @@
 //!
 //! What needs something that may be absent (a peer, a Python, the shared data) skips loudly and says which environment
 //! variable provides it.
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, and tests measure real time"
+)]
 
 mod ad;
 mod admin;
+mod errors;
+mod faults;
 mod golden;
+mod model;
 mod peers;
+mod proxy;
+mod rig;
 mod s3_server;
 mod service;
