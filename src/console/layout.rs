@@ -115,6 +115,13 @@ pub fn time(at: DateTime<Utc>) -> Markup {
     }
 }
 
+/// A time of a day that stands beside it, UTC.
+pub fn clock(at: DateTime<Utc>) -> Markup {
+    html! {
+        time datetime=(at.to_rfc3339_opts(SecondsFormat::Secs, true)) { (at.format("%H:%M:%S")) }
+    }
+}
+
 /// A time that may not be known.
 pub fn maybe_time(at: Option<DateTime<Utc>>) -> Markup {
     match at {

@@ -150,10 +150,10 @@ fn figures(snapshot: &Snapshot) -> Markup {
         dl class="figures" {
             @if let Some(feed) = &snapshot.feed {
                 @let waiting = feed.census.due + feed.waiting.spooled;
-                (figure("Waiting", format!("{waiting} windows"), if waiting == 0 { "everything is delivered".into() } else { format!("{}, the oldest {} late", bytes(feed.waiting.bytes), span(feed.oldest_age(snapshot.now))) }))
+                (figure("Waiting", windows(waiting), if waiting == 0 { "everything is delivered".into() } else { format!("{}, the oldest for {}", bytes(feed.waiting.bytes), span(feed.oldest_age(snapshot.now))) }))
                 (figure("Delivered", (feed.census.shipped + feed.census.partial).to_string(), feed.slack().map(|slack| slack_words(slack.num_seconds())).unwrap_or_default()))
                 (figure("Disk", feed.free.map_or("unknown".into(), |free| format!("{} free", bytes(free))), disk_words(feed)))
-                (figure("Clock", feed.readings.offset.map_or("not compared".into(), |offset| format!("{:+.0} s", offset.as_seconds_f64())), "against the store".into()))
+                (figure("Clock", feed.readings.offset.map_or("not compared".into(), |offset| format!("{:+} s", offset.num_seconds())), "against the store".into()))
                 (figure("Credentials", feed.readings.expiry.map_or("no expiry known".into(), |expiry| format!("end in {}", span(expiry - snapshot.now))), String::new()))
             }
             @if let Some(counts) = &snapshot.service {
@@ -163,6 +163,14 @@ fn figures(snapshot: &Snapshot) -> Markup {
             }
             (figure("Memory", resident_bytes().map_or("unknown".into(), bytes), "resident".into()))
         }
+    }
+}
+
+fn windows(count: u64) -> String {
+    if count == 1 {
+        "1 window".into()
+    } else {
+        format!("{count} windows")
     }
 }
 
@@ -176,13 +184,19 @@ fn slack_words(seconds: i64) -> String {
 }
 
 fn disk_words(feed: &FeedSnapshot) -> String {
-    let outage = feed
-        .outage_capacity()
-        .map(|capacity| format!("outlasts an outage of {}", span(capacity)));
+    let outage = feed.outage_capacity().map(outage_words);
     match (feed.days_to_full, outage) {
         (Some(days), _) if days < 30.0 => format!("full in {days:.1} days"),
         (_, Some(outage)) => outage,
         _ => String::new(),
+    }
+}
+
+fn outage_words(capacity: chrono::TimeDelta) -> String {
+    if capacity.num_days() > 365 {
+        "outlasts an outage of more than a year".into()
+    } else {
+        format!("outlasts an outage of {}", span(capacity))
     }
 }
 

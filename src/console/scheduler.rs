@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::coverage::bar;
-use super::layout::{absent, chip, encoded, maybe_time, page, pager, time};
+use super::layout::{absent, chip, clock, encoded, page, pager, time};
 use super::overview::starting;
 use super::state::{EventRow, ExecutionRow, SchedulerRow, State as Service};
 use crate::feed::blocking;
@@ -50,6 +50,8 @@ struct Shown {
     executions: Vec<ExecutionRow>,
     events: Vec<EventRow>,
     selected: Option<EventRow>,
+    /// The newest execution with results.
+    newest: Option<ExecutionRow>,
 }
 
 pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
@@ -99,14 +101,24 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     };
     let name = encoded(&shown.scheduler.name);
     let base = format!("/scheduler?name={name}&hours={hours}");
-    let scores = shared.scores().latest();
-    let score = scores
-        .iter()
-        .find(|score| score.scheduler == shown.scheduler.name);
+    let score = match (&shown.newest, &site.s3) {
+        (Some(newest), Some(client)) => {
+            let scored = shared
+                .scores()
+                .read(client, std::slice::from_ref(newest))
+                .await;
+            scored
+                .into_iter()
+                .flatten()
+                .next()
+                .and_then(|scored| scored.last)
+        }
+        _ => None,
+    };
     let body = html! {
         nav aria-label="Path" class="path" { a href="/schedulers" { "Schedulers" } " / " }
         h1 { (shown.scheduler.name) }
-        section id="now" data-live aria-label="Now" { (now_line(&shown.scheduler, snapshot.now, score.map(|score| score.score))) }
+        section id="now" data-live aria-label="Now" { (now_line(&shown.scheduler, snapshot.now, score.map(|(_, score)| score))) }
         section aria-labelledby="score-title" {
             div class="row" {
                 h2 id="score-title" { "Anomaly score" }
@@ -184,11 +196,15 @@ fn load(
         Some(start) => state.event(&scheduler.uuid, start)?,
         None => events.first().cloned(),
     };
+    let newest = state
+        .executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?
+        .pop();
     Ok(Some(Shown {
         scheduler,
         executions,
         events,
         selected,
+        newest,
     }))
 }
 
@@ -287,19 +303,21 @@ fn executions(rows: &[ExecutionRow]) -> Markup {
     html! {
         div class="scroll" tabindex="0" role="region" aria-label="Executions" {
             table {
-                thead { tr { th scope="col" { "Data from" } th scope="col" { "to" } th scope="col" { "Status" } th scope="col" { "Scheduled" } th scope="col" { "Ended" } th scope="col" class="num" { "Took" } th scope="col" class="num" { "Anomalous rows" } th scope="col" { "Reason and fix" } } }
+                thead { tr { th scope="col" { "Data from" } th scope="col" { "to" } th scope="col" { "Status" } th scope="col" { "Scheduled" } th scope="col" { "Ended" } th scope="col" class="num" { "Took" } th scope="col" class="num" { "Anomalous rows" } } }
                 tbody {
                     @for row in rows {
-                        tr {
+                        tr class=[row.reason.is_some().then_some("told")] {
                             th scope="row" { (time(row.start)) }
-                            td { (time(row.end)) }
+                            td { (clock(row.end)) }
                             td { (chip(&row.status)) }
-                            td { (time(row.scheduled)) }
-                            td { (maybe_time(row.finished)) }
+                            td { (clock(row.scheduled)) }
+                            td { @match row.finished { Some(at) => (clock(at)), None => span class="dim" { "not yet" } } }
                             td class="num" { (row.finished.map(|end| took(end - row.scheduled)).unwrap_or_default()) }
                             td class="num" { @if let Some((rows, anomalous)) = row.rows { (anomalous) " of " (rows) } }
-                            td class="why" {
-                                @if let Some(reason) = &row.reason {
+                        }
+                        @if let Some(reason) = &row.reason {
+                            tr class="detail" {
+                                td class="why" colspan="7" {
                                     p { (reason) }
                                     @if let Some(fix) = hint(reason) { p class="fix" { b { "Fix: " } (fix) } }
                                 }

@@ -69,6 +69,20 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
             "open the scheduler in the console: its history names the reason and the fix",
         ));
     }
+    if let Some(counts) = &snapshot.service
+        && let Some(first) = counts.active.first()
+    {
+        let others = match counts.active_count {
+            1 => String::new(),
+            n => format!(" and {} others", n - 1),
+        };
+        reasons.push(attention(
+            "anomaly-active",
+            snapshot.now,
+            format!("{first}{others}: the last window is anomalous"),
+            "open the scheduler in the console: the event names the sensors that contribute most",
+        ));
+    }
     // Stable: within one rank the order of judgement stays.
     reasons.sort_by_key(|reason| !reason.blocking);
     Readiness {

@@ -305,7 +305,7 @@ impl Sheet<'_, '_> {
     }
 
     fn uploads(&mut self, uploads: &Uploads) -> fmt::Result {
-        let bounds = Uploads::BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = Uploads::BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(uploads.counts).collect();
         self.begin(
             "upload_seconds",

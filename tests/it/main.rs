@@ -12,6 +12,7 @@ mod ad;
 mod admin;
 mod errors;
 mod faults;
+mod fleet;
 mod golden;
 mod model;
 mod peers;
