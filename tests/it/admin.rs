@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::{Fault, Rule};
 use crate::rig::{self, Rig, Running, Store, at};
 
 /// An answer.
@@ -191,7 +191,7 @@ async fn refused_credentials_are_a_reason_at_once_with_the_remedy() {
     running.settle().await;
     store
         .proxy
-        .inject(Proxy::any(10_000, Fault::Answer(403, "AccessDenied")));
+        .inject(Rule::any(10_000, Fault::Answer(403, "AccessDenied")));
     running.clock.advance(TimeDelta::minutes(5));
     desk.until(Some("store-refuses")).await;
     let answer = get(desk.address, "/readyz", "").await;
@@ -311,11 +311,9 @@ async fn metrics_and_the_windows_page_agree_with_the_ledger_after_a_rough_day() 
         match n {
             5 => store
                 .proxy
-                .inject(Proxy::puts("motor", 3, Fault::Answer(503, "SlowDown"))),
-            11 => store.proxy.inject(Proxy::puts("", 2, Fault::Drop)),
-            18 => store
-                .proxy
-                .inject(Proxy::puts("pump", 2, Fault::LoseAnswer)),
+                .inject(Rule::puts("motor", 3, Fault::Answer(503, "SlowDown"))),
+            11 => store.proxy.inject(Rule::puts("", 2, Fault::CutBefore)),
+            18 => store.proxy.inject(Rule::puts("pump", 2, Fault::CutAfter)),
             _ => {}
         }
         running.clock.advance(TimeDelta::minutes(5));
