@@ -73,6 +73,11 @@ impl Collector for Scrape {
             "Resident memory of the process",
             resident_bytes().map(|bytes| bytes as f64),
         )?;
+        sheet.gauge(
+            "process_start_timestamp_seconds",
+            "When the process was first looked at, seconds since 1970",
+            Some(snapshot.started.timestamp() as f64),
+        )?;
         if let Some(feed) = &snapshot.feed {
             feed_metrics(&mut sheet, feed, snapshot)?;
         }
@@ -318,5 +323,208 @@ impl Sheet<'_, '_> {
             &buckets,
             None,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use chrono::{DateTime, TimeDelta, Utc};
+
+    use super::*;
+    use crate::console::Counts;
+    use crate::feed::{self, Census, Conditions, Entry, Waiting};
+    use crate::ops::site::Standing;
+    use crate::s3::Readings;
+    use crate::signal::{Cadence, Window};
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_767_225_600 + minutes * 60, 0).unwrap()
+    }
+
+    /// A snapshot in which everything is known.
+    fn whole() -> Snapshot {
+        let window = Window::new(at(0), Cadence::Pt5m).unwrap();
+        let mut entry = Entry::new(&window, State::Shipped);
+        (entry.rows, entry.bytes) = (300, 1_000);
+        entry.cut_at = Some(at(0));
+        entry.shipped_at = Some(at(1));
+        Snapshot {
+            now: at(4),
+            started: at(0),
+            feed: Some(FeedSnapshot {
+                config: feed::Config::default(),
+                delay: TimeDelta::zero(),
+                census: Census {
+                    shipped: 1,
+                    ..Census::default()
+                },
+                waiting: Waiting::default(),
+                recent: vec![entry.clone()],
+                delivered: Some(entry),
+                free: Some(1 << 30),
+                days_to_full: Some(100.0),
+                conditions: Conditions::default(),
+                stalled: Vec::new(),
+                readings: Readings {
+                    offset: Some(TimeDelta::seconds(1)),
+                    expiry: Some(at(600)),
+                },
+            }),
+            service: Some(Counts {
+                schedulers: vec![("RUNNING".into(), 1)],
+                failing: 0,
+                last_hour: vec![("SUCCESS".into(), 12)],
+                active: vec!["pump \"1\"".into()],
+                active_count: 1,
+            }),
+            watched: Some(Standing {
+                scheduler: "pump".into(),
+                status: Some("RUNNING".into()),
+                wanted: "RUNNING",
+                failure: None,
+                since: at(0),
+            }),
+            failures: Vec::new(),
+        }
+    }
+
+    fn text() -> String {
+        let score = LatestScore {
+            scheduler: "pump".into(),
+            score: 0.25,
+            time: at(0),
+        };
+        encode(&whole(), &[score]).unwrap()
+    }
+
+    fn document(name: &str) -> (PathBuf, String) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("docs")
+            .join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    }
+
+    /// Every `lookoutd_...` in a text.
+    fn names(text: &str) -> BTreeSet<&str> {
+        text.match_indices("lookoutd_")
+            .map(|(start, _)| {
+                let rest = &text[start..];
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                &rest[..end.unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn everything_known_is_written_once_and_escaped() {
+        let text = text();
+        for line in [
+            "lookoutd_windows{state=\"shipped\"} 1.0",
+            "lookoutd_delivery_slack_seconds 240.0",
+            "lookoutd_event_active{scheduler=\"pump \\\"1\\\"\"} 1.0",
+            "lookoutd_upload_seconds_bucket{le=\"+Inf\"} 0",
+            "lookoutd_anomaly_score{scheduler=\"pump\"} 0.25",
+        ] {
+            assert!(text.contains(line), "{line} not in {text}");
+        }
+        let mut kinds: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        let all = kinds.len();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), all);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let mut snapshot = whole();
+        if let Some(feed) = &mut snapshot.feed {
+            feed.readings = Readings::default();
+            feed.days_to_full = None;
+        }
+        let text = encode(&snapshot, &[]).unwrap();
+        for name in [
+            "clock_offset",
+            "credentials_expire",
+            "days_to_full",
+            "anomaly_score",
+        ] {
+            assert!(!text.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn alerts_and_dashboard_use_metrics_that_exist_and_name_runbooks_that_exist() {
+        let text = text();
+        // Alerts may be about trouble, which a healthy snapshot has none of.
+        let known: BTreeSet<&str> = names(&text)
+            .into_iter()
+            .chain(["lookoutd_trouble"])
+            .collect();
+        let (_, operating) = document("operating.md");
+        let anchors: BTreeSet<String> = operating
+            .lines()
+            .filter_map(|line| line.strip_prefix("### "))
+            .map(str::to_lowercase)
+            .collect();
+        let (path, rules) = document("alerts.rules.yml");
+        let (_, dashboard) = document("grafana-dashboard.json");
+        serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+        for name in names(&rules).into_iter().chain(names(&dashboard)) {
+            assert!(known.contains(name), "{name} is not in /metrics");
+        }
+        let mut alerts = 0;
+        for alert in rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        {
+            alerts += 1;
+            let runbook = format!("runbook: docs/operating.md#{}", alert.to_lowercase());
+            assert!(rules.contains(&runbook), "{alert} has no {runbook}");
+            assert!(
+                anchors.contains(&alert.to_lowercase()),
+                "{alert} has no section in operating.md"
+            );
+        }
+        assert!(
+            alerts > 20 && anchors.len() == alerts,
+            "{alerts} alerts, {} sections",
+            anchors.len()
+        );
+        // Codes that alerts ask for are codes that health gives.
+        let health = include_str!("health.rs");
+        for code in rules
+            .split("code=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+        {
+            assert!(
+                health.contains(&format!("\"{code}\"")),
+                "{code} is no reason of /readyz"
+            );
+        }
+        match Command::new("promtool")
+            .args(["check", "rules"])
+            .arg(&path)
+            .output()
+        {
+            Ok(told) => assert!(
+                told.status.success(),
+                "{}",
+                String::from_utf8_lossy(&told.stdout)
+            ),
+            Err(_) => eprintln!(
+                "SKIPPED: promtool is not installed (apt-get install prometheus): {} is checked by name only",
+                path.display()
+            ),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -82,6 +82,8 @@ pub struct Standing {
 pub struct Snapshot {
     /// When.
     pub now: DateTime<Utc>,
+    /// When this process took its first one.
+    pub started: DateTime<Utc>,
     /// The feeder.
     pub feed: Option<FeedSnapshot>,
     /// The service.
@@ -122,6 +124,8 @@ pub struct FeedSnapshot {
 /// Takes snapshots and remembers the free space between them.
 #[derive(Debug, Default)]
 pub struct Observer {
+    /// When this process began to look.
+    started: OnceLock<DateTime<Utc>>,
     notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
 }
 
@@ -207,6 +211,7 @@ impl Observer {
             });
         Snapshot {
             now,
+            started: *self.started.get_or_init(|| now),
             feed,
             service,
             watched: site.watched.read(),
