@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lookoutd::clock::Clock;
-use lookoutd::console::State;
+use lookoutd::console::Place;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::ops::site::{Site, Watched};
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     let (_sites, seen) = watch::channel(Some(Site {
         clock,
         feed: None,
-        service: State::open(&places.state)?,
+        history: Some(Place::service(places.state.clone())),
         s3: Some(client),
         watched: Watched::default(),
     }));

@@ -5,12 +5,17 @@
 
 mod check;
 mod demo;
+mod executions;
+mod lookout;
 mod model;
 mod output;
 mod plan;
 mod replay;
+mod results;
 mod run;
 mod sample;
+mod scheduler;
+mod serve;
 mod status;
 mod windows;
 
@@ -21,8 +26,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Loaded};
 use crate::feed::{LedgerError, RecoverError, SpoolError};
+use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
 use crate::s3::{Disposition, S3Error, Transport};
+use crate::service::ServiceError;
 use crate::signal::TagListError;
 use crate::source::SourceError;
 
@@ -34,12 +41,13 @@ Examples:
   lookoutd check --config lookoutd.toml      configuration, then every dependency live
   lookoutd run --config lookoutd.toml        the daemon
   lookoutd status                            what it is doing
+  lookoutd results --top 3                   what was found
 
-Without a configuration everything is embedded: the sample plant, and S3 on loopback.
+Without a configuration everything is embedded: the sample plant, and S3 and the Lookout API on loopback.
 Exit codes: 0 success, 1 failure, 2 usage, 3 findings, 69 unavailable, 73 data directory,
 75 try again later, 77 refused, 78 configuration.";
 
-/// Feeds live sensor data to S3 on a wall-clock cadence.
+/// Feeds live sensor data to S3 on a wall-clock cadence, and finds what is wrong with it.
 #[derive(Debug, Parser)]
 #[command(name = "lookoutd", version, about, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
@@ -53,6 +61,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The daemon
     Run(run::RunArgs),
+    /// The Lookout-compatible service alone
+    Serve(serve::ServeArgs),
     /// Checks the configuration, then every dependency live: all findings at once, each with its remedy
     Check(check::CheckArgs),
     /// The next windows: when, which keys, which columns, how many rows
@@ -65,6 +75,12 @@ enum Command {
     Windows(windows::WindowsArgs),
     /// Trains, scores and evaluates model files from recorded history
     Model(model::ModelArgs),
+    /// The inference scheduler: create, describe, update, start, stop, delete, list
+    Scheduler(scheduler::SchedulerArgs),
+    /// The executions of the inference scheduler
+    Executions(executions::ExecutionsArgs),
+    /// The archived results
+    Results(results::ResultsArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
     /// Whether the daemon of a data directory is alive and delivering, for containers
@@ -114,6 +130,10 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Scheduler(args) => scheduler::run(args),
+        Command::Executions(args) => executions::run(args),
+        Command::Results(args) => results::run(args),
         Command::Check(args) => check::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Replay(args) => replay::run(args),
@@ -153,6 +173,19 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 (Disposition::Throttled, _) => 75,
                 _ => 69,
             };
+        }
+        if let Some(error) = cause.downcast_ref::<ApiError>() {
+            return match (error.advice(), error.is_unreachable()) {
+                (_, true) => 69,
+                (Advice::Retry, _) => 75,
+                (Advice::Hold(_), _) => 77,
+            };
+        }
+        if cause.is::<EnsureError>() {
+            return 77;
+        }
+        if cause.is::<ServiceError>() {
+            return 78;
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {
             return 73;

@@ -75,6 +75,45 @@ pub fn load(
     environment: &[(String, String)],
     flags: &[(String, String)],
 ) -> Result<Loaded, ConfigError> {
+    let (loaded, mut findings) = merge(file, environment, flags)?;
+    for (key, problem) in loaded.config.problems() {
+        let origin = loaded
+            .origins
+            .iter()
+            .find(|(known, _)| known == key)
+            .map_or("default", |(_, origin)| origin);
+        findings.push(Finding {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            problem,
+        });
+    }
+    settle(loaded, findings)
+}
+
+/// As [`load`], for the service alone: what only a feeder needs may be absent.
+pub fn load_service(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+) -> Result<Loaded, ConfigError> {
+    let (loaded, findings) = merge(file, environment, &[])?;
+    settle(loaded, findings)
+}
+
+fn settle(loaded: Loaded, findings: Vec<Finding>) -> Result<Loaded, ConfigError> {
+    if findings.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(ConfigError { findings })
+    }
+}
+
+/// The layers put together, each key checked by itself.
+fn merge(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: &[(String, String)],
+) -> Result<(Loaded, Vec<Finding>), ConfigError> {
     let layers = layers(file, environment, flags)?;
     let defaults = config::Config::try_from(&Config::default())
         .map_err(|error| one("defaults", "", &error))?;
@@ -112,22 +151,7 @@ pub fn load(
         .build()
         .and_then(|config| config.try_deserialize())
         .map_err(|error| one("configuration", "", &error))?;
-    for (key, problem) in config.problems() {
-        let origin = origins
-            .iter()
-            .find(|(known, _)| known == key)
-            .map_or("default", |(_, origin)| origin);
-        findings.push(Finding {
-            origin: origin.to_owned(),
-            key: key.to_owned(),
-            problem,
-        });
-    }
-    if findings.is_empty() {
-        Ok(Loaded { config, origins })
-    } else {
-        Err(ConfigError { findings })
-    }
+    Ok((Loaded { config, origins }, findings))
 }
 
 impl Config {
@@ -186,17 +210,6 @@ impl Config {
         if self.feed.drain_per_minute == 0 {
             say("feed.drain_per_minute", "must be at least 1");
         }
-        if self.inference.wanted == inference::Wanted::Running
-            && !self.inference.scheduler.is_empty()
-            && self.feed.publish == feed::Publish::Behind
-            && self.inference.delay_offset_minutes == 0
-        {
-            say(
-                "inference.delay_offset_minutes",
-                "must be at least 1 with feed.publish = \"behind\": the file of a window is cut at its end, when the scheduler \
-                 would already look for it",
-            );
-        }
         for (key, problem) in self.admin.problems() {
             say(key, &problem);
         }
@@ -216,6 +229,17 @@ impl Config {
         }
         for (key, problem) in self.source.problems() {
             say(key, &problem);
+        }
+        if self.inference.wanted == inference::Wanted::Running
+            && !self.inference.scheduler.is_empty()
+            && self.feed.publish == feed::Publish::Behind
+            && self.inference.delay_offset_minutes == 0
+        {
+            say(
+                "inference.delay_offset_minutes",
+                "must be at least 1 with feed.publish = \"behind\": the file of a window is cut at its end, when the scheduler \
+                 would already look for it",
+            );
         }
         for (key, problem) in self.inference.problems() {
             say(key, &problem);

@@ -28,7 +28,7 @@ mod state;
 mod windows;
 
 pub use scores::{LatestScore, Scores};
-pub use state::{Counts, State};
+pub use state::{Counts, Place, State};
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {

@@ -5,7 +5,9 @@
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
 mod feeder;
+mod lookout;
 mod plant;
+mod standing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,10 +27,11 @@ use crate::feed::disk::LocalDisk;
 use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
-use crate::ops::{self, lock, notify};
+use crate::ops::{lock, notify};
 use crate::s3::{Bucket, local_client};
 
 pub use feeder::{Feeder, Parts, View};
+pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
@@ -75,11 +78,13 @@ pub async fn run(
     let servers = CancellationToken::new();
     let opening = async {
         let store = Store::open(&config, &data_dir, servers.clone()).await?;
+        let lookout =
+            Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
         let plant = Plant::open(&config, &data_dir, clock.now()).await?;
-        anyhow::Ok((store, plant))
+        anyhow::Ok((store, lookout, plant))
     };
     // A history that is far away, or a sample plant in the making, must not hold a stop up.
-    let (store, mut plant) = tokio::select! {
+    let (store, lookout, mut plant) = tokio::select! {
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
@@ -91,7 +96,17 @@ pub async fn run(
             "console, metrics and health are up"
         );
     }
-    let watched = watch_scheduler(&config, &clock, &servers).await;
+    let watched = Watched::default();
+    if !config.inference.scheduler.is_empty() {
+        tokio::spawn(standing::watch(
+            lookout.client().clone(),
+            config.inference.scheduler.clone(),
+            config.inference.wanted,
+            watched.clone(),
+            clock.clone(),
+            servers.clone(),
+        ));
+    }
     let mut ready = false;
     let ended = loop {
         let stop = CancellationToken::new();
@@ -115,6 +130,11 @@ pub async fn run(
             bucket = store.bucket.name(), prefix = store.prefix, components = plant.tags.components.len(),
             signals = plant.tags.signal_count(), embedded = store.embedded.is_some(), "feeding"
         );
+        let mut watch = if once {
+            None
+        } else {
+            lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
+        };
         if !ready {
             notify::ready();
             ready = true;
@@ -122,7 +142,7 @@ pub async fn run(
         sites.send_replace(Some(Site {
             clock: clock.clone(),
             feed: Some(feeder.site(&config, &store, &plant.tags)),
-            service: None,
+            history: lookout.history(&config, &data_dir),
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
         }));
@@ -133,6 +153,10 @@ pub async fn run(
                 () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
                 outcome = feeder.failed() => {
                     error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+                    break Err(Ended::Failed);
+                }
+                outcome = failed(&mut watch) => {
+                    error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
                 done = wait_once(view.clone(), &clock), if once => {
@@ -151,6 +175,10 @@ pub async fn run(
         stop.cancel();
         feeder.drain(DRAIN).await;
         watchdog.abort();
+        if let Some(watch) = watch {
+            // What it was doing is done again by the next start.
+            watch.abort();
+        }
         match next {
             Ok((new_config, new_plant)) => {
                 info!("the new configuration is in place");
@@ -210,22 +238,18 @@ impl Store {
     }
 }
 
-/// Watches the configured scheduler where its API is elsewhere.
-async fn watch_scheduler(config: &Config, clock: &Clock, shutdown: &CancellationToken) -> Watched {
-    let (watched, inference) = (Watched::default(), &config.inference);
-    let is_elsewhere = !inference.endpoint_url.is_empty() || !config.is_embedded();
-    if !inference.scheduler.is_empty() && is_elsewhere {
-        let client = inference.client(&config.s3).await;
-        tokio::spawn(ops::watch::watch(
-            client,
-            inference.scheduler.clone(),
-            inference.wanted,
-            watched.clone(),
-            clock.clone(),
-            shutdown.clone(),
-        ));
+/// Returns when the watcher ends before it was told to.
+async fn failed(watch: &mut Option<Watch>) -> String {
+    let Some(task) = watch else {
+        return std::future::pending().await;
+    };
+    let outcome = task.await;
+    *watch = None;
+    match outcome {
+        Ok(Ok(())) => "it ended".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => error.to_string(),
     }
-    watched
 }
 
 /// Reads a new configuration and opens what it names, so that it can be swapped in without a failure halfway.
@@ -274,13 +298,5 @@ async fn wait_once(view: View, clock: &Clock) -> bool {
 
 /// The path of a data directory's ledger entry states, for people.
 pub fn describe(state: State) -> &'static str {
-    match state {
-        State::Due => "to be cut",
-        State::Spooled => "sealed, waiting for upload",
-        State::Shipped => "complete in the store",
-        State::Partial => "in the store, components missing",
-        State::Empty => "no rows in the source",
-        State::Skipped => "given up by rule",
-        State::Quarantined => "set aside for an operator",
-    }
+    state.describe()
 }

@@ -7,6 +7,7 @@
 pub mod cutter;
 pub mod disk;
 mod due;
+mod entry;
 mod health;
 mod ledger;
 mod pulse;
@@ -22,8 +23,9 @@ use crate::signal::{Cadence, RowRule};
 
 pub use cutter::{Cut, CutError, Cutter};
 pub use due::{CatchUp, Due, Policy, Publish};
+pub use entry::{Census, Entry, State};
 pub use health::{Conditions, Health, Trouble, Uploads};
-pub use ledger::{Census, Entry, Ledger, LedgerError, Opened, State, Waiting};
+pub use ledger::{Ledger, LedgerError, Opened, Waiting};
 pub use pulse::{Pulse, Vitals};
 pub use shipper::Shipper;
 pub use spool::{InputFile, Manifest, Spool, SpoolError};

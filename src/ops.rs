@@ -9,4 +9,3 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod site;
-pub mod watch;

@@ -13,10 +13,11 @@ mod plant;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use self::file::HistoryFile;
 use self::machine::State;
@@ -25,8 +26,10 @@ use self::plant::Signal;
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleOptions {
-    /// Days of history, ending with 2015-11-30.
+    /// Days of history.
     pub days: u32,
+    /// The last of them, 2015-01-10 to 2015-11-30. The history's last labelled fault is the one to be found.
+    pub last_day: NaiveDate,
     /// The first signals of the tag list, up to 122.
     pub signals: usize,
     /// Another seed is another year of the same machine.
@@ -37,6 +40,7 @@ impl Default for SampleOptions {
     fn default() -> Self {
         SampleOptions {
             days: 334,
+            last_day: LAST_DAY,
             signals: 122,
             seed: 20_150_101,
         }
@@ -52,7 +56,7 @@ pub struct SampleSummary {
     pub signals: usize,
     /// Components of the tag list.
     pub components: usize,
-    /// The component that fails in November.
+    /// The component that fails last.
     pub fault_component: String,
     /// When the drift that announces the fault begins; it is not labelled.
     pub drift_start: NaiveDateTime,
@@ -71,16 +75,22 @@ pub struct SampleSummary {
 }
 
 const DAY: i64 = 24 * 60;
+const LAST_DAY: NaiveDate = day(11, 30);
+
+/// The first day of 2015 with a labelled fault; it grows within an hour, from 10:00 on.
+pub const FIRST_FAULT_DAY: NaiveDate = day(1, 10);
+
+const fn day(month: u32, day: u32) -> NaiveDate {
+    match NaiveDate::from_ymd_opt(2015, month, day) {
+        Some(day) => day,
+        None => NaiveDate::MAX,
+    }
+}
 const GROUP_ROWS: usize = 10_000;
 const MAX_DAYS: u32 = 36_525;
 
-/// Writes `signals.parquet`, `tags_description.csv`, `labels.csv` and `timeranges.txt` into `dir`, which is created
-/// where it is missing; existing files of these names are replaced. `progress` hears the share that is done, 0 to 1.
-pub fn write_sample(
-    dir: &Path,
-    options: &SampleOptions,
-    progress: &mut dyn FnMut(f64),
-) -> anyhow::Result<SampleSummary> {
+/// What [`write_sample`] writes with these options, without writing it.
+pub fn describe_sample(options: &SampleOptions) -> anyhow::Result<SampleSummary> {
     let all = plant::signal_count();
     ensure!(
         (1..=all).contains(&options.signals),
@@ -92,49 +102,80 @@ pub fn write_sample(
         "days is {}; use 1 to {MAX_DAYS}",
         options.days
     );
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    ensure!(
+        (FIRST_FAULT_DAY..=LAST_DAY).contains(&options.last_day),
+        "the last day is {}; use {FIRST_FAULT_DAY} to {LAST_DAY}",
+        options.last_day
+    );
     let signals = plant::signals(options.signals);
-    let start = plant::END - i64::from(options.days) * DAY;
-    let evaluation = evaluation_start(start);
-    write_text(dir, "tags_description.csv", &tag_list(&signals))?;
-    write_text(dir, "labels.csv", &labels(start))?;
-    let spans = [start, evaluation - 1, evaluation, plant::END - 1];
-    let ranges: String = spans
-        .iter()
-        .map(|minute| format!("{}\n", time(*minute).format("%Y-%m-%d %H:%M:%S")))
-        .collect();
-    write_text(dir, "timeranges.txt", &ranges)?;
-    let rows = write_history(dir, options.seed, &signals, start, progress)?;
+    let span = span(options);
+    let fault = plant::last_fault(span.end, plant::fault_component(&signals));
+    let evaluation = evaluation_start(span.start, span.end, fault.announced);
     let mut components: Vec<u8> = signals.iter().map(|signal| signal.component).collect();
     components.sort_unstable();
     components.dedup();
     Ok(SampleSummary {
-        rows,
+        rows: span
+            .clone()
+            .filter(|minute| plant::is_recorded(*minute))
+            .count(),
         signals: signals.len(),
         components: components.len(),
-        fault_component: plant::component_name(plant::fault_component(&signals)),
-        drift_start: time(plant::DRIFT_START),
-        fault_start: time(plant::FAULT_START),
-        fault_end: time(plant::FAULT_END),
-        train_start: time(start),
+        fault_component: plant::component_name(fault.component),
+        drift_start: time(fault.announced),
+        fault_start: time(fault.from),
+        fault_end: time(fault.to),
+        train_start: time(span.start),
         train_end: time(evaluation - 1),
         evaluation_start: time(evaluation),
-        evaluation_end: time(plant::END - 1),
+        evaluation_end: time(span.end - 1),
     })
+}
+
+/// Writes `signals.parquet`, `tags_description.csv`, `labels.csv` and `timeranges.txt` into `dir`, which is created
+/// where it is missing; existing files of these names are replaced. `progress` hears the share that is done, 0 to 1.
+pub fn write_sample(
+    dir: &Path,
+    options: &SampleOptions,
+    progress: &mut dyn FnMut(f64),
+) -> anyhow::Result<SampleSummary> {
+    let summary = describe_sample(options)?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let signals = plant::signals(options.signals);
+    let span = span(options);
+    write_text(dir, "tags_description.csv", &tag_list(&signals))?;
+    write_text(dir, "labels.csv", &labels(span.start, span.end))?;
+    let ranges: String = [
+        summary.train_start,
+        summary.train_end,
+        summary.evaluation_start,
+        summary.evaluation_end,
+    ]
+    .iter()
+    .map(|time| format!("{}\n", time.format("%Y-%m-%d %H:%M:%S")))
+    .collect();
+    write_text(dir, "timeranges.txt", &ranges)?;
+    let rows = write_history(dir, options.seed, &signals, span, progress)?;
+    Ok(SampleSummary { rows, ..summary })
+}
+
+fn span(options: &SampleOptions) -> Range<i64> {
+    let end = plant::END - (LAST_DAY - options.last_day).num_minutes();
+    end - i64::from(options.days) * DAY..end
 }
 
 /// The expander's own 1 September where there are three months before it; otherwise most of what precedes the drift,
 /// or of a history that is shorter still, the first half.
-fn evaluation_start(start: i64) -> i64 {
+fn evaluation_start(start: i64, end: i64, drift: i64) -> i64 {
     const SEPTEMBER: i64 = plant::at(9, 1, 0, 0);
-    if start + 90 * DAY <= SEPTEMBER {
+    if start + 90 * DAY <= SEPTEMBER && SEPTEMBER < end {
         return SEPTEMBER;
     }
-    let before_drift = plant::DRIFT_START - start;
+    let before_drift = drift - start;
     let minutes = if before_drift >= 5 * DAY {
         before_drift * 9 / 10
     } else {
-        (plant::END - start) / 2
+        (end - start) / 2
     };
     start + (minutes / DAY * DAY).max(DAY / 2)
 }
@@ -143,7 +184,7 @@ fn write_history(
     dir: &Path,
     seed: u64,
     signals: &[Signal],
-    start: i64,
+    span: Range<i64>,
     progress: &mut dyn FnMut(f64),
 ) -> anyhow::Result<usize> {
     let path = dir.join("signals.parquet");
@@ -152,7 +193,7 @@ fn write_history(
     let names: Vec<String> = signals.iter().map(Signal::name).collect();
     let mut file = HistoryFile::create(out, &names).with_context(context)?;
     let fault_component = plant::fault_component(signals);
-    let mut recorded = (start..plant::END).filter(|minute| plant::is_recorded(*minute));
+    let mut recorded = span.clone().filter(|minute| plant::is_recorded(*minute));
     let mut rows = 0;
     loop {
         let minutes: Vec<i64> = recorded.by_ref().take(GROUP_ROWS).collect();
@@ -169,7 +210,7 @@ fn write_history(
         });
         file.write(&micros, columns).with_context(context)?;
         rows += micros.len();
-        progress((last + 1 - start) as f64 / (plant::END - start) as f64);
+        progress((last + 1 - span.start) as f64 / (span.end - span.start) as f64);
     }
     file.close()
         .with_context(context)?
@@ -191,11 +232,11 @@ fn tag_list(signals: &[Signal]) -> String {
     text
 }
 
-fn labels(start: i64) -> String {
+fn labels(start: i64, end: i64) -> String {
     let format = |minute: i64| time(minute).format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
     plant::LABELS
         .iter()
-        .filter(|(_, end)| *end >= start)
+        .filter(|(from, to)| *to >= start && *from < end)
         .map(|(from, to)| format!("{},{}\n", format((*from).max(start)), format(*to)))
         .collect()
 }
@@ -297,11 +338,14 @@ mod tests {
         }
         if let Some(expected) = shared("labels.csv") {
             let of_2015: Vec<&str> = expected.lines().filter(|line| *line < "2015-12").collect();
-            assert_eq!(labels(start).lines().collect::<Vec<_>>(), of_2015);
+            assert_eq!(
+                labels(start, plant::END).lines().collect::<Vec<_>>(),
+                of_2015
+            );
         }
         assert_eq!(time(start).to_string(), "2015-01-01 00:00:00");
         assert_eq!(
-            time(evaluation_start(start)).to_string(),
+            time(evaluation_start(start, plant::END, plant::DRIFT_START)).to_string(),
             "2015-09-01 00:00:00"
         );
         assert_eq!(
@@ -425,6 +469,23 @@ mod tests {
             record(29) < 0.05 && record(101) > 0.1,
             "no vibration, but still a temperature"
         );
+    }
+
+    #[test]
+    fn a_history_that_ends_in_january_is_the_machine_before_its_first_fault() {
+        let (dir, summary) = sample(&SampleOptions {
+            last_day: FIRST_FAULT_DAY,
+            ..options(10, 122)
+        });
+        assert_eq!(summary.fault_component, "subsystem-02");
+        assert_eq!(summary.fault_start, time(plant::at(1, 10, 10, 0)));
+        assert_eq!(summary.evaluation_end, time(plant::at(1, 10, 23, 59)));
+        assert!(
+            summary.train_end < summary.evaluation_start
+                && summary.evaluation_start < summary.fault_start
+        );
+        assert_eq!(read(dir.path(), "labels.csv").lines().count(), 1);
+        assert_eq!(summary.rows, 10 * 1440);
     }
 
     #[test]

@@ -6,12 +6,14 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::lookout::{self, Comparison};
 use super::output::{self, Output};
 use super::{ConfigArgs, exit_code, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{Plant, Store, format_recorded};
 use crate::feed::disk::{Disk, LocalDisk};
+use crate::inference::{Advice, ApiError};
 use crate::s3::{Conditional, Disposition};
 use crate::signal::TagList;
 
@@ -139,6 +141,7 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
             Err(error) => bad("history", &error),
         });
     }
+    scheduler(config, looks).await;
     if config.is_embedded() {
         looks.push(good("store", "embedded, served by `lookoutd run`".into()));
         return;
@@ -171,6 +174,53 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
                 what: "store",
                 ok: false,
                 detail: format!("{error}; {remedy}"),
+                code: 3,
+            });
+        }
+    }
+}
+
+/// The API, the scheduler, and whether it looks for what is written.
+async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
+    // A tag list that cannot be read has been reported already.
+    let tags = TagList::read(&config.source.tags).ok();
+    match lookout::compare(config, tags.as_ref()).await {
+        Ok(None) => {}
+        Ok(Some(comparison)) if comparison.disagreements.is_empty() => {
+            let Comparison {
+                scheduler, status, ..
+            } = comparison;
+            looks.push(good(
+                "scheduler",
+                if status == "absent" {
+                    format!("{scheduler} is absent: lookoutd run creates it")
+                } else {
+                    format!("{scheduler} is {status} and looks for what is written")
+                },
+            ));
+        }
+        Ok(Some(comparison)) => {
+            for one in comparison.disagreements {
+                looks.push(Look {
+                    what: "scheduler",
+                    ok: false,
+                    detail: format!("{}; {}", one.what, one.fix),
+                    code: 3,
+                });
+            }
+        }
+        Err(error) => {
+            let remedy = error
+                .downcast_ref::<ApiError>()
+                .map(|error| match error.advice() {
+                    Advice::Hold(remedy) => remedy,
+                    Advice::Retry => "check inference.endpoint_url and that the service is up",
+                })
+                .unwrap_or("check [inference]");
+            looks.push(Look {
+                what: "scheduler",
+                ok: false,
+                detail: format!("{error:#}; {remedy}"),
                 code: 3,
             });
         }

@@ -1,5 +1,9 @@
-//! `lookoutd demo`: everything embedded on the sample plant, with time running faster, so that a person sees files arrive
-//! within seconds. It uses the daemon's own parts; only the clock differs.
+//! `lookoutd demo`: the whole loop on the sample plant, with time running faster: files, a model, a scheduler, executions,
+//! archived results, and at the end whether the fault in the plant was found. It uses the daemon's own parts; only the
+//! clock differs. Feeding begins at once; the model is trained beside it, and the scheduler made when it is ready.
+
+mod story;
+mod trained;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,8 +12,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,20 +22,23 @@ use super::output::{self, Output};
 use super::runtime;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{Feeder, Parts, Plant, Store, make_sample};
+use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
 use crate::ops::admin::{self, Admin};
 use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
+use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
+use story::{Story, Summary};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lookoutd demo
-  lookoutd demo --speed 120 --windows 12 --output json
+  lookoutd demo --speed 120 --windows 30 --output json
 
-It needs nothing: sample plant, S3 and credentials are made in the data directory, whose path is printed.")]
+It needs nothing: sample plant, S3, API and credentials are made in the data directory, whose path is printed.
+The plant runs healthy for the first half; then one of its components begins to fail.")]
 pub struct DemoArgs {
     /// How many times faster than real time
     #[arg(long, default_value_t = 60.0, value_parser = above_zero)]
@@ -38,7 +46,7 @@ pub struct DemoArgs {
     /// Directory for everything; otherwise a new one under the system's temporary directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Ends after this many windows; 0 goes on until it is stopped
+    /// Ends after results of this many windows; 0 goes on until it is stopped
     #[arg(long, default_value_t = 24)]
     windows: usize,
     /// Address of the embedded S3; port 0 chooses a free one
@@ -47,26 +55,22 @@ pub struct DemoArgs {
     /// Address of the web console; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     admin_listen: SocketAddr,
+    /// Address of the embedded Lookout API; port 0 chooses a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// What the demo did.
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    windows: usize,
-    files: u64,
-    bytes: u64,
-    bucket: String,
-    endpoint_url: String,
-    console: String,
-    data_dir: String,
-    keys: Vec<String>,
-}
+/// Days of history: enough to learn a healthy machine from, few enough to be made in a moment.
+const DAYS: u32 = 15;
+/// The scheduler and the model.
+const SCHEDULER: &str = "demo-scheduler";
+const MODEL: &str = "demo-model";
 
 pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let quiet = log::Config {
-        level: "warn".into(),
+        level: "error".into(),
         ..log::Config::default()
     };
     log::start(&quiet).map_err(anyhow::Error::msg)?;
@@ -78,13 +82,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Json {
         output::json(&summary)?;
     } else {
-        println!(
-            "\n{} windows, {} files, {} in s3://{}/",
-            summary.windows,
-            summary.files,
-            output::bytes(summary.bytes),
-            summary.bucket
-        );
+        print!("\n{summary}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -100,37 +98,42 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     let data_dir = args.data_dir.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("lookoutd-demo-{}", std::process::id()))
     });
+    if data_dir.join("ledger.db").exists() {
+        anyhow::bail!(
+            "{} has been used: a demo begins anew, so give it a new directory, or remove that one",
+            data_dir.display()
+        );
+    }
     let _lock = lock::lock(&data_dir)?;
-    let config = Config::default();
     say(format!("data directory   {}", data_dir.display()));
     let stop = CancellationToken::new();
     let store = Store::embed(&data_dir, args.s3_listen, "", stop.clone()).await?;
+    let options = SampleOptions {
+        days: DAYS,
+        // Its fault grows within an hour, so that a demo shows its beginning.
+        last_day: FIRST_FAULT_DAY,
+        ..SampleOptions::default()
+    };
+    let sample = describe_sample(&options)?;
+    let directory = data_dir.join("sample");
+    make_sample(&directory, &options).await?;
+    let config = config(args, &sample);
+    // Time begins to run when the plant is there.
+    let clock = Clock::accelerated(Clock::system().now(), args.speed);
+    let lookout =
+        Lookout::embed(&data_dir, args.listen, &store, clock.clone(), stop.clone()).await?;
+    let service = lookout.service().context("the service is in process")?;
+    let plant = Plant::open(&config, &data_dir, clock.now()).await?;
+    let first = crate::signal::Window::containing(clock.now(), config.feed.cadence);
+    let story = Story {
+        component: sample.fault_component.clone(),
+        fault_start: first.start() + lead(args, &config),
+    };
     let endpoint_url = store
         .embedded
         .as_ref()
         .map(|server| server.endpoint_url())
         .unwrap_or_default();
-    say(format!(
-        "embedded S3      {endpoint_url}  bucket {}  credentials {}",
-        store.bucket.name(),
-        data_dir.join("credentials").display()
-    ));
-    make_sample(&data_dir.join("sample")).await?;
-    // Time begins to run when the plant is there.
-    let clock = Clock::accelerated(Clock::system().now(), args.speed);
-    let plant = Plant::open(&config, &data_dir, clock.now()).await?;
-    say(format!(
-        "sample plant     {} signals in {} components, {} rows",
-        plant.tags.signal_count(),
-        plant.tags.components.len(),
-        plant.info.rows
-    ));
-    say(format!(
-        "time             runs {}x: a window of {} every {:.1} s",
-        args.speed,
-        config.feed.cadence,
-        config.feed.cadence.seconds() as f64 / args.speed
-    ));
     let (sites, seen) = watch::channel(None);
     let admin = admin::Config {
         listen: args.admin_listen.to_string(),
@@ -138,14 +141,46 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     };
     let console = Admin::start(&admin, seen, stop.clone()).await?;
     let console = console.map(|admin| admin.url()).unwrap_or_default();
-    say(format!("console          {console}\n"));
+    let api_url = format!("http://{}", service.address());
+    for line in [
+        format!(
+            "embedded S3      {endpoint_url}  bucket {}",
+            store.bucket.name()
+        ),
+        format!("embedded API     {api_url}"),
+        format!("console          {console}"),
+        format!(
+            "credentials      {}",
+            data_dir.join("credentials").display()
+        ),
+        format!(
+            "sample plant     {} signals in {} components, {} rows",
+            plant.tags.signal_count(),
+            plant.tags.components.len(),
+            plant.info.rows
+        ),
+        format!(
+            "time             runs {}x: a window of {} every {:.1} s",
+            args.speed,
+            config.feed.cadence,
+            config.feed.cadence.seconds() as f64 / args.speed
+        ),
+        format!(
+            "story            healthy until {}, then {} begins to fail\n",
+            output::utc(story.fault_start),
+            story.component
+        ),
+    ] {
+        say(line);
+    }
+    let tags = plant.tags.clone();
     let mut feeder = Feeder::start(
         Parts {
             config: config.feed.clone(),
             naming: config.naming,
             prefix: store.prefix.clone(),
             data_dir: data_dir.clone(),
-            tags: plant.tags.clone(),
+            tags: tags.clone(),
             source: plant.source,
             bucket: store.bucket.clone(),
             clock: clock.clone(),
@@ -156,43 +191,43 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     .await?;
     sites.send_replace(Some(Site {
         clock: clock.clone(),
-        feed: Some(feeder.site(&config, &store, &plant.tags)),
-        service: None,
+        feed: Some(feeder.site(&config, &store, &tags)),
+        history: lookout.history(&config, &data_dir),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
     }));
-    let mut seen: BTreeMap<i64, Entry> = BTreeMap::new();
-    while (args.windows == 0 || seen.len() < args.windows) && !shutdown.is_cancelled() {
+    let mut training = Some(tokio::task::spawn_blocking({
+        let (directory, tags, sample) = (directory.clone(), tags.clone(), sample.clone());
+        move || trained::train(&directory, &tags, &sample, MODEL)
+    }));
+    let mut watch = None;
+    let mut told = Told::default();
+    while !(shutdown.is_cancelled() || args.windows > 0 && told.results.len() >= args.windows) {
         tokio::select! {
             () = shutdown.cancelled() => {}
             reason = feeder.failed() => anyhow::bail!("a loop has failed: {reason}"),
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
-        let mut recent = feeder.view().recent(50)?;
-        recent.reverse();
-        for entry in recent {
-            let done = matches!(entry.state, State::Shipped | State::Partial | State::Empty);
-            if !done || seen.contains_key(&entry.start.timestamp()) {
-                continue;
-            }
-            say(format!(
-                "{}  {} files, {} rows, {} -> s3://{}/{}*_{}.csv",
-                output::utc(entry.start),
-                entry.files,
-                entry.rows,
-                output::bytes(entry.bytes),
-                store.bucket.name(),
-                store.prefix,
-                entry.start.format("%Y%m%d%H%M%S"),
-            ));
-            seen.insert(entry.start.timestamp(), entry);
+        if let Some(done) = training.take_if(|training| training.is_finished()) {
+            let (model, about) = done.await??;
+            service
+                .store()
+                .register_model(model, clock.now())
+                .await
+                .map_err(|fault| anyhow::anyhow!("the model cannot be registered: {fault}"))?;
+            say(format!("           {about}; scheduler {SCHEDULER} is made"));
+            watch = lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone());
         }
+        told.files(&feeder, &store, &say)?;
+        told.results(&archive(&data_dir), &story, &say)?;
     }
     stop.cancel();
     feeder.drain(Duration::from_secs(2)).await;
-    let keys = match seen.values().next_back() {
-        Some(entry) => plant
-            .tags
+    if let Some(watch) = watch {
+        watch.abort();
+    }
+    let keys = match told.fed.values().next_back() {
+        Some(entry) => tags
             .components
             .iter()
             .map(|component| {
@@ -205,16 +240,87 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             .collect(),
         None => Vec::new(),
     };
-    Ok(Summary {
-        windows: seen.len(),
-        files: seen.values().map(|entry| u64::from(entry.files)).sum(),
-        bytes: seen.values().map(|entry| entry.bytes).sum(),
-        bucket: store.bucket.name().to_owned(),
-        endpoint_url,
-        console,
-        data_dir: data_dir.display().to_string(),
-        keys,
-    })
+    let mut summary = story.summary(&archive(&data_dir))?;
+    summary.windows = told.fed.len();
+    summary.files = told.fed.values().map(|entry| u64::from(entry.files)).sum();
+    summary.bytes = told.fed.values().map(|entry| entry.bytes).sum();
+    summary.bucket = store.bucket.name().to_owned();
+    summary.endpoint_url = endpoint_url;
+    summary.api_url = api_url;
+    summary.console = console;
+    summary.data_dir = data_dir.display().to_string();
+    summary.keys = keys;
+    Ok(summary)
+}
+
+/// What was said already.
+#[derive(Default)]
+struct Told {
+    fed: BTreeMap<DateTime<Utc>, Entry>,
+    results: BTreeMap<DateTime<Utc>, ()>,
+}
+
+impl Told {
+    fn files(
+        &mut self,
+        feeder: &Feeder,
+        store: &Store,
+        say: &dyn Fn(String),
+    ) -> anyhow::Result<()> {
+        let mut recent = feeder.view().recent(50)?;
+        recent.reverse();
+        for entry in recent {
+            let done = matches!(entry.state, State::Shipped | State::Partial | State::Empty);
+            if !done || self.fed.contains_key(&entry.start) {
+                continue;
+            }
+            say(format!(
+                "{}  fed      {} files, {} rows, {} -> s3://{}/{}*_{}.csv",
+                output::utc(entry.start),
+                entry.files,
+                entry.rows,
+                output::bytes(entry.bytes),
+                store.bucket.name(),
+                store.prefix,
+                entry.start.format("%Y%m%d%H%M%S"),
+            ));
+            self.fed.insert(entry.start, entry);
+        }
+        Ok(())
+    }
+
+    fn results(
+        &mut self,
+        archive: &crate::inference::Archive,
+        story: &Story,
+        say: &dyn Fn(String),
+    ) -> anyhow::Result<()> {
+        for row in story::archived(archive)? {
+            if self.results.insert(row.execution.data_start, ()).is_none() {
+                say(story.line(&row));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The demo's configuration: as by default, with the plant and the scheduler named.
+fn config(args: &DemoArgs, sample: &SampleSummary) -> Config {
+    let mut config = Config::default();
+    let start = sample.fault_start - lead(args, &config);
+    config.source.start = start.format("%Y-%m-%dT%H:%M:%S").to_string();
+    config.inference.scheduler = SCHEDULER.into();
+    config.inference.model = MODEL.into();
+    config
+}
+
+/// How long the plant runs healthy: half the demo, at least five windows.
+fn lead(args: &DemoArgs, config: &Config) -> TimeDelta {
+    let windows = match args.windows {
+        0 => 12,
+        windows => (windows / 2).clamp(5, 60),
+    };
+    config.feed.cadence.duration() * i32::try_from(windows).unwrap_or(12)
 }
 
 fn above_zero(text: &str) -> Result<f64, String> {

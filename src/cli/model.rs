@@ -5,6 +5,7 @@
 
 mod history;
 mod picture;
+mod registry;
 mod report;
 
 use std::io::{BufWriter, IsTerminal, Write};
@@ -37,6 +38,12 @@ pub enum ModelCommand {
     Score(ScoreArgs),
     /// Compares predictions with labels: events found, warning time, false events, the worst sensors
     Evaluate(EvaluateArgs),
+    /// The models of the API
+    List(registry::ListArgs),
+    /// One model of the API: status, ranges, quality, metrics
+    Show(registry::ShowArgs),
+    /// Deletes a model of the API
+    Delete(registry::DeleteArgs),
 }
 
 /// Arguments of `model train`.
@@ -44,10 +51,17 @@ pub enum ModelCommand {
 #[command(after_help = "\
 Examples:
   lookoutd model train --parquet signals.parquet --tags tags_description.csv --labels labels.csv \\
-      --timeranges timeranges.txt --sampling PT5M --off 'pump\\rpm<100' --out plant.model")]
+      --timeranges timeranges.txt --sampling PT5M --off 'pump\\rpm<100' --out plant.model
+  lookoutd model train --dataset pump-dataset --name pump-model --timeranges timeranges.txt --config lookoutd.toml")]
 pub struct TrainArgs {
+    /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
+    #[arg(long, value_name = "FILE", required_unless_present = "dataset")]
+    parquet: Option<PathBuf>,
+    /// Tag list: which component each signal belongs to; needed for Parquet
+    #[arg(long, value_name = "FILE")]
+    tags: Option<PathBuf>,
     #[command(flatten)]
-    history: HistoryArgs,
+    from_api: registry::DatasetArgs,
     /// Spans known to be abnormal, one start,end per line; nothing is learned from them
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -67,8 +81,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     trim: f64,
     /// Where to write the model
-    #[arg(long, value_name = "MODEL")]
-    out: PathBuf,
+    #[arg(long, value_name = "MODEL", required_unless_present = "dataset")]
+    out: Option<PathBuf>,
 }
 
 /// Arguments of `model score`.
@@ -129,23 +143,33 @@ pub fn run(args: ModelArgs) -> Result<ExitCode> {
         ModelCommand::Train(args) => train(args),
         ModelCommand::Score(args) => score(args),
         ModelCommand::Evaluate(args) => evaluate(args),
+        ModelCommand::List(args) => registry::list(&args),
+        ModelCommand::Show(args) => registry::show(&args),
+        ModelCommand::Delete(args) => registry::delete(&args),
     }
 }
 
 fn train(args: TrainArgs) -> Result<ExitCode> {
-    let mut table = args.history.open()?;
+    let ranges = args.timeranges.as_deref().map(time_ranges).transpose()?;
+    if let Some(dataset) = &args.from_api.dataset {
+        let ranges = ranges.map(|ranges| ranges.map(|range| (range.start, range.end)));
+        return registry::train(&args, dataset, ranges);
+    }
+    let (Some(parquet), Some(out)) = (args.parquet, args.out) else {
+        bail!("--parquet and --out are needed, or --dataset and --name");
+    };
+    let history = HistoryArgs {
+        parquet,
+        tags: args.tags,
+    };
+    let mut table = history.open()?;
     let labels = args
         .labels
         .as_deref()
         .map(read_labels)
         .transpose()?
         .unwrap_or_default();
-    let range = args
-        .timeranges
-        .as_deref()
-        .map(time_ranges)
-        .transpose()?
-        .map(|ranges| ranges[0]);
+    let range = ranges.map(|ranges| ranges[0]);
     let options = Options {
         sampling: args.sampling,
         off: args.off,
@@ -163,8 +187,8 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
     let show = Show::new()?;
     let model = Model::fit(training, &options, &mut |progress| show.progress(progress))?;
     show.finish();
-    write_whole(&args.out, &model.encode())?;
-    report::trained(&model, &args.out);
+    write_whole(&out, &model.encode())?;
+    report::trained(&model, &out);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,5 @@
 //! `lookoutd plan`: what happens next. The next windows with their wake-up, keys, columns and rows, cut from the source as
-//! the daemon would cut them. The window that is live now comes first unless it is cut already. Nothing is written, except the
+//! the daemon would cut them, compared with what the scheduler will look for. The window that is live now comes first unless it is cut already. Nothing is written, except the
 //! sample plant where embedded mode has none yet.
 
 use std::process::ExitCode;
@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
+use super::lookout::{self, Comparison};
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{EMBEDDED_BUCKET, EMBEDDED_PREFIX, Plant};
+use crate::daemon::Plant;
 use crate::feed::{Ledger, Policy, Publish};
 use crate::source::SourceError;
 
@@ -60,15 +61,29 @@ struct Plan {
     cadence: String,
     bucket: String,
     windows: Vec<Planned>,
+    /// What the scheduler looks for, compared with the above.
+    scheduler: Option<Comparison>,
+    /// Why it could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduler_error: Option<String>,
 }
 
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
     let now = args.now.unwrap_or_else(|| Clock::system().now());
     let plan = runtime()?.block_on(plan(&config, now, args.windows))?;
+    let agrees = plan
+        .scheduler
+        .as_ref()
+        .is_none_or(|comparison| comparison.disagreements.is_empty());
+    let code = if agrees {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(3)
+    };
     if args.output == Output::Json {
         output::json(&plan)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     for window in &plan.windows {
         let expected = window
@@ -92,25 +107,25 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
             );
         }
     }
-    Ok(ExitCode::SUCCESS)
+    if let Some(error) = &plan.scheduler_error {
+        println!("scheduler  cannot be compared: {error}");
+    }
+    if let Some(comparison) = &plan.scheduler {
+        println!("scheduler  {} {}", comparison.scheduler, comparison.status);
+        for one in &comparison.disagreements {
+            println!("  DIFFERS  {}\n           {}", one.what, one.fix);
+        }
+        if agrees {
+            println!("  looks for exactly these files");
+        }
+    }
+    Ok(code)
 }
 
 async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan> {
     let data_dir = config.data_dir();
     let mut plant = Plant::look(config, &data_dir, now).await?;
-    let (bucket, prefix) = if config.is_embedded() {
-        let prefix = &config.s3.input_prefix;
-        (
-            EMBEDDED_BUCKET.to_owned(),
-            if prefix.is_empty() {
-                EMBEDDED_PREFIX
-            } else {
-                prefix
-            },
-        )
-    } else {
-        (config.s3.bucket.clone(), config.s3.input_prefix.as_str())
-    };
+    let (bucket, prefix) = lookout::input(config);
     let policy = Policy {
         cadence: config.feed.cadence,
         publish: config.feed.publish,
@@ -165,10 +180,16 @@ async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result
             files,
         });
     }
+    let (scheduler, scheduler_error) = match lookout::compare(config, Some(&plant.tags)).await {
+        Ok(comparison) => (comparison, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
     Ok(Plan {
         now: output::utc(now),
         cadence: config.feed.cadence.to_string(),
         bucket,
         windows,
+        scheduler,
+        scheduler_error,
     })
 }

@@ -36,6 +36,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
         days: args.days,
         signals: usize::from(args.signals),
         seed: args.seed,
+        ..SampleOptions::default()
     };
     let summary = write_sample(&args.directory, &options, &mut |done| {
         bar.set_position((done * 1000.0) as u64);

@@ -13,9 +13,10 @@ use super::ConfigArgs;
 use super::output::{self, Output};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::describe;
+use crate::daemon::{archive, describe};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Census, Entry, Ledger, Spool, State};
+use crate::inference::{Archived, Index};
 use crate::ops::lock;
 
 #[derive(Debug, Args)]
@@ -46,6 +47,8 @@ struct Status {
     last_delivered: Option<Entry>,
     oldest_waiting: Option<DateTime<Utc>>,
     spool_free_bytes: Option<u64>,
+    /// The newest archived execution.
+    last_execution: Option<Archived>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,6 +117,10 @@ fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status> {
         last: recent.first().cloned(),
         last_delivered: recent.iter().find(delivered).cloned(),
         oldest_waiting: waiting,
+        last_execution: match Index::open_existing(&archive(&data_dir)) {
+            Ok(Some(index)) => index.newest(&config.inference.scheduler)?,
+            _ => None,
+        },
         spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
     };
     (status.verdict, status.why) = judge(&status, config.feed.cadence.duration(), now);
@@ -209,6 +216,16 @@ fn print(status: &Status) {
         windows.skipped,
         windows.quarantined
     );
+    if let Some(row) = &status.last_execution {
+        println!(
+            "result     {} {} {}, {} of {} rows anomalous",
+            row.execution.scheduler,
+            output::utc(row.execution.data_start),
+            row.execution.status,
+            row.summary.anomalous,
+            row.summary.rows
+        );
+    }
     if let Some(free) = status.spool_free_bytes {
         println!(
             "spool      {} free in {}",

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
 use super::output::{self, Output};
-use crate::daemon::describe;
+use crate::daemon::{archive, describe};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, Ledger, Spool, State};
+use crate::inference::{Archived, Index, hint};
 use crate::signal::Window;
 
 #[derive(Debug, Args)]
@@ -145,8 +146,11 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
     drop(ledger);
     let window = Window::new(entry.start, entry.cadence)?;
     let manifest = spool(config)?.manifest(&window).ok();
+    let executions = executions(config, &window)?;
     if output == Output::Json {
-        output::json(&serde_json::json!({ "window": entry, "spooled": manifest }))?;
+        output::json(
+            &serde_json::json!({ "window": entry, "spooled": manifest, "executions": executions }),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     println!("window     {window}");
@@ -178,6 +182,24 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
             entry.last_error.as_deref().unwrap_or("-")
         );
     }
+    for row in &executions {
+        let Archived {
+            execution, summary, ..
+        } = row;
+        println!(
+            "execution  {} {}: {} of {} rows anomalous",
+            execution.scheduler, execution.status, summary.anomalous, summary.rows
+        );
+        for (sensor, share) in &summary.top {
+            println!("           {sensor} {:.0} %", share * 100.0);
+        }
+        if let Some(reason) = &execution.failed_reason {
+            println!("           {reason}");
+            if let Some(hint) = hint(reason) {
+                println!("           hint: {hint}");
+            }
+        }
+    }
     for file in manifest.iter().flat_map(|manifest| &manifest.files) {
         println!(
             "spooled    {} ({} rows, sha256 {})",
@@ -187,6 +209,15 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the archive knows of a window.
+fn executions(config: &ConfigArgs, window: &Window) -> anyhow::Result<Vec<Archived>> {
+    let data_dir = config.load()?.config.data_dir();
+    match Index::open_existing(&archive(&data_dir))? {
+        Some(index) => Ok(index.range("", Some(window.start()), Some(window.end()))?),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn retry(config: &ConfigArgs, start: DateTime<Utc>) -> anyhow::Result<ExitCode> {

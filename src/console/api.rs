@@ -95,7 +95,7 @@ async fn score_chart(shared: &Shared, choice: Choice) -> anyhow::Result<Option<S
     let Some((site, scheduler)) = scheduler(shared, &choice.name).await? else {
         return Ok(None);
     };
-    let (Some(state), Some(client)) = (site.service, site.s3) else {
+    let (Some(state), Some(client)) = (site.service(), site.s3) else {
         return Ok(None);
     };
     let to = site.clock.now();
@@ -183,7 +183,7 @@ async fn contribution_lines(shared: &Shared, choice: Choice) -> anyhow::Result<O
     let Some((site, scheduler, event)) = event(shared, &choice).await? else {
         return Ok(None);
     };
-    let (Some(state), Some(client)) = (site.service, site.s3) else {
+    let (Some(state), Some(client)) = (site.service(), site.s3) else {
         return Ok(None);
     };
     let (from, before) = around(&scheduler, &event);
@@ -272,7 +272,7 @@ async fn scheduler(shared: &Shared, name: &str) -> anyhow::Result<Option<(Site, 
     let Some(site) = shared.site() else {
         return Ok(None);
     };
-    let Some(state) = site.service.clone() else {
+    let Some(state) = site.service() else {
         return Ok(None);
     };
     let name = name.to_owned();
@@ -291,7 +291,7 @@ async fn event(
     let Some((site, scheduler)) = scheduler(shared, &choice.name).await? else {
         return Ok(None);
     };
-    let Some(state) = site.service.clone() else {
+    let Some(state) = site.service() else {
         return Ok(None);
     };
     let uuid = scheduler.uuid.clone();

@@ -7,7 +7,6 @@ use maud::{Markup, html};
 
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
 use super::state::SchedulerRow;
-use crate::daemon::describe;
 use crate::feed::{Entry, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{Readiness, Reason, judge, span};
@@ -102,6 +101,7 @@ pub fn scheduler_table(
                             td { @match row.wakes {
                                 Some(at) if at > now => { "in " (span(at - now)) }
                                 Some(_) => "now",
+                                None if row.status == "ARCHIVED" => span class="dim" { "known where it runs" },
                                 None => span class="dim" { "never" },
                             } }
                             td { (row.model) }
@@ -114,7 +114,7 @@ pub fn scheduler_table(
 }
 
 async fn first_schedulers(site: &Site) -> anyhow::Result<Option<Vec<SchedulerRow>>> {
-    let Some(state) = site.service.clone() else {
+    let Some(state) = site.service() else {
         return Ok(None);
     };
     Ok(Some(
@@ -217,7 +217,7 @@ fn strip(feed: &FeedSnapshot) -> Markup {
         format!(
             "{} {}, {} rows",
             entry.start.format("%H:%M"),
-            describe(entry.state),
+            entry.state.describe(),
             entry.rows
         )
     };

@@ -70,7 +70,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let status = STATUSES.into_iter().find(|status| *status == choice.status);
     let before = choice.before.and_then(DateTime::from_timestamp_micros);
     let event = choice.event.and_then(DateTime::from_timestamp_micros);
-    let found = match site.service {
+    let found = match site.service() {
         Some(state) => {
             let (name, now) = (choice.name.clone(), snapshot.now);
             blocking(move || {
@@ -216,6 +216,7 @@ fn now_line(scheduler: &SchedulerRow, now: DateTime<Utc>, score: Option<f64>) ->
             div { dt { "Score now" } dd { @match score { Some(score) => (format!("{score:.3}")), None => span class="dim" { "none" } } } }
             div { dt { "Next wake-up" } dd { @match scheduler.wakes {
                 Some(at) => { (time(at)) @if at > now { span class="dim" { " in " (span(at - now)) } } }
+                None if scheduler.status == "ARCHIVED" => span class="dim" { "known where it runs" },
                 None => span class="dim" { "never while it is " (scheduler.status) },
             } } }
             div { dt { "Cadence" } dd { (scheduler.frequency) " + " (scheduler.delay_minutes) " min" } }

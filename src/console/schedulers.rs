@@ -37,7 +37,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         return Ok(starting());
     };
     let readiness = judge(&snapshot);
-    let Some(state) = site.service.clone() else {
+    let Some(state) = site.service() else {
         let body =
             html! { h1 { "Schedulers" } (absent("No inference service runs in this process.")) };
         return Ok(page(

@@ -99,7 +99,7 @@ impl Scores {
 
     /// Looks up the newest scores of the running schedulers, if the last look is some seconds ago.
     pub async fn refresh_latest(&self, site: &Site) {
-        let (Some(state), Some(client)) = (site.service.clone(), site.s3.clone()) else {
+        let (Some(state), Some(client)) = (site.service(), site.s3.clone()) else {
             return;
         };
         {
@@ -111,7 +111,7 @@ impl Scores {
         }
         let rows = blocking(move || -> rusqlite::Result<Vec<(String, ExecutionRow)>> {
             let mut rows = Vec::new();
-            for scheduler in state.schedulers("", Some("RUNNING"), "", LATEST)? {
+            for scheduler in state.schedulers("", None, "", LATEST)? {
                 let newest = state.executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?;
                 rows.extend(newest.into_iter().map(|row| (scheduler.name.clone(), row)));
             }

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::layout::{absent, bytes, chip, maybe_time, page, pager, time};
 use super::overview::starting;
-use crate::daemon::describe;
 use crate::feed::{Entry, LedgerError, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::judge;
@@ -88,7 +87,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
             }
             button type="submit" { "Show" }
         }
-        @if let Some(known) = state { p class="dim" { (known.name()) ": " (describe(known)) "." } }
+        @if let Some(known) = state { p class="dim" { (known.name()) ": " (known.describe()) "." } }
         div id="windows" data-live {
             @if rows.is_empty() { (absent("No such window.")) } @else {
                 div class="scroll" tabindex="0" role="region" aria-label="Windows" {

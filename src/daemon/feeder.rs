@@ -210,7 +210,10 @@ impl View {
             let recorded = ledger
                 .get(live.start())?
                 .is_some_and(|entry| entry.state != State::Due);
-            Ok(recorded && ledger.oldest_due()?.is_none() && spool.windows()?.is_empty())
+            Ok(recorded
+                && ledger.oldest_due()?.is_none()
+                && ledger.spooled()?.is_empty()
+                && spool.windows()?.is_empty())
         })
         .await?
     }

@@ -97,7 +97,7 @@ impl Plant {
         let mut source = config.source.clone();
         if source.parquet.is_empty() {
             let directory = data_dir.join("sample");
-            make_sample(&directory).await?;
+            make_sample(&directory, &embedded_sample()).await?;
             source.parquet = directory.join("signals.parquet").display().to_string();
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
@@ -185,19 +185,15 @@ pub async fn open_replay(
 }
 
 /// Makes the sample plant unless it is there, completely or not at all.
-pub async fn make_sample(directory: &Path) -> anyhow::Result<()> {
+pub async fn make_sample(directory: &Path, options: &SampleOptions) -> anyhow::Result<()> {
     if directory.join("signals.parquet").exists() {
         return Ok(());
     }
-    let directory = directory.to_owned();
+    let (directory, options) = (directory.to_owned(), options.clone());
     tokio::task::spawn_blocking(move || {
         let staging = directory.with_extension("new");
         LocalDisk.remove_dir(&staging)?;
         std::fs::create_dir_all(&staging)?;
-        let options = SampleOptions {
-            days: SAMPLE_DAYS,
-            ..SampleOptions::default()
-        };
         let summary = write_sample(&staging, &options, &mut |_| {})?;
         LocalDisk.remove_dir(&directory)?;
         std::fs::rename(&staging, &directory)?;
@@ -205,6 +201,13 @@ pub async fn make_sample(directory: &Path) -> anyhow::Result<()> {
         Ok(())
     })
     .await?
+}
+
+fn embedded_sample() -> SampleOptions {
+    SampleOptions {
+        days: SAMPLE_DAYS,
+        ..SampleOptions::default()
+    }
 }
 
 /// The kept mapping, or a new one that starts at the live window.

@@ -306,24 +306,36 @@ impl Shared {
     }
 
     /// The windows that the spool holds and the ledger calls spooled, oldest first. What is sealed but not recorded yet
-    /// is the cutter's; what is recorded and not there any more is due again.
+    /// is the cutter's; what is recorded and not there any more is due again; what was shipped but could not be removed is
+    /// removed.
     fn sealed_and_recorded(&self) -> anyhow::Result<Vec<Window>> {
-        let recorded = self.ledger.spooled()?;
-        let sealed: HashSet<Window> = self.spool.windows()?.into_iter().collect();
-        let (there, gone): (Vec<_>, Vec<_>) = recorded
-            .into_iter()
-            .partition(|window| sealed.contains(window));
-        for window in gone {
+        let recorded: HashSet<Window> = self.ledger.spooled()?.into_iter().collect();
+        let sealed = self.spool.windows()?;
+        for window in recorded.iter().filter(|window| !sealed.contains(window)) {
             // A window that is being shipped leaves the spool after the ledger knows: look again.
-            let claimed = self.claims().contains(&window.start().timestamp());
-            let entry = self.ledger.get(window.start())?;
-            if !claimed && entry.is_some_and(|entry| entry.state == State::Spooled) {
+            if self.state_unclaimed(window)? == Some(State::Spooled) {
                 warn!(%window, "spool entry is gone: the window is cut again");
                 self.ledger
-                    .set_state(&window, State::Due, Some("its spool entry is gone"))?;
+                    .set_state(window, State::Due, Some("its spool entry is gone"))?;
             }
         }
-        Ok(there)
+        for window in sealed.iter().filter(|window| !recorded.contains(window)) {
+            let state = self.state_unclaimed(window)?;
+            if matches!(state, Some(State::Shipped | State::Partial)) {
+                self.spool.remove(window)?;
+            }
+        }
+        Ok(sealed
+            .into_iter()
+            .filter(|window| recorded.contains(window))
+            .collect())
+    }
+
+    /// The recorded state of a window that no lane is shipping.
+    fn state_unclaimed(&self, window: &Window) -> anyhow::Result<Option<State>> {
+        let claimed = self.claims().contains(&window.start().timestamp());
+        let entry = self.ledger.get(window.start())?;
+        Ok(entry.filter(|_| !claimed).map(|entry| entry.state))
     }
 
     async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {

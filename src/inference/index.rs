@@ -219,10 +219,10 @@ impl Index {
         Ok(found.into_iter().next())
     }
 
-    /// The newest execution of a scheduler.
+    /// The newest execution of a scheduler, or of all where it is empty.
     pub fn newest(&self, scheduler: &str) -> Result<Option<Archived>, IndexError> {
         let found = self.select(
-            "scheduler = ?1 ORDER BY start_us DESC LIMIT 1",
+            "(?1 = '' OR scheduler = ?1) ORDER BY start_us DESC LIMIT 1",
             params![scheduler],
         )?;
         Ok(found.into_iter().next())

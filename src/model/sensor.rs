@@ -33,7 +33,7 @@ pub struct Rows {
 
 /// The eleven target sampling rates of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are the service's own")]
 pub enum Sampling {
     Pt1s,
     Pt5s,

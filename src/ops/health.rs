@@ -293,6 +293,8 @@ fn judge_scheduler(standing: &Standing, now: DateTime<Utc>, reasons: &mut Vec<Re
         return;
     }
     match standing.status.as_deref() {
+        // A scheduler that is just being made is not gone.
+        None if now - standing.since < PATIENCE => {}
         None => reasons.push(red(
             "scheduler-gone",
             standing.since,

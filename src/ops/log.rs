@@ -6,7 +6,7 @@
 use std::io::{IsTerminal, stderr};
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -45,12 +45,16 @@ impl Default for Config {
 impl Config {
     /// The level as a filter.
     pub fn filter(&self) -> Result<Targets, String> {
-        self.level.parse().map_err(|error| {
+        let bad = |text: &str| {
             format!(
-                "\"{}\" is not a level: {error}; use error, warn, info, debug or trace",
-                self.level
+                "\"{text}\" is not a level: use error, warn, info, debug or trace, or per module info,lookoutd::feed=debug"
             )
-        })
+        };
+        // A bare word that is no level would be taken for a module, and everything else would fall silent.
+        for part in self.level.split(',').filter(|part| !part.contains('=')) {
+            part.trim().parse::<LevelFilter>().map_err(|_| bad(part))?;
+        }
+        self.level.parse().map_err(|_| bad(&self.level))
     }
 }
 

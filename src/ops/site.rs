@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock::Clock;
-use crate::console::{Counts, State};
+use crate::console::{Counts, Place, State};
 use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
@@ -27,8 +27,8 @@ pub struct Site {
     pub clock: Clock,
     /// The feeder.
     pub feed: Option<FeedSite>,
-    /// The service's state, opened for reading.
-    pub service: Option<State>,
+    /// Where executions can be looked up.
+    pub history: Option<Place>,
     /// Where results and input files are read from.
     pub s3: Option<aws_sdk_s3::Client>,
     /// The scheduler that the gateway keeps elsewhere.
@@ -129,6 +129,13 @@ pub struct Observer {
     notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
 }
 
+impl Site {
+    /// The executions, opened for reading; `None` where there are none to look up yet.
+    pub fn service(&self) -> Option<State> {
+        self.history.as_ref()?.open()
+    }
+}
+
 impl Watched {
     /// The API was asked: the scheduler has this status, or there is none.
     pub fn seen(
@@ -199,16 +206,13 @@ impl Observer {
                 }
             }
         });
-        let service = site
-            .service
-            .as_ref()
-            .and_then(|state| match state.counts(now) {
-                Ok(counts) => Some(counts),
-                Err(error) => {
-                    failures.push(format!("service state: {error}"));
-                    None
-                }
-            });
+        let service = site.service().and_then(|state| match state.counts(now) {
+            Ok(counts) => Some(counts),
+            Err(error) => {
+                failures.push(format!("service state: {error}"));
+                None
+            }
+        });
         Snapshot {
             now,
             started: *self.started.get_or_init(|| now),

@@ -10,8 +10,6 @@ use aws_sdk_s3::config::{Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::clock::Clock;
-
 /// Written by a client's requests, read by metrics and health. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Meters(Arc<Mutex<Readings>>);
@@ -74,11 +72,12 @@ impl Intercept for Meters {
     fn read_before_deserialization(
         &self,
         context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
+        components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if let Some(date) = context.response().headers().get("date")
-            && let Some(offset) = offset(date, Clock::system().now())
+            && let Some(clock) = components.time_source()
+            && let Some(offset) = offset(date, clock.now().into())
         {
             self.lock().offset = Some(offset);
         }

@@ -179,6 +179,34 @@ pub(super) fn fault_component(signals: &[Signal]) -> u8 {
         .unwrap_or(FAULT_COMPONENTS[0])
 }
 
+/// A labelled fault.
+pub(super) struct LabelledFault {
+    pub component: u8,
+    /// When it begins to show.
+    pub announced: i64,
+    /// When its label begins and ends.
+    pub from: i64,
+    pub to: i64,
+}
+
+/// The last fault whose label begins before `end`, given the component of the evaluation fault.
+pub(super) fn last_fault(end: i64, fault_component: u8) -> LabelledFault {
+    match FAULTS.iter().rev().find(|fault| fault.from < end) {
+        Some(fault) if end <= FAULT_START => LabelledFault {
+            component: fault.component,
+            announced: fault.from,
+            from: fault.from,
+            to: fault.to,
+        },
+        _ => LabelledFault {
+            component: fault_component,
+            announced: DRIFT_START,
+            from: FAULT_START,
+            to: FAULT_END,
+        },
+    }
+}
+
 /// The component's name in files.
 pub(super) fn component_name(component: u8) -> String {
     format!("subsystem-{component:02}")

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
-use lookoutd::console::State as ServiceState;
+use lookoutd::console::Place;
 use lookoutd::feed::{Ledger, State};
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::ops::site::{FeedSite, Site, Watched};
@@ -145,7 +145,7 @@ fn site(
             vitals: running.feeder.vitals(),
             delay: TimeDelta::minutes(2),
         }),
-        service: None,
+        history: None,
         s3: Some(bucket.client().clone()),
         watched: Watched::default(),
     }
@@ -276,7 +276,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     let desk = Desk::over(Site {
         clock: clock.clone(),
         feed: None,
-        service: None,
+        history: None,
         s3: None,
         watched: watched.clone(),
     })
@@ -284,6 +284,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     watched.seen("pump", Some("RUNNING"), "RUNNING", clock.now());
     desk.until(None).await;
     watched.seen("pump", None, "RUNNING", clock.now());
+    clock.advance(TimeDelta::minutes(1));
     desk.until(Some("scheduler-gone")).await;
     watched.seen("pump", Some("STOPPED"), "RUNNING", clock.now());
     clock.advance(TimeDelta::minutes(2));
@@ -587,7 +588,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
     let desk = Desk::over(Site {
         clock: Clock::manual(now),
         feed: None,
-        service: ServiceState::open(&places.state).unwrap(),
+        history: Some(Place::service(places.state.clone())),
         s3: Some(store.bucket().client().clone()),
         watched: Watched::default(),
     })

@@ -60,7 +60,11 @@ impl Comparison<'_> {
         }
     }
 
+    /// By `lookoutd replay` where the recorded time is given, else through the source that it uses.
     fn ours(&self) -> Files {
+        if let Some(start) = self.start {
+            return self.replayed(start);
+        }
         let tags = TagList::read(self.tags).unwrap();
         let history = Replay::open_file(self.parquet, &tags).unwrap();
         let at: DateTime<Utc> = format!("{}Z", self.at).parse().unwrap();
@@ -92,6 +96,32 @@ impl Comparison<'_> {
             }
         }
         files
+    }
+
+    fn replayed(&self, start: &str) -> Files {
+        let out = tempfile::tempdir().unwrap();
+        let from: chrono::NaiveDateTime = start.parse().unwrap();
+        let length = chrono::TimeDelta::seconds(self.windows * self.cadence.seconds());
+        succeed(
+            Command::new(env!("CARGO_BIN_EXE_lookoutd"))
+                .arg("replay")
+                .arg("--parquet")
+                .arg(self.parquet)
+                .arg("--tags")
+                .arg(self.tags)
+                .args(["--from", start, "--rows", "notebook"])
+                .args(["--to", &(from + length).format("%FT%T").to_string()])
+                .args(["--at", &format!("{}Z", self.at)])
+                .args(["--cadence", &self.cadence.to_string()])
+                .arg("--out")
+                .arg(out.path()),
+        );
+        let files = std::fs::read_dir(out.path()).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        });
+        files.collect()
     }
 
     fn theirs(&self, python: &Path) -> Files {

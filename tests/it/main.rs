@@ -10,6 +10,10 @@
 
 mod ad;
 mod admin;
+mod awsclients;
+mod commands;
+mod crash;
+mod disk;
 mod errors;
 mod faults;
 mod fleet;
@@ -17,6 +21,8 @@ mod golden;
 mod model;
 mod peers;
 mod proxy;
+mod restarts;
 mod rig;
 mod s3_server;
 mod service;
+mod time;

@@ -217,6 +217,11 @@ impl Store {
         std::fs::write(path, bytes).expect("an object");
     }
 
+    /// The key pair as an AWS shared-credentials file.
+    pub fn credentials(&self) -> PathBuf {
+        self.directory.path().join("credentials")
+    }
+
     /// A directory that lives as long as the store, for data directories.
     pub fn scratch(&self, name: &str) -> PathBuf {
         let path = self.directory.path().join(name);

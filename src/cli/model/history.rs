@@ -18,7 +18,7 @@ pub struct HistoryArgs {
     pub parquet: PathBuf,
     /// Tag list: which component each signal belongs to; needed for Parquet
     #[arg(long, value_name = "FILE")]
-    tags: Option<PathBuf>,
+    pub tags: Option<PathBuf>,
 }
 
 impl HistoryArgs {

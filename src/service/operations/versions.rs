@@ -167,7 +167,7 @@ pub fn promote(db: &Connection, model_uuid: &str, number: i64, now: i64) -> Resu
 }
 
 /// Adds the next version of a model, in training on the rows of `dataset_job`. Returns its number.
-#[allow(clippy::too_many_arguments, reason = "a row has this many columns")]
+#[expect(clippy::too_many_arguments, reason = "a row has this many columns")]
 pub fn insert(
     db: &Connection,
     model_uuid: &str,

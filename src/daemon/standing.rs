@@ -6,9 +6,9 @@ use std::time::Duration;
 use aws_sdk_lookoutequipment::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::site::Watched;
 use crate::clock::Clock;
 use crate::inference::{Wanted, describe};
+use crate::ops::site::Watched;
 
 /// How often the API is asked, in real time.
 const EVERY: Duration = Duration::from_secs(30);

@@ -1,0 +1,162 @@
+//! `lookoutd results`: the archive, read. It needs neither the API nor the store, and checks every file's checksum.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+
+use super::{ConfigArgs, output};
+use crate::daemon::archive;
+use crate::inference::{
+    Archived, Index, Line, read_results, top_sensors, write_csv, write_parquet,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd results                                     one line per window
+  lookoutd results --from 2026-01-01T00:00:00Z --top 5
+  lookoutd results --format csv > results.csv
+  lookoutd results --format parquet --out results.parquet")]
+pub struct ResultsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The scheduler; otherwise every archived one
+    #[arg(long, value_name = "NAME", default_value = "")]
+    scheduler: String,
+    /// Windows that start at this time or later, UTC
+    #[arg(long, value_name = "TIME")]
+    from: Option<DateTime<Utc>>,
+    /// Windows that start before this time, UTC
+    #[arg(long, value_name = "TIME")]
+    to: Option<DateTime<Utc>>,
+    /// How many sensors to name
+    #[arg(long, default_value_t = 3)]
+    top: usize,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// File to write instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// The shape of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One line per window, for people
+    #[default]
+    Table,
+    /// One row per line of results, a column per sensor
+    Csv,
+    /// The lines as the service wrote them
+    Jsonl,
+    /// As csv, in a Parquet file; needs --out
+    Parquet,
+}
+
+pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
+    let data_dir = args.config.load()?.config.data_dir();
+    let archive = archive(&data_dir);
+    let index = Index::open_existing(&archive)?.with_context(|| {
+        format!(
+            "no archive in {}: has the daemon run there with a scheduler? set --data-dir or --config",
+            archive.root().display()
+        )
+    })?;
+    let found = index.range(&args.scheduler, args.from, args.to)?;
+    if args.format == Format::Parquet && args.out.is_none() {
+        bail!("--format parquet needs --out FILE");
+    }
+    if args.format == Format::Table && args.out.is_some() {
+        bail!("--out needs --format csv, jsonl or parquet");
+    }
+    let mut raw = Vec::new();
+    let mut lines: Vec<Line> = Vec::new();
+    for row in found.iter().filter(|row| row.archived_at.is_some()) {
+        if args.format == Format::Table {
+            break;
+        }
+        let Some(bytes) = archive.results(&row.execution)? else {
+            continue;
+        };
+        if args.format == Format::Jsonl {
+            raw.extend_from_slice(&bytes);
+        } else {
+            lines.extend(
+                read_results(&bytes)
+                    .with_context(|| format!("archived results of {}", row.execution.window()))?,
+            );
+        }
+    }
+    let mut out: Box<dyn Write + Send> = match &args.out {
+        Some(path) => Box::new(BufWriter::new(
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
+        )),
+        None => Box::new(std::io::stdout()),
+    };
+    match args.format {
+        Format::Table => table(&found, args.top),
+        Format::Jsonl => out.write_all(&raw)?,
+        Format::Csv => write_csv(&mut out, &lines)?,
+        Format::Parquet => write_parquet(&mut out, &lines)?,
+    }
+    out.flush()?;
+    if args.format != Format::Table && !lines.is_empty() && args.out.is_some() {
+        for (sensor, share) in top_sensors(&lines, args.top) {
+            eprintln!("{:>5.1} %  {sensor}", share * 100.0);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(found: &[Archived], top: usize) {
+    let rows: Vec<_> = found
+        .iter()
+        .map(|row| {
+            let sensors: Vec<String> = row
+                .summary
+                .top
+                .iter()
+                .take(top)
+                .map(|(sensor, share)| format!("{sensor} {:.0} %", share * 100.0))
+                .collect();
+            vec![
+                row.execution.scheduler.clone(),
+                output::utc(row.execution.data_start),
+                row.execution.status.clone(),
+                format!("{}/{}", row.summary.anomalous, row.summary.rows),
+                row.summary
+                    .score
+                    .map_or_else(String::new, |score| format!("{score:.3}")),
+                row.execution
+                    .failed_reason
+                    .clone()
+                    .unwrap_or_else(|| sensors.join(", ")),
+            ]
+        })
+        .collect();
+    output::table(
+        &[
+            "SCHEDULER",
+            "WINDOW",
+            "STATUS",
+            "ANOMALOUS",
+            "SCORE",
+            "TOP SENSORS OR REASON",
+        ],
+        &rows,
+    );
+    let (windows, anomalous, failed) = (
+        found.len(),
+        found.iter().filter(|row| row.summary.anomalous > 0).count(),
+        found
+            .iter()
+            .filter(|row| row.execution.status == "FAILED")
+            .count(),
+    );
+    println!("\n{windows} windows, {anomalous} with anomalies, {failed} failed");
+}

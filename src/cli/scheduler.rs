@@ -1,0 +1,306 @@
+//! `lookoutd scheduler`: the inference scheduler by hand. What it is told about files comes from the configuration, so that
+//! it looks for what the feeder writes; transitions are printed as the original's notebooks print them.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use aws_sdk_lookoutequipment::Client;
+use clap::{Args, Subcommand};
+
+use super::output::{self, Output};
+use super::{ConfigArgs, lookout, runtime};
+use crate::config::Config;
+use crate::inference::{ApiError, Described, Target, describe, list_schedulers, wait_for};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd scheduler create --wait --config lookoutd.toml
+  lookoutd scheduler describe pump-scheduler
+  lookoutd scheduler stop --wait && lookoutd scheduler update && lookoutd scheduler start --wait
+  lookoutd scheduler delete --wait
+
+Without a name it is inference.scheduler. A running daemon keeps its own scheduler as inference.wanted says.")]
+pub struct SchedulerArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Creates it, which also starts it
+    Create(Change),
+    /// What it is, and in what it differs from the configuration
+    Describe {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Brings it to the configuration; it must be stopped
+    Update(Change),
+    /// Starts it
+    Start(Change),
+    /// Stops it
+    Stop(Change),
+    /// Deletes it and its history; with --wait it is stopped first. Results in S3 and the archive stay
+    Delete(Change),
+    /// All schedulers
+    List {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Only those whose name begins so
+        #[arg(default_value = "")]
+        prefix: String,
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The scheduler; otherwise inference.scheduler
+    name: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    #[command(flatten)]
+    which: Which,
+    /// Waits until it is done
+    #[arg(long)]
+    wait: bool,
+}
+
+pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        match args.command {
+            Command::List {
+                config,
+                prefix,
+                output,
+            } => list(&config.load()?.config, &prefix, output).await,
+            Command::Describe { which, output } => {
+                let (config, client, name) = open(&which).await?;
+                show(&config, &client, &name, output).await
+            }
+            Command::Create(change) => {
+                let (config, client, name) = open(&change.which).await?;
+                let target = lookout::target(&config, &name);
+                if target.model.is_empty() {
+                    bail!("which model? set inference.model, or --set inference.model=NAME");
+                }
+                target.create(&client).await.map_err(advised)?;
+                done(&client, &name, change.wait, "created").await
+            }
+            Command::Update(change) => {
+                let (config, client, name) = open(&change.which).await?;
+                update(&client, &lookout::target(&config, &name)).await
+            }
+            Command::Start(change) => {
+                let (config, client, name) = open(&change.which).await?;
+                lookout::target(&config, &name)
+                    .start(&client)
+                    .await
+                    .map_err(advised)?;
+                done(&client, &name, change.wait, "started").await
+            }
+            Command::Stop(change) => {
+                let (config, client, name) = open(&change.which).await?;
+                lookout::target(&config, &name)
+                    .stop(&client)
+                    .await
+                    .map_err(advised)?;
+                done(&client, &name, change.wait, "stopping").await
+            }
+            Command::Delete(change) => {
+                let (config, client, name) = open(&change.which).await?;
+                delete(&client, &lookout::target(&config, &name), change.wait).await
+            }
+        }
+    })
+}
+
+async fn open(which: &Which) -> anyhow::Result<(Config, Client, String)> {
+    let config = which.config.load()?.config;
+    let client = lookout::api(&config).await?;
+    let name = lookout::scheduler(&config, which.name.as_deref())?;
+    Ok((config, client, name))
+}
+
+async fn done(client: &Client, name: &str, wait: bool, what: &str) -> anyhow::Result<ExitCode> {
+    if wait {
+        poll(client, name).await?;
+    } else {
+        println!("scheduler {name} {what}; --wait waits until it is done");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the transitions in the notebooks' words.
+async fn poll(client: &Client, name: &str) -> anyhow::Result<()> {
+    println!("===== Polling Inference Scheduler Status =====\n");
+    let mut last = String::new();
+    wait_for(client, name, &mut |status| {
+        if last != status {
+            println!("Scheduler Status: {status}");
+            last = status.to_owned();
+        }
+    })
+    .await?;
+    println!("\n===== End of Polling Inference Scheduler Status =====");
+    Ok(())
+}
+
+async fn update(client: &Client, target: &Target) -> anyhow::Result<ExitCode> {
+    let have = described(client, &target.scheduler).await?;
+    let differences = have.differences(target);
+    if differences.is_empty() {
+        println!("scheduler {} is as configured", target.scheduler);
+        return Ok(ExitCode::SUCCESS);
+    }
+    target.update(client).await.map_err(advised)?;
+    for difference in differences {
+        println!(
+            "{}: {} -> {}",
+            difference.field, difference.have, difference.want
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn delete(client: &Client, target: &Target, wait: bool) -> anyhow::Result<ExitCode> {
+    let name = &target.scheduler;
+    if wait && described(client, name).await?.status != "STOPPED" {
+        target.stop(client).await.map_err(advised)?;
+        poll(client, name).await?;
+    }
+    client
+        .delete_inference_scheduler()
+        .inference_scheduler_name(name)
+        .send()
+        .await
+        .map_err(ApiError::of("DeleteInferenceScheduler"))
+        .map_err(advised)?;
+    while wait && describe(client, name).await?.is_some() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("scheduler {name} deleted");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(
+    config: &Config,
+    client: &Client,
+    name: &str,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let have = described(client, name).await?;
+    let differences = have.differences(&lookout::target(config, name));
+    if output == Output::Json {
+        output::json(&serde_json::json!({"scheduler": have, "differences": differences}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("scheduler  {}   {}", have.name, have.status);
+    println!("model      {}", have.model);
+    println!(
+        "every      {}, {} min after the window's end",
+        have.frequency, have.delay_minutes
+    );
+    println!(
+        "input      s3://{}/{}",
+        have.input_bucket, have.input_prefix
+    );
+    println!(
+        "names      <component>{}<{}>.csv, zone {}",
+        have.delimiter.as_deref().unwrap_or("-"),
+        have.timestamp_format.as_deref().unwrap_or("yyyyMMddHHmmss"),
+        have.zone_offset
+    );
+    println!(
+        "output     s3://{}/{}",
+        have.output_bucket, have.output_prefix
+    );
+    println!("role       {}", have.role_arn);
+    if let Some(result) = &have.latest_result {
+        println!("latest     {result}");
+    }
+    for difference in differences {
+        println!("differs    {difference}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(config: &Config, prefix: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let client = lookout::api(config).await?;
+    let found = list_schedulers(&client, prefix).await.map_err(advised)?;
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|summary| {
+            vec![
+                text(summary.inference_scheduler_name()),
+                text(summary.model_name()),
+                text(summary.status().map(|status| status.as_str())),
+                text(
+                    summary
+                        .data_upload_frequency()
+                        .map(|frequency| frequency.as_str()),
+                ),
+                summary
+                    .data_delay_offset_in_minutes()
+                    .unwrap_or(0)
+                    .to_string(),
+                text(
+                    summary
+                        .latest_inference_result()
+                        .map(|result| result.as_str()),
+                ),
+            ]
+        })
+        .collect();
+    if output == Output::Json {
+        let keys = [
+            "scheduler",
+            "model",
+            "status",
+            "frequency",
+            "delay_minutes",
+            "latest_result",
+        ];
+        let objects: Vec<serde_json::Map<String, serde_json::Value>> = rows
+            .into_iter()
+            .map(|row| {
+                keys.iter()
+                    .map(|key| (*key).to_owned())
+                    .zip(row.into_iter().map(serde_json::Value::from))
+                    .collect()
+            })
+            .collect();
+        output::json(&objects)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::table(
+        &["SCHEDULER", "MODEL", "STATUS", "EVERY", "DELAY", "LATEST"],
+        &rows,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn described(client: &Client, name: &str) -> anyhow::Result<Described> {
+    describe(client, name)
+        .await
+        .map_err(advised)?
+        .with_context(|| format!("there is no scheduler {name}: see lookoutd scheduler list"))
+}
+
+/// The error with its remedy before it.
+fn advised(error: ApiError) -> anyhow::Error {
+    match error.advice() {
+        crate::inference::Advice::Hold(remedy) => anyhow::Error::new(error).context(remedy),
+        crate::inference::Advice::Retry => error.into(),
+    }
+}

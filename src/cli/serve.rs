@@ -1,0 +1,119 @@
+//! `lookoutd serve`: the Lookout-compatible service alone, with an S3 beside it unless one is configured.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::daemon::{Store, service_config};
+use crate::embedded::KeyPair;
+use crate::ops::{lock, log, notify, signals};
+use crate::s3::Bucket;
+use crate::service::{Auth, Service};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd serve --data-dir /var/lib/lookoutd
+  lookoutd serve --data-dir D --listen 0.0.0.0:9180 --config store.toml    with the S3 of its [s3] section
+
+Clients find it with AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT and AWS_ENDPOINT_URL_S3, and the key pair of DIR/credentials
+(AWS_SHARED_CREDENTIALS_FILE). Without keys it answers on loopback only.")]
+pub struct ServeArgs {
+    /// Directory of state, key pair and embedded store
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Address of the API; port 0 chooses a free one
+    #[arg(long, default_value = "127.0.0.1:9180")]
+    listen: SocketAddr,
+    /// Address of the embedded S3; port 0 chooses a free one
+    #[arg(long, default_value = "127.0.0.1:9190")]
+    s3_listen: SocketAddr,
+    /// Configuration file whose [s3] section names the store, and [log] the logs
+    #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Takes requests that nobody signed; on loopback only
+    #[arg(long)]
+    no_auth: bool,
+    /// Runs the windows that were missed while it was down, for every scheduler
+    #[arg(long)]
+    catch_up: bool,
+}
+
+pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let config = config::load_service(args.config.as_deref(), &environment)?.config;
+    log::start(&config.log).map_err(anyhow::Error::msg)?;
+    let requests = signals::listen()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(&args, &config, requests.shutdown));
+    runtime.shutdown_timeout(Duration::from_millis(300));
+    result?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(
+    args: &ServeArgs,
+    config: &config::Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let _lock = lock::lock(&args.data_dir)?;
+    let keys = KeyPair::load_or_create(&args.data_dir)?;
+    // The embedded store goes down after the service, so that executions under way can end.
+    let servers = CancellationToken::new();
+    // Requests name their buckets; a configured endpoint is enough.
+    let store = if config.is_embedded() && config.s3.endpoint_url.is_empty() {
+        Store::embed(&args.data_dir, args.s3_listen, "", servers.clone()).await?
+    } else {
+        Store {
+            bucket: Bucket::new(config.s3.client().await, &config.s3.bucket),
+            prefix: config.s3.input_prefix.clone(),
+            embedded: None,
+        }
+    };
+    let service = Service::start(
+        crate::service::Config {
+            credentials: if args.no_auth {
+                Auth::Open
+            } else {
+                service_config(args.listen, PathBuf::new(), &keys).credentials
+            },
+            catch_up: args.catch_up,
+            ..service_config(args.listen, args.data_dir.join("service"), &keys)
+        },
+        store.bucket.client().clone(),
+        Clock::system(),
+        shutdown.clone(),
+    )
+    .await?;
+    println!("Lookout API   http://{}", service.address());
+    match &store.embedded {
+        Some(s3) => println!(
+            "S3            {}   bucket {}",
+            s3.endpoint_url(),
+            store.bucket.name()
+        ),
+        None => println!("S3            as configured"),
+    }
+    println!(
+        "credentials   {}",
+        args.data_dir.join("credentials").display()
+    );
+    notify::ready();
+    shutdown.cancelled().await;
+    notify::stopping();
+    info!("draining");
+    service.stopped().await;
+    servers.cancel();
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The inference half of the daemon: the API it talks to, in process or elsewhere, and the watcher.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_sdk_lookoutequipment::Client;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Store;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::console::Place;
+use crate::embedded::KeyPair;
+use crate::inference::{self, Archive, Target, Watcher, describe};
+use crate::s3::Bucket;
+use crate::service::{self, AccessKey, Auth, Service};
+
+/// The scheduler of embedded mode, where none is configured.
+pub const EMBEDDED_SCHEDULER: &str = "lookoutd";
+/// Region and account in the ARNs of a service that is given none.
+pub const REGION: &str = "us-east-1";
+/// See [`REGION`].
+pub const ACCOUNT: &str = "000000000000";
+
+/// The API of a daemon.
+pub struct Lookout {
+    client: Client,
+    service: Option<Service>,
+}
+
+/// A watcher's task, which ends only by shutdown or by a failure of the archive.
+pub type Watch = JoinHandle<anyhow::Result<()>>;
+
+impl Lookout {
+    /// The configured API; in embedded mode, where none is configured, a service on `service.listen`.
+    pub async fn open(
+        config: &Config,
+        data_dir: &Path,
+        store: &Store,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        if store.embedded.is_none() || !config.inference.endpoint_url.is_empty() {
+            return Ok(Self {
+                client: config.inference.client(&config.s3).await,
+                service: None,
+            });
+        }
+        let listen: SocketAddr = config
+            .service
+            .listen
+            .parse()
+            .with_context(|| format!("service.listen \"{}\"", config.service.listen))?;
+        Self::embed(data_dir, listen, store, clock, shutdown).await
+    }
+
+    /// Serves the API on `listen`, its state under `data_dir/service`.
+    pub async fn embed(
+        data_dir: &Path,
+        listen: SocketAddr,
+        store: &Store,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let keys = KeyPair::load_or_create(data_dir)?;
+        let config = service_config(listen, data_dir.join("service"), &keys);
+        let service =
+            Service::start(config, store.bucket.client().clone(), clock, shutdown).await?;
+        let url = format!("http://{}", service.address());
+        info!(url, credentials = %data_dir.join("credentials").display(), "embedded Lookout API is up");
+        Ok(Self {
+            client: inference::local_client(&url, &keys.access_key, &keys.secret_key),
+            service: Some(service),
+        })
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The service, where it is in process.
+    pub fn service(&self) -> Option<&Service> {
+        self.service.as_ref()
+    }
+
+    /// Where executions can be looked up: the service's own state, or the archive of a service elsewhere.
+    pub fn history(&self, config: &Config, data_dir: &Path) -> Option<Place> {
+        if self.service.is_some() {
+            return Some(Place::service(data_dir.join("service/state.db")));
+        }
+        (!config.inference.scheduler.is_empty()).then(|| {
+            Place::archive(
+                archive(data_dir).root().join("index.db"),
+                config.feed.cadence,
+                config.naming,
+            )
+        })
+    }
+
+    /// Starts to keep and watch the configured scheduler; `None` where there is none to watch. In embedded mode, without a
+    /// configured scheduler, it begins when the service has a model.
+    pub fn watch(
+        &self,
+        config: &Config,
+        data_dir: &Path,
+        store: &Store,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Option<Watch> {
+        let inference = &config.inference;
+        if inference.scheduler.is_empty() && self.service.is_none() {
+            return None;
+        }
+        let target = inference.target(
+            config.feed.cadence,
+            config.naming,
+            store.bucket.name(),
+            &store.prefix,
+        );
+        let s3 = store.bucket.client().clone();
+        let copy = (!inference.archive_prefix.is_empty()).then(|| {
+            let bucket = Bucket::new(s3.clone(), &target.output_bucket);
+            (bucket, inference.archive_prefix.clone())
+        });
+        let parts = inference::Parts {
+            client: self.client.clone(),
+            target,
+            s3,
+            archive: archive(data_dir),
+            copy,
+            poll: inference.poll.0,
+            clock,
+        };
+        Some(tokio::spawn(watch(parts, shutdown)))
+    }
+}
+
+/// The archive of a data directory.
+pub fn archive(data_dir: &Path) -> Archive {
+    Archive::new(data_dir.join("archive"))
+}
+
+/// How a service with one key pair is set up.
+pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> service::Config {
+    service::Config {
+        listen,
+        data_dir: state,
+        region: REGION.into(),
+        account: ACCOUNT.into(),
+        credentials: Auth::Keys(vec![AccessKey {
+            id: keys.access_key.clone(),
+            secret: keys.secret_key.clone(),
+        }]),
+        catch_up: false,
+    }
+}
+
+async fn watch(mut parts: inference::Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if parts.target.scheduler.is_empty() {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = choose(&parts.client, &mut parts.target, parts.poll) => {}
+        }
+    }
+    Watcher::open(parts).await?.run(shutdown).await
+}
+
+/// Waits for a model and names the scheduler; one that is there keeps its model.
+async fn choose(client: &Client, target: &mut Target, poll: Duration) {
+    loop {
+        if let Some(model) = model(client, &target.model).await {
+            target.scheduler = EMBEDDED_SCHEDULER.to_owned();
+            target.model = model;
+            return;
+        }
+        tokio::time::sleep(poll.min(Duration::from_secs(5))).await;
+    }
+}
+
+async fn model(client: &Client, wanted: &str) -> Option<String> {
+    if let Ok(Some(scheduler)) = describe(client, EMBEDDED_SCHEDULER).await
+        && (wanted.is_empty() || wanted == scheduler.model)
+    {
+        return Some(scheduler.model);
+    }
+    let models = client.list_models().max_results(500).send().await.ok()?;
+    models
+        .model_summaries()
+        .iter()
+        .filter(|model| {
+            model
+                .status()
+                .is_some_and(|status| status.as_str() == "SUCCESS")
+        })
+        .filter(|model| wanted.is_empty() || model.model_name() == Some(wanted))
+        .max_by_key(|model| {
+            model
+                .created_at()
+                .map(|time| (time.secs(), time.subsec_nanos()))
+        })
+        .and_then(|model| model.model_name())
+        .map(str::to_owned)
+}

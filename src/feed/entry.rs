@@ -1,0 +1,167 @@
+//! What is recorded of a window: its state, its counts, and why. Plain values; the ledger keeps them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::signal::{Cadence, Window};
+
+/// The recorded state of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// To be cut: backlog after a downtime.
+    Due,
+    /// Sealed in the spool, on its way.
+    Spooled,
+    /// The store has every component's file.
+    Shipped,
+    /// The store has every file, but not every component had rows.
+    Partial,
+    /// The source had no row in the window.
+    Empty,
+    /// Given up by rule, with the reason.
+    Skipped,
+    /// Set aside for the operator, with the reason.
+    Quarantined,
+}
+
+/// What the ledger knows of a window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Start of the window, UTC.
+    #[serde(serialize_with = "utc_seconds")]
+    pub start: DateTime<Utc>,
+    /// End of the window, UTC. A skipped entry may span many windows.
+    #[serde(serialize_with = "utc_seconds")]
+    pub end: DateTime<Utc>,
+    /// Its cadence.
+    pub cadence: Cadence,
+    /// Its state.
+    pub state: State,
+    /// Why, for skipped, quarantined and partial windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Files cut.
+    pub files: u32,
+    /// Components of the tag list.
+    pub components: u32,
+    /// Data rows.
+    pub rows: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// When it was cut.
+    #[serde(serialize_with = "optional_utc_seconds")]
+    pub cut_at: Option<DateTime<Utc>>,
+    /// When the store had acknowledged all of it.
+    #[serde(serialize_with = "optional_utc_seconds")]
+    pub shipped_at: Option<DateTime<Utc>>,
+    /// Failed attempts to ship.
+    pub attempts: u32,
+    /// The last failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Counts by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Census {
+    /// Backlog still to be cut.
+    pub due: u64,
+    /// In the spool.
+    pub spooled: u64,
+    /// Complete in the store.
+    pub shipped: u64,
+    /// In the store, with components missing.
+    pub partial: u64,
+    /// Without rows.
+    pub empty: u64,
+    /// Given up (ranges, not windows).
+    pub skipped: u64,
+    /// Set aside.
+    pub quarantined: u64,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// A record of `window` in `state`, with nothing counted yet.
+    pub fn new(window: &Window, state: State) -> Self {
+        Self {
+            start: window.start(),
+            end: window.end(),
+            cadence: window.cadence(),
+            state,
+            reason: None,
+            files: 0,
+            components: 0,
+            rows: 0,
+            bytes: 0,
+            cut_at: None,
+            shipped_at: None,
+            attempts: 0,
+            last_error: None,
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    const ALL: [State; 7] = [
+        State::Due,
+        State::Spooled,
+        State::Shipped,
+        State::Partial,
+        State::Empty,
+        State::Skipped,
+        State::Quarantined,
+    ];
+
+    /// The state's name, as stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Due => "due",
+            State::Spooled => "spooled",
+            State::Shipped => "shipped",
+            State::Partial => "partial",
+            State::Empty => "empty",
+            State::Skipped => "skipped",
+            State::Quarantined => "quarantined",
+        }
+    }
+
+    /// The state in words, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            State::Due => "to be cut",
+            State::Spooled => "sealed, waiting for upload",
+            State::Shipped => "complete in the store",
+            State::Partial => "in the store, components missing",
+            State::Empty => "no rows in the source",
+            State::Skipped => "given up by rule",
+            State::Quarantined => "set aside for an operator",
+        }
+    }
+
+    /// The state with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+fn utc_seconds<S: serde::Serializer>(
+    time: &DateTime<Utc>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+fn optional_utc_seconds<S: serde::Serializer>(
+    time: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,909 @@
+//! The binary as a script and an operator meet it: every command as documented, exit codes, JSON, signals, secrets, and an
+//! error for every kind of bad input that names the place and what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lookoutd::sample::{SampleOptions, write_sample};
+use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::record::RowAccessor;
+use parquet::schema::parser::parse_message_type;
+use serde_json::Value;
+
+use crate::proxy::{Fault, Rule};
+use crate::rig::{Store, directory};
+
+/// The binary with an environment in which no AWS client looks anywhere.
+pub fn lookoutd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lookoutd"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("AWS_") || name.starts_with("LOOKOUTD") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    lookoutd().args(arguments).output().expect("lookoutd runs")
+}
+
+#[track_caller]
+fn succeed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {:?}: {}",
+        output.status,
+        text(&output)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&succeed(arguments)).expect("one JSON document")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn show(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// A sample plant of one day and eight signals.
+fn plant(directory: &Path) -> (PathBuf, PathBuf) {
+    let options = SampleOptions {
+        days: 1,
+        signals: 8,
+        ..SampleOptions::default()
+    };
+    let plant = directory.join("plant");
+    write_sample(&plant, &options, &mut |_| {}).expect("a sample plant");
+    (
+        plant.join("signals.parquet"),
+        plant.join("tags_description.csv"),
+    )
+}
+
+/// A configuration that feeds `store`.
+fn gateway(directory: &Path, store: &Store, more: &str) -> PathBuf {
+    let (parquet, tags) = plant(directory);
+    let path = directory.join("lookoutd.toml");
+    let text = format!(
+        "data_dir = \"{}\"\n[source]\nparquet = \"{}\"\ntags = \"{}\"\n[s3]\nbucket = \"plant\"\n\
+         input_prefix = \"input/\"\nendpoint_url = \"{}\"\nregion = \"us-east-1\"\ncredentials_file = \"{}\"\n{more}",
+        directory.join("data").display(),
+        parquet.display(),
+        tags.display(),
+        store.proxy.endpoint(),
+        store.credentials().display()
+    );
+    std::fs::write(&path, text).expect("a configuration");
+    path
+}
+
+/// A daemon; killed when dropped.
+struct Daemon {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    fn start(config: &Path) -> Daemon {
+        let mut child = lookoutd()
+            .args(["run", "--config", show(config)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("lookoutd starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, heard) = (child.stderr.take().expect("its log"), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                heard.lock().unwrap().push(line);
+            }
+        });
+        Daemon { child, log }
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the log has `count` lines with `part` in them.
+    #[track_caller]
+    fn says(&self, part: &str, count: usize) {
+        for _ in 0..1_500 {
+            if self.log().iter().filter(|line| line.contains(part)).count() >= count {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{part:?} is not in the log:\n{}", self.log().join("\n"));
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits for the end, at most `limit`.
+    #[track_caller]
+    fn ends_within(&mut self, limit: Duration) -> Option<i32> {
+        let started = Instant::now();
+        while started.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("still running after {limit:?}:\n{}", self.log().join("\n"));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+// --- replay ---
+
+#[test]
+fn a_recorded_day_is_replayed_with_every_row_once_in_every_component() {
+    let shared = std::env::var("LOOKOUTD_SHARED").map_or_else(
+        |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        PathBuf::from,
+    );
+    let plant = shared.join("data/plant");
+    if !plant.is_dir() {
+        eprintln!(
+            "SKIP: {} is not there; set LOOKOUTD_SHARED",
+            plant.display()
+        );
+        return;
+    }
+    let parquet = plant.join("signals.parquet");
+    let file = std::fs::File::open(&parquet).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let schema = reader.metadata().file_metadata().schema();
+    let time = schema
+        .get_fields()
+        .iter()
+        .position(|field| field.name() == "Timestamp")
+        .unwrap();
+    let mut projection = schema.clone();
+    if let parquet::schema::types::Type::GroupType { fields, .. } = &mut projection {
+        *fields = vec![fields[time].clone()];
+    }
+    let day = 1_578_614_400_000_000i64;
+    let mut recorded = BTreeSet::new();
+    for row in reader.get_row_iter(Some(projection)).unwrap() {
+        let row = row.unwrap();
+        let micros = row
+            .get_timestamp_micros(0)
+            .or_else(|_| row.get_timestamp_millis(0).map(|millis| millis * 1_000))
+            .or_else(|_| row.get_long(0).map(|nanos| nanos / 1_000))
+            .unwrap();
+        if (day..day + 86_400_000_000).contains(&micros) {
+            recorded.insert(micros - day);
+        }
+    }
+    assert!(recorded.len() > 1_000, "{} rows", recorded.len());
+    let out = directory();
+    succeed(&[
+        "replay",
+        "--parquet",
+        show(&parquet),
+        "--tags",
+        show(&plant.join("tags_description.csv")),
+        "--from",
+        "2020-01-10T00:00:00",
+        "--to",
+        "2020-01-11T00:00:00",
+        "--at",
+        "2026-01-01T00:00:00Z",
+        "--cadence",
+        "PT5M",
+        "--rows",
+        "notebook",
+        "--out",
+        show(out.path()),
+    ]);
+    let at = 1_767_225_600_000_000i64;
+    let mut found: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let mut files: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in std::fs::read_dir(out.path()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let (component, _) = name.rsplit_once('_').unwrap();
+        *files.entry(component.to_owned()).or_default() += 1;
+        let rows = found.entry(component.to_owned()).or_default();
+        for line in std::fs::read_to_string(entry.path())
+            .unwrap()
+            .lines()
+            .skip(1)
+        {
+            let (time, _) = line.split_once(',').unwrap();
+            let time: chrono::NaiveDateTime = time.parse().unwrap();
+            rows.push(time.and_utc().timestamp_micros() - at);
+        }
+    }
+    assert_eq!(files.len(), 5);
+    for (component, count) in files {
+        assert_eq!(count, 288, "{component}");
+        let mut rows = found[&component].clone();
+        rows.sort_unstable();
+        assert!(rows.iter().eq(&recorded), "{component} has other rows");
+    }
+}
+
+#[test]
+fn replaying_twice_into_the_embedded_bucket_changes_nothing() {
+    let directory = directory();
+    let (parquet, tags) = plant(directory.path());
+    let data_dir = directory.path().join("data");
+    let replay = || {
+        json(&[
+            "replay",
+            "--parquet",
+            show(&parquet),
+            "--tags",
+            show(&tags),
+            "--from",
+            "2015-11-30T04:00:00",
+            "--to",
+            "2015-11-30T05:00:00",
+            "--at",
+            "2026-01-01T00:00:00Z",
+            "--data-dir",
+            show(&data_dir),
+            "--set",
+            "service.s3_listen=127.0.0.1:0",
+            "--output",
+            "json",
+        ])
+    };
+    let first = replay();
+    let objects = crate::rig::objects_under(&data_dir.join("s3/lookoutd"));
+    assert_eq!(first["windows"], 12);
+    assert_eq!(first["already_there"], 0);
+    assert_eq!(first["files"], objects.len());
+    let again = replay();
+    assert_eq!(again["already_there"], first["files"]);
+    assert_eq!(
+        crate::rig::objects_under(&data_dir.join("s3/lookoutd")),
+        objects
+    );
+}
+
+#[test]
+fn a_history_in_s3_is_planned_replayed_and_checked_like_a_local_one() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let parquet = directory.path().join("plant/signals.parquet");
+    store.place("history/signals.parquet", &std::fs::read(&parquet).unwrap());
+    let there = "source.parquet=s3://plant/history/signals.parquet";
+    let plan = |set: &[&str]| {
+        let mut arguments = vec!["plan", "-n", "2", "--now", "2026-01-01T00:07:00Z"];
+        arguments.extend(["--config", show(&config), "--output", "json"]);
+        arguments.extend(set);
+        json(&arguments)
+    };
+    assert_eq!(plan(&["--set", there])["windows"], plan(&[])["windows"]);
+    let replay = |name: &str, set: &[&str]| {
+        let out = directory.path().join(name);
+        let mut arguments = vec![
+            "replay",
+            "--from",
+            "2015-11-30T04:00",
+            "--to",
+            "2015-11-30T05:00",
+        ];
+        arguments.extend(["--config", show(&config), "--out", show(&out)]);
+        arguments.extend(set);
+        succeed(&arguments);
+        crate::rig::objects_under(&out)
+    };
+    let local = replay("local", &[]);
+    assert!(local.len() > 12);
+    assert!(replay("far", &["--set", there]) == local);
+    succeed(&["check", "--config", show(&config), "--set", there]);
+    let missing = run(&[
+        "check",
+        "--config",
+        show(&config),
+        "--set",
+        "source.parquet=s3://plant/history/none.parquet",
+    ]);
+    assert_eq!(missing.status.code(), Some(3), "{}", text(&missing));
+    assert!(text(&missing).contains("s3://plant/history/none.parquet"));
+}
+
+// --- demo, plan ---
+
+#[test]
+fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
+    let directory = directory();
+    let data_dir = directory.path().join("data");
+    let demo = lookoutd()
+        .args([
+            "demo",
+            "--speed",
+            "300",
+            "--windows",
+            "2",
+            "--output",
+            "json",
+        ])
+        .args(["--data-dir", show(&data_dir)])
+        .output()
+        .unwrap();
+    assert!(demo.status.success(), "{}", text(&demo));
+    let summary: Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!(summary["windows"], 2);
+    assert_eq!(summary["files"], 48);
+    let keys = summary["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 24);
+    let bucket = data_dir
+        .join("s3")
+        .join(summary["bucket"].as_str().unwrap());
+    for key in keys {
+        assert!(bucket.join(key.as_str().unwrap()).is_file(), "{key}");
+    }
+    let credentials = data_dir.join("credentials");
+    let mode = std::fs::metadata(&credentials)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let secret = secret(&credentials);
+    assert!(!text(&demo).contains(&secret), "the secret was printed");
+}
+
+fn secret(credentials: &Path) -> String {
+    std::fs::read_to_string(credentials)
+        .unwrap()
+        .lines()
+        .find_map(|line| line.strip_prefix("aws_secret_access_key = "))
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn the_plan_names_the_next_windows_their_keys_columns_and_rows() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let arguments = [
+        "plan",
+        "--config",
+        show(&config),
+        "-n",
+        "3",
+        "--now",
+        "2026-01-01T00:07:00Z",
+        "--output",
+        "json",
+    ];
+    let plan = json(&arguments);
+    let windows = plan["windows"].as_array().unwrap();
+    let starts: Vec<_> = windows
+        .iter()
+        .map(|w| w["start"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "2026-01-01T00:05:00Z",
+            "2026-01-01T00:10:00Z",
+            "2026-01-01T00:15:00Z"
+        ]
+    );
+    assert_eq!(windows[0]["expected_rows"], 5);
+    let file = &windows[0]["files"][0];
+    let component = file["component"].as_str().unwrap();
+    assert_eq!(file["key"], format!("input/{component}_20260101000500.csv"));
+    assert!(!file["columns"].as_array().unwrap().is_empty());
+    // Looking fixes nothing.
+    assert_eq!(json(&arguments), plan);
+    assert!(!directory.path().join("data/rebase.json").exists());
+}
+
+// --- run ---
+
+#[test]
+fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_within_two_seconds() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let arguments = |command: &'static [&'static str]| {
+        let mut arguments = command.to_vec();
+        arguments.extend(["--config", show(&config)]);
+        arguments
+    };
+    let down = run(&arguments(&["status"]));
+    assert_eq!(down.status.code(), Some(69), "{}", text(&down));
+    let mut daemon = Daemon::start(&config);
+    daemon.says("window shipped", 1);
+
+    let status = json(&arguments(&["status", "--output", "json"]));
+    assert_eq!(status["verdict"], "ok");
+    assert_eq!(status["process"], daemon.child.id());
+    assert_eq!(status["windows"]["spooled"], 0);
+    assert!(succeed(&arguments(&["status"])).starts_with("OK: "));
+    succeed(&arguments(&["healthcheck"]));
+    let windows = json(&arguments(&["windows", "list", "--output", "json"]));
+    let state = &windows[0]["state"];
+    assert!(state == "shipped" || state == "partial", "{windows}");
+
+    let second = run(&arguments(&["run"]));
+    assert_eq!(second.status.code(), Some(75), "{}", text(&second));
+    assert!(text(&second).contains(&format!("process {}", daemon.child.id())));
+
+    // Looking does not get in the way of a start, however often.
+    let looking = std::thread::spawn({
+        let config = config.clone();
+        move || {
+            for _ in 0..20 {
+                run(&["healthcheck", "--config", show(&config)]);
+            }
+        }
+    });
+
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{good}[feed]\ndrain_per_minute = 60\n")).unwrap();
+    daemon.signal("-HUP");
+    daemon.says("the new configuration is in place", 1);
+    for (bad, reason) in [
+        ("[feed]\ncadense = \"PT5M\"\n", "did you mean feed.cadence?"),
+        (
+            "[service]\nlisten = \"127.0.0.1:1\"\n",
+            "can only change with a restart",
+        ),
+    ] {
+        std::fs::write(&config, format!("{good}{bad}")).unwrap();
+        daemon.signal("-HUP");
+        daemon.says(reason, 1);
+    }
+    assert!(
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("is refused, the old one stays"))
+    );
+    std::fs::write(&config, &good).unwrap();
+    looking.join().unwrap();
+    assert_eq!(
+        json(&arguments(&["status", "--output", "json"]))["verdict"],
+        "ok"
+    );
+
+    let asked = Instant::now();
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends_within(Duration::from_secs(4)), Some(0));
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+
+    let log = daemon.log();
+    let secret = secret(&store.credentials());
+    for line in &log {
+        let line: Value = serde_json::from_str(line).expect("a log line is one JSON object");
+        for field in ["timestamp", "level", "message", "target"] {
+            assert!(line[field].is_string(), "{field} is not in {line}");
+        }
+    }
+    assert!(!log.join("\n").contains(&secret), "a secret is in the log");
+    // One window can be followed by its field.
+    let of = |message: &str| {
+        log.iter()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .find(|line| line["message"] == message)
+            .unwrap_or_else(|| panic!("no {message:?} in the log"))
+    };
+    assert_eq!(of("window cut")["window"], of("window shipped")["window"]);
+    crate::rig::assert_spool_is_empty(&directory.path().join("data"));
+}
+
+#[test]
+fn a_daemon_stops_within_two_seconds_although_the_store_hangs_and_loses_nothing() {
+    let directory = directory();
+    let store = Store::start();
+    store.proxy.inject(Rule::any(1_000, Fault::Hang));
+    let config = gateway(directory.path(), &store, "");
+    let mut daemon = Daemon::start(&config);
+    daemon.says("window cut", 1);
+    let asked = Instant::now();
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends_within(Duration::from_secs(4)), Some(0));
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+    store.proxy.heal();
+    succeed(&["run", "--once", "--config", show(&config)]);
+    let data_dir = directory.path().join("data");
+    crate::rig::assert_spool_is_empty(&data_dir);
+    let states = crate::rig::states(&data_dir);
+    assert!(!store.objects().is_empty() && !states.is_empty());
+}
+
+#[test]
+fn a_daemon_that_is_still_starting_stops_at_once() {
+    let directory = directory();
+    let config = directory.path().join("lookoutd.toml");
+    // The history is behind an address that swallows everything.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_, tags) = plant(directory.path());
+    std::fs::write(
+        &config,
+        format!(
+            "data_dir = \"{}\"\n[source]\nparquet = \"s3://b/h.parquet\"\ntags = \"{}\"\n[s3]\nbucket = \"b\"\n\
+             region = \"us-east-1\"\nendpoint_url = \"http://{}\"\n",
+            directory.path().join("data").display(),
+            tags.display(),
+            silent.local_addr().unwrap()
+        ),
+    )
+    .unwrap();
+    let mut command = lookoutd();
+    command
+        .env("AWS_ACCESS_KEY_ID", "x")
+        .env("AWS_SECRET_ACCESS_KEY", "y")
+        .args(["run", "--config", show(&config)])
+        .stderr(Stdio::null());
+    let mut daemon = Daemon {
+        child: command.spawn().unwrap(),
+        log: Arc::default(),
+    };
+    // It holds its lock once it is at work.
+    for _ in 0..500 {
+        if directory.path().join("data/lock").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends_within(Duration::from_secs(2)), Some(0));
+}
+
+#[test]
+fn once_cuts_the_live_window_and_ends_when_the_store_has_it() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    for _ in 0..2 {
+        succeed(&["run", "--once", "--config", show(&config)]);
+        let windows = json(&[
+            "windows",
+            "list",
+            "--config",
+            show(&config),
+            "--output",
+            "json",
+        ]);
+        let newest = &windows[0];
+        let start: chrono::DateTime<chrono::Utc> =
+            newest["start"].as_str().unwrap().parse().unwrap();
+        let age = chrono::Utc::now() - start;
+        assert!(
+            age.num_seconds() < 310,
+            "the live window was not cut: {newest}"
+        );
+        assert!(newest["shipped_at"].is_string(), "{newest}");
+    }
+}
+
+// --- check, exit codes ---
+
+#[test]
+fn check_offline_takes_less_than_a_tenth_of_a_second() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let fastest = (0..5)
+        .map(|_| {
+            let started = Instant::now();
+            succeed(&["check", "--offline", "--config", show(&config)]);
+            started.elapsed()
+        })
+        .min()
+        .unwrap();
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+    assert!(store.proxy.seen().is_empty(), "offline means offline");
+}
+
+#[test]
+fn check_finds_out_what_is_wrong_with_the_store_and_says_what_to_do() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let check = || run(&["check", "--config", show(&config), "--output", "json"]);
+    let good = check();
+    assert!(good.status.success(), "{}", text(&good));
+    let looks: Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert_eq!(looks.as_array().unwrap().len(), 5);
+    for (fault, remedy) in [
+        (Fault::Answer(403, "AccessDenied"), "s3:PutObject"),
+        (
+            Fault::Answer(404, "NoSuchBucket"),
+            "create it, or correct s3.bucket",
+        ),
+        (Fault::Answer(403, "RequestTimeTooSkewed"), "synchronise"),
+        (Fault::Answer(403, "ExpiredToken"), "renew"),
+    ] {
+        store.proxy.heal();
+        store.proxy.inject(Rule::any(100, fault));
+        let bad = check();
+        assert_eq!(bad.status.code(), Some(3), "{}", text(&bad));
+        assert!(text(&bad).contains(remedy), "{}", text(&bad));
+    }
+}
+
+#[test]
+fn exit_codes_are_those_that_are_documented() {
+    let directory = directory();
+    let store = Store::start();
+    let config = gateway(directory.path(), &store, "");
+    let config = show(&config);
+    let replay = [
+        "replay",
+        "--from",
+        "2015-11-30T04:00",
+        "--to",
+        "2015-11-30T04:05",
+        "--config",
+        config,
+    ];
+    for (code, arguments) in [
+        (2, vec!["run", "--nonsense"]),
+        (
+            2,
+            vec!["replay", "--from", "yesterday", "--to", "2020-01-01"],
+        ),
+        (78, vec!["run", "--config", "/nowhere/lookoutd.toml"]),
+        (78, vec!["check", "--config", "/nowhere/lookoutd.toml"]),
+        (69, vec!["status", "--config", config]),
+        (1, vec!["windows", "list", "--config", config]),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            text(&output)
+        );
+        assert!(
+            !output.stderr.is_empty() || code == 69,
+            "{arguments:?} says nothing"
+        );
+    }
+    for (code, fault) in [
+        (77, Fault::Answer(403, "AccessDenied")),
+        (75, Fault::Answer(503, "SlowDown")),
+    ] {
+        store.proxy.heal();
+        store.proxy.inject(Rule::any(1_000, fault));
+        let output = run(&replay);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+    }
+    store.proxy.refuse();
+    let output = run(&replay);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+}
+
+// --- bad input ---
+
+/// Columns of a test history: a schema and, for each field, its cells.
+enum Cells {
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    Text(Vec<&'static str>),
+}
+
+fn write_history(path: &Path, schema: &str, columns: Vec<Cells>) {
+    let schema = Arc::new(parse_message_type(&format!("message m {{ {schema} }}")).unwrap());
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for cells in columns {
+        let mut column = group.next_column().unwrap().unwrap();
+        match cells {
+            Cells::F64(cells) => {
+                column
+                    .typed::<DoubleType>()
+                    .write_batch(&cells, None, None)
+                    .unwrap();
+            }
+            Cells::I64(cells) => {
+                column
+                    .typed::<Int64Type>()
+                    .write_batch(&cells, None, None)
+                    .unwrap();
+            }
+            Cells::Text(cells) => {
+                let cells: Vec<ByteArray> = cells.into_iter().map(ByteArray::from).collect();
+                column
+                    .typed::<ByteArrayType>()
+                    .write_batch(&cells, None, None)
+                    .unwrap();
+            }
+        }
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn bad_input_is_refused_with_its_place_and_what_to_do() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name);
+    let minutes = || Cells::I64((0..10).map(|n| n * 60_000_000).collect());
+    let time = "required int64 Timestamp (TIMESTAMP(MICROS,false));";
+    let numbers = || Cells::F64((0..10).map(f64::from).collect());
+    let history = path("good.parquet");
+    write_history(
+        &history,
+        &format!("required double a; {time}"),
+        vec![numbers(), minutes()],
+    );
+    write_history(
+        &path("text.parquet"),
+        &format!("required binary a (STRING); {time}"),
+        vec![Cells::Text(vec!["x"; 10]), minutes()],
+    );
+    write_history(
+        &path("no-time.parquet"),
+        "required double a; required double Timestamp;",
+        vec![numbers(), numbers()],
+    );
+    write_history(
+        &path("time-missing.parquet"),
+        "required double a;",
+        vec![numbers()],
+    );
+    write_history(
+        &path("no-rows.parquet"),
+        &format!("required double a; {time}"),
+        vec![Cells::F64(vec![]), Cells::I64(vec![])],
+    );
+    let whole = std::fs::read(&history).unwrap();
+    std::fs::write(path("cut.parquet"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(path("empty.parquet"), "").unwrap();
+    let tags = path("tags.csv");
+    std::fs::write(&tags, "Tag,UOM,Subsystem\na,,pump\n").unwrap();
+    for (name, text) in [
+        ("no-tag-column.csv", "Name,UOM,Subsystem\na,,pump\n"),
+        ("other-tag.csv", "Tag,UOM,Subsystem\na,,pump\nb,,pump\n"),
+        ("collide.csv", "Tag,UOM,Subsystem\na,,pump\nb,,Pump\n"),
+        ("twice.csv", "Tag,UOM,Subsystem\na,,pump\na,,pump\n"),
+        ("blank.csv", "Tag,UOM,Subsystem\na,,pump\n,,pump\n"),
+        ("nothing.csv", ""),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+    }
+    let cases: [(&str, &str, &[&str], &[&str]); 17] = [
+        (
+            "good.parquet",
+            "no-tag-column.csv",
+            &[],
+            &["no-tag-column.csv:1", "Tag"],
+        ),
+        (
+            "good.parquet",
+            "other-tag.csv",
+            &[],
+            &["good.parquet", "\"b\""],
+        ),
+        (
+            "good.parquet",
+            "collide.csv",
+            &[],
+            &["collide.csv:3", "Pump", "pump"],
+        ),
+        ("good.parquet", "twice.csv", &[], &["twice.csv:3", "\"a\""]),
+        ("good.parquet", "blank.csv", &[], &["blank.csv:3"]),
+        ("good.parquet", "nothing.csv", &[], &["nothing.csv"]),
+        ("good.parquet", "absent.csv", &[], &["absent.csv"]),
+        ("text.parquet", "tags.csv", &[], &["text.parquet", "\"a\""]),
+        (
+            "no-time.parquet",
+            "tags.csv",
+            &[],
+            &["no-time.parquet", "Timestamp"],
+        ),
+        (
+            "time-missing.parquet",
+            "tags.csv",
+            &[],
+            &["time-missing.parquet", "Timestamp"],
+        ),
+        ("no-rows.parquet", "tags.csv", &[], &["no-rows.parquet"]),
+        ("cut.parquet", "tags.csv", &[], &["cut.parquet"]),
+        ("empty.parquet", "tags.csv", &[], &["empty.parquet"]),
+        (
+            "absent.parquet",
+            "tags.csv",
+            &[],
+            &["absent.parquet", "source.parquet"],
+        ),
+        (
+            "good.parquet",
+            "tags.csv",
+            &["s3.input_prefix=in", "s3.bucket=b"],
+            &["s3.input_prefix", "slash"],
+        ),
+        (
+            "good.parquet",
+            "tags.csv",
+            &["feed.cadence=PT7M"],
+            &["feed.cadence", "PT5M, PT10M, PT15M, PT30M"],
+        ),
+        (
+            "good.parquet",
+            "tags.csv",
+            &[
+                "feed.cadense=PT5M",
+                "log.level=loud",
+                "service.s3_listen=here",
+                "source.start=soon",
+            ],
+            &[
+                "did you mean feed.cadence?",
+                "log.level",
+                "service.s3_listen",
+                "source.start",
+            ],
+        ),
+    ];
+    for (parquet, tags, set, parts) in cases {
+        let data_dir = path("data");
+        let sources = [
+            format!("source.parquet={}", path(parquet).display()),
+            format!("source.tags={}", path(tags).display()),
+            "service.s3_listen=127.0.0.1:0".to_owned(),
+        ];
+        for command in [&["run", "--once"][..], &["check"]] {
+            let mut arguments = command.to_vec();
+            arguments.extend(["--data-dir", show(&data_dir)]);
+            let all = sources
+                .iter()
+                .map(String::as_str)
+                .chain(set.iter().copied());
+            for setting in all {
+                arguments.extend(["--set", setting]);
+            }
+            let output = run(&arguments);
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
+            for part in parts {
+                assert!(said.contains(part), "{part:?} is not in: {said}");
+            }
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+}

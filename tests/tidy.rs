@@ -1,0 +1,375 @@
+//! The rules of ARCHITECTURE.md as tests: where things lie, how large they grow, who may know whom.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under a directory, as (path from the project root, text).
+fn sources(directory: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut left = vec![root().join(directory)];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no file under {directory}");
+    found
+}
+
+fn all() -> Vec<(String, String)> {
+    ["src", "tests", "benches"]
+        .into_iter()
+        .filter(|directory| root().join(directory).is_dir())
+        .flat_map(|directory| {
+            let has_some = fs::read_dir(root().join(directory))
+                .unwrap()
+                .next()
+                .is_some();
+            if has_some {
+                sources(directory)
+            } else {
+                Vec::new()
+            }
+        })
+        .collect()
+}
+
+/// The lines before a file's own tests.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text)
+}
+
+/// The words of this rule must not be found in the rule.
+fn word(parts: [&str; 2]) -> String {
+    parts.concat()
+}
+
+#[test]
+fn every_file_says_first_what_it_is() {
+    for (name, text) in all() {
+        assert!(
+            text.starts_with("//! "),
+            "{name} does not open with a //! comment"
+        );
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_600_lines_before_its_tests() {
+    for (name, text) in sources("src") {
+        let lines = product(&text).lines().count();
+        assert!(
+            lines <= 600 || name.ends_with("tests.rs"),
+            "{name} has {lines} lines: split it by what it does"
+        );
+    }
+}
+
+#[test]
+fn files_are_named_after_what_they_are() {
+    for (name, _) in all() {
+        for part in Path::new(&name).with_extension("").components() {
+            let part = part.as_os_str().to_string_lossy();
+            for forbidden in [
+                "utils", "util", "helpers", "common", "misc", "prelude", "mod",
+            ] {
+                assert_ne!(part, forbidden, "{name}");
+            }
+        }
+    }
+}
+
+/// The modules of this crate that a file names.
+fn knows(text: &str, module: &str) -> bool {
+    let direct = format!("crate::{module}");
+    if product(text).match_indices(&direct).any(|(at, _)| {
+        let next = text[at + direct.len()..].chars().next();
+        !next.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    }) {
+        return true;
+    }
+    // `use crate::{a, b::c};`
+    product(text).split("use crate::{").skip(1).any(|rest| {
+        let list = rest.split("};").next().unwrap_or_default();
+        list.split([',', '{', '}', ' ', '\n'])
+            .any(|item| item.split("::").next() == Some(module))
+    })
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let rules: [(&str, &[&str]); 13] = [
+        (
+            "signal",
+            &[
+                "clock",
+                "config",
+                "source",
+                "feed",
+                "s3",
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "daemon",
+                "cli",
+                "ops",
+                "sample",
+            ],
+        ),
+        (
+            "source",
+            &[
+                "clock",
+                "feed",
+                "s3",
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "daemon",
+                "cli",
+                "ops",
+            ],
+        ),
+        (
+            "s3",
+            &[
+                "clock",
+                "config",
+                "feed",
+                "source",
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "daemon",
+                "cli",
+            ],
+        ),
+        (
+            "feed",
+            &[
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "daemon",
+                "cli",
+                "ops",
+            ],
+        ),
+        (
+            "inference",
+            &["feed", "service", "model", "embedded", "daemon", "cli"],
+        ),
+        ("service", &["feed", "inference", "daemon", "cli"]),
+        (
+            "model",
+            &[
+                "feed",
+                "inference",
+                "service",
+                "embedded",
+                "daemon",
+                "cli",
+                "clock",
+                "config",
+            ],
+        ),
+        ("embedded", &["feed", "inference", "model", "daemon", "cli"]),
+        (
+            "sample",
+            &[
+                "clock",
+                "config",
+                "feed",
+                "s3",
+                "inference",
+                "service",
+                "model",
+                "daemon",
+                "cli",
+            ],
+        ),
+        (
+            "clock",
+            &[
+                "config",
+                "feed",
+                "s3",
+                "source",
+                "signal",
+                "inference",
+                "service",
+                "model",
+                "daemon",
+                "cli",
+            ],
+        ),
+        ("config", &["daemon", "cli", "embedded", "clock"]),
+        (
+            "ops",
+            &["daemon", "cli", "inference", "service", "model", "embedded"],
+        ),
+        ("daemon", &["cli"]),
+    ];
+    for (name, text) in sources("src") {
+        let path = name.trim_start_matches("src/").trim_end_matches(".rs");
+        let module = path.split('/').next().unwrap();
+        let Some((_, forbidden)) = rules.iter().find(|(rule, _)| *rule == module) else {
+            continue;
+        };
+        for other in *forbidden {
+            assert!(!knows(&text, other), "{name} must not know `{other}`");
+        }
+    }
+}
+
+#[test]
+fn the_task_loops_do_not_know_each_other() {
+    for (name, other) in [
+        ("src/feed/cutter.rs", "shipper"),
+        ("src/feed/shipper.rs", "cutter"),
+    ] {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        assert!(
+            !product(&text).contains(&format!("super::{other}")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn only_daemon_and_cli_see_the_whole_configuration() {
+    for (name, text) in sources("src") {
+        let free = ["src/daemon", "src/cli", "src/config"];
+        if !free.iter().any(|path| name.starts_with(path)) {
+            let text = product(&text);
+            assert!(!text.contains("config::Config;"), "{name}");
+            assert!(!text.contains("config::{Config"), "{name}");
+            assert!(!text.contains("config::Loaded"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later_and_nothing_is_silenced() {
+    let later = [word(["TO", "DO"]), word(["FIX", "ME"]), word(["XX", "X"])];
+    for (name, text) in all() {
+        for word in &later {
+            assert!(!text.contains(word.as_str()), "{name} has a {word}");
+        }
+        if name.starts_with("src/") {
+            assert!(
+                !text.contains("#[allow("),
+                "{name}: use #[expect(.., reason = ..)]"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_ignored_test_says_why() {
+    for (name, text) in all() {
+        assert!(!text.contains(&word(["#[ign", "ore]"])), "{name}: say why");
+    }
+}
+
+#[test]
+fn every_configuration_in_config_is_valid() {
+    let mut seen = 0;
+    for entry in fs::read_dir(root().join("config")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            lookoutd::config::load(Some(&path), &[], &[])
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} files in config/");
+}
+
+/// The arguments of every call of lookoutd in a text, as far as a line shows them.
+fn calls(text: &str) -> Vec<Vec<String>> {
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let Some((_, arguments)) = line.split_once("/usr/bin/lookoutd ") else {
+            continue;
+        };
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        calls.push(arguments.split_whitespace().map(str::to_owned).collect());
+    }
+    calls
+}
+
+#[test]
+fn the_unit_calls_commands_and_flags_that_exist() {
+    let unit = fs::read_to_string(root().join("systemd/lookoutd.service")).unwrap();
+    let calls = calls(&unit);
+    assert!(calls.len() >= 3, "{calls:?}");
+    for call in calls {
+        let help = Command::new(env!("CARGO_BIN_EXE_lookoutd"))
+            .args([&call[0], "--help"])
+            .output()
+            .unwrap();
+        assert!(help.status.success(), "no command {}", call[0]);
+        let help = String::from_utf8_lossy(&help.stdout).into_owned();
+        for flag in call.iter().filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag.as_str()), "{} has no {flag}", call[0]);
+        }
+    }
+    for needed in [
+        "Type=notify",
+        "WatchdogSec=",
+        "RestartPreventExitStatus=78",
+        "StateDirectory=lookoutd",
+    ] {
+        assert!(
+            unit.lines().any(|line| line.starts_with(needed)),
+            "{needed}"
+        );
+    }
+}
+
+#[test]
+fn the_map_names_every_module() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if path.is_file() && !["main", "lib"].contains(&name.as_str()) {
+            assert!(
+                map.contains(&format!("`{name}`")),
+                "{name} is not in ARCHITECTURE.md"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_hold_the_invariants_exist() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut seen = 0;
+    for word in map.split(['`', ' ']) {
+        if word.starts_with("tests/") && word.ends_with(".rs") {
+            assert!(root().join(word).is_file(), "{word}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5);
+}
