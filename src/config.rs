@@ -117,13 +117,13 @@ fn merge(
     let layers = layers(file, environment, flags)?;
     let defaults = config::Config::try_from(&Config::default())
         .map_err(|error| one("defaults", "", &error))?;
-    let known = leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "");
+    let known = known_keys();
     let mut findings = Vec::new();
     let mut origins: Vec<(String, String)> = Vec::new();
     let mut merged = config::Config::builder().add_source(defaults.clone());
     for (origin, layer) in layers {
         for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
-            if !known.iter().any(|(known, _)| *known == key) {
+            if !known.contains(&key) {
                 findings.push(unknown(&origin, &key, &known));
                 continue;
             }
@@ -303,6 +303,30 @@ fn table(config: &config::Config) -> config::Map<String, Value> {
     }
 }
 
+/// The dotted name of every key there is, also of those whose default is nothing or an empty list.
+fn known_keys() -> Vec<String> {
+    fn walk(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, member) in members {
+                    let path = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
+                    walk(member, &path, found);
+                }
+            }
+            _ => found.push(path.to_owned()),
+        }
+    }
+    let mut found = Vec::new();
+    // Serialising plain strings, numbers and lists to memory cannot fail.
+    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    walk(&defaults, "", &mut found);
+    found
+}
+
 /// Every leaf of a tree as (dotted key, value), sorted by key.
 fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
     let ValueKind::Table(table) = &value.kind else {
@@ -323,10 +347,10 @@ fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
     found
 }
 
-fn unknown(origin: &str, key: &str, known: &[(String, Value)]) -> Finding {
+fn unknown(origin: &str, key: &str, known: &[String]) -> Finding {
     let nearest = known
         .iter()
-        .map(|(known, _)| (strsim::damerau_levenshtein(known, key), known))
+        .map(|known| (strsim::damerau_levenshtein(known, key), known))
         .min();
     let hint = match nearest {
         Some((distance, nearest)) if distance <= key.len() / 2 => {
@@ -457,8 +481,7 @@ mod tests {
         let loaded = load(Some(&path), &[], &[]).unwrap();
         assert_eq!(loaded.config, Config::default());
         let text = std::fs::read_to_string(path).unwrap();
-        let defaults = config::Config::try_from(&Config::default()).unwrap();
-        for (key, _) in leaves(&Value::new(None, ValueKind::Table(table(&defaults))), "") {
+        for key in known_keys() {
             let name = key.rsplit('.').next().unwrap();
             let mentioned = text.lines().any(|line| {
                 line.trim_start_matches("# ")

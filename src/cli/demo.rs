@@ -63,7 +63,7 @@ pub struct DemoArgs {
 }
 
 /// Days of history: enough to learn a healthy machine from, few enough to be made in a moment.
-const DAYS: u32 = 15;
+const DAYS: u32 = 60;
 /// The scheduler and the model.
 const SCHEDULER: &str = "demo-scheduler";
 const MODEL: &str = "demo-model";

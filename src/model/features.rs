@@ -64,6 +64,19 @@ impl Recursion {
         self.live = false;
     }
 
+    /// Whether there is a row before the next one.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Goes on after a first row whose features were made up elsewhere.
+    pub fn begin(&mut self, features: &[f64]) {
+        let sensors = self.lag.len();
+        self.lag.copy_from_slice(&features[..sensors]);
+        self.ewma.copy_from_slice(&features[2 * sensors..]);
+        self.live = true;
+    }
+
     /// Takes the next filled row and writes its features (`3 * sensors`) to `out`.
     pub fn next(&mut self, z: &[f64], out: &mut [f64]) {
         if !self.live {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::calibrate::Tail;
-use super::features::{Filler, Recursion};
+use super::features::{CLIP, Filler, Recursion};
 use super::form::Batch;
 use super::intake::{Intake, IntakeRules};
 use super::{Model, Rows, Sensor, file};
@@ -231,7 +231,11 @@ impl Pass<'_> {
             self.forget();
             Kind::Off
         } else if let Some(missing) = self.clean(values) {
-            self.state.recursion.next(&self.z, &mut self.features);
+            if self.state.recursion.is_live() {
+                self.state.recursion.next(&self.z, &mut self.features);
+            } else {
+                self.begin();
+            }
             self.batch.push(&self.model.kernel, &self.features);
             Kind::Live { restart, missing }
         } else {
@@ -242,6 +246,23 @@ impl Pass<'_> {
         if self.waiting.len() >= BATCH_ROWS {
             self.settle();
         }
+    }
+
+    /// The features of the first row of a series: the row before and the average are not known, so they are what is expected
+    /// given the row. Taking them as equal to it would be a past that no training row has, and raise an alarm at every start.
+    fn begin(&mut self) {
+        let form = &self.model.learned.form;
+        let known = self.z.len();
+        self.features.fill(f64::NAN);
+        for (at, z) in self.z.iter().enumerate() {
+            self.features[at] = ((z - form.mean[at]) / form.sd[at]).clamp(-CLIP, CLIP);
+        }
+        Filler::new(&form.precision).fill(&mut self.features);
+        for (at, value) in self.features.iter_mut().enumerate() {
+            *value = *value * form.sd[at] + form.mean[at];
+        }
+        self.features[..known].copy_from_slice(&self.z);
+        self.state.recursion.begin(&self.features);
     }
 
     /// Standardises and fills a row into `z` and returns the missing columns; none where the row holds nothing.

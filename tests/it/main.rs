@@ -18,6 +18,7 @@ mod errors;
 mod faults;
 mod fleet;
 mod golden;
+mod inference;
 mod model;
 mod peers;
 mod proxy;

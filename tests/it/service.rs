@@ -2,6 +2,6 @@
 //! for the test. Schedules run on a manual clock; transitions take their real moment.
 
 mod crashes;
-mod plant;
+pub mod plant;
 mod schedulers;
 mod windows;

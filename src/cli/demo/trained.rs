@@ -11,8 +11,8 @@ use crate::sample::SampleSummary;
 use crate::service::store::NewModel;
 use crate::signal::TagList;
 
-/// One verdict per window.
-const SAMPLING: Sampling = Sampling::Pt5m;
+/// The plant's own interval: five verdicts per window.
+const SAMPLING: Sampling = Sampling::Pt1m;
 
 /// Trains on the sample's training range; the model as the service takes it, and a line about it for people.
 pub fn train(
