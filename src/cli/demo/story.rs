@@ -32,6 +32,7 @@ pub struct Summary {
     pub bucket: String,
     pub endpoint_url: String,
     pub api_url: String,
+    pub console: String,
     pub data_dir: String,
     pub keys: Vec<String>,
     /// Executions archived.
