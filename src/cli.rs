@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod executions;
 mod lookout;
+mod model;
 mod output;
 mod plan;
 mod replay;
@@ -78,6 +79,8 @@ enum Command {
     Executions(executions::ExecutionsArgs),
     /// The archived results
     Results(results::ResultsArgs),
+    /// Trains, scores and evaluates model files from recorded history
+    Model(model::ModelArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
     /// Whether the daemon of a data directory is alive and delivering, for containers
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
+        Command::Model(args) => model::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Healthcheck(args) => status::healthcheck(args),
     };

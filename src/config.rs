@@ -219,6 +219,23 @@ impl Config {
                  would already look for it",
             );
         }
+        for (key, address) in [
+            ("service.listen", &self.service.listen),
+            ("service.s3_listen", &self.service.s3_listen),
+        ] {
+            if address.parse::<std::net::SocketAddr>().is_err() {
+                say(
+                    key,
+                    &format!("\"{address}\" is not an address: write it like 127.0.0.1:9190"),
+                );
+            }
+        }
+        if let Err(problem) = self.log.filter() {
+            say("log.level", &problem);
+        }
+        for (key, problem) in self.source.problems() {
+            say(key, &problem);
+        }
         for (key, problem) in self.inference.problems() {
             say(key, &problem);
         }

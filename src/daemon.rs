@@ -25,11 +25,10 @@ use crate::feed::disk::LocalDisk;
 use crate::ops::signals::Requests;
 use crate::ops::{lock, notify};
 use crate::s3::{Bucket, local_client};
-use crate::signal::Cadence;
 
 pub use feeder::{Feeder, Parts, View};
 pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
-pub use plant::{Plant, PlantInfo, format_recorded, make_sample, recorded_time};
+pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
 pub const EMBEDDED_BUCKET: &str = "lookoutd";
@@ -73,9 +72,18 @@ pub async fn run(
     let clock = Clock::system();
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
-    let store = Store::open(&config, &data_dir, servers.clone()).await?;
-    let lookout = Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
-    let mut plant = Plant::open(&config, &data_dir, clock.now()).await?;
+    let opening = async {
+        let store = Store::open(&config, &data_dir, servers.clone()).await?;
+        let lookout =
+            Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
+        let plant = Plant::open(&config, &data_dir, clock.now()).await?;
+        anyhow::Ok((store, lookout, plant))
+    };
+    // A history that is far away, or a sample plant in the making, must not hold a stop up.
+    let (store, lookout, mut plant) = tokio::select! {
+        () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
+        opened = opening => opened?,
+    };
     let mut ready = false;
     let ended = loop {
         let stop = CancellationToken::new();
@@ -121,7 +129,7 @@ pub async fn run(
                     error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
-                done = wait_once(view.clone(), config.feed.cadence, &clock), if once => {
+                done = wait_once(view.clone(), &clock), if once => {
                     break Err(if done { Ended::Stopped } else { Ended::Waiting });
                 }
                 () = requests.reload.notified() => match reload(load, &config, &data_dir, &clock).await {
@@ -241,10 +249,10 @@ async fn reload(
 }
 
 /// Waits until the live window is recorded and the spool is empty.
-async fn wait_once(view: View, cadence: Cadence, clock: &Clock) -> bool {
+async fn wait_once(view: View, clock: &Clock) -> bool {
     let wait = async {
         loop {
-            if let Ok(true) = view.is_settled(cadence, clock.now()).await {
+            if let Ok(true) = view.is_settled(clock.now()).await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

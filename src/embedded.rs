@@ -50,13 +50,17 @@ impl KeyPair {
     /// owner can read the file.
     pub fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("credentials");
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            return Self::parse(&text).ok_or_else(|| {
-                anyhow!(
-                    "{}: expected aws_access_key_id and aws_secret_access_key; remove the file to have it made anew",
-                    path.display()
-                )
-            });
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                return Self::parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
+                    anyhow!(
+                        "{}: expected aws_access_key_id and aws_secret_access_key; remove the file to have it made anew",
+                        path.display()
+                    )
+                });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         }
         let pair = Self {
             access_key: format!(
@@ -207,13 +211,19 @@ impl Store {
         } else {
             None
         };
+        let path = self
+            .root
+            .join(&*percent_encoding::percent_decode_str(&path).decode_utf8_lossy());
+        let was_there = path.exists();
         let response = self.s3.call(request.map(s3s::Body::from)).await;
-        if let Ok(response) = &response
-            && response.status().is_success()
-        {
-            let path = self
-                .root
-                .join(&*percent_encoding::percent_decode_str(&path).decode_utf8_lossy());
+        let stored = matches!(&response, Ok(response) if response.status().is_success());
+        if !stored && conditional && !was_there && path.is_file() {
+            // s3s-fs compares checksums after the bytes are in place: what it refuses must not stay there.
+            if let Err(error) = std::fs::remove_file(&path) {
+                warn!(%error, "embedded S3 could not take a refused object away");
+            }
+        }
+        if stored {
             let synced = tokio::task::spawn_blocking(move || sync(&path)).await;
             if let Ok(Err(error)) = synced {
                 warn!(%error, "embedded S3 could not make an object durable");

@@ -12,6 +12,7 @@
 //! All times are UTC microseconds since 1970-01-01T00:00:00Z.
 
 mod calibrate;
+mod clean;
 pub mod evaluate;
 pub mod events;
 mod features;
@@ -261,8 +262,8 @@ impl Model {
             .collect())
     }
 
-    /// Decimals per sensor in the raw training values, to compare with data to judge (`guard::resolution`).
-    pub fn decimals(&self) -> &[Option<u8>] {
+    /// Decimals per sensor in the raw training values.
+    fn decimals(&self) -> &[Option<u8>] {
         &self.learned.decimals
     }
 

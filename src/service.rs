@@ -38,6 +38,7 @@ pub mod operations;
 pub mod options;
 pub mod protocol;
 pub mod runner;
+pub mod s3_problem;
 pub mod schema;
 pub mod shapes;
 pub mod sigv4;

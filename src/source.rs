@@ -6,6 +6,7 @@
 
 pub mod replay;
 
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde::{Deserialize, Serialize};
 
 use crate::signal::{Frame, RowRule, Window};
@@ -71,4 +72,46 @@ pub struct Config {
     pub start: String,
     /// What happens at the end of the history.
     pub at_end: AtEnd,
+}
+
+impl Config {
+    /// What is wrong with the values: key and problem.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if !self.start.is_empty()
+            && let Err(problem) = recorded_time(&self.start)
+        {
+            problems.push(("source.start", problem));
+        }
+        if let Some(location) = self.parquet.strip_prefix("s3://")
+            && !matches!(location.split_once('/'), Some((bucket, key)) if !bucket.is_empty() && !key.is_empty())
+        {
+            problems.push((
+                "source.parquet",
+                format!("\"{}\": write it as s3://bucket/key", self.parquet),
+            ));
+        }
+        problems
+    }
+}
+
+/// Reads a recorded time as a person writes it, with or without fraction, as UTC microseconds.
+pub fn recorded_time(text: &str) -> Result<i64, String> {
+    let text = text.trim().trim_end_matches('Z');
+    for format in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%d %H:%M",
+    ] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
+            return Ok(time.and_utc().timestamp_micros());
+        }
+    }
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+    }
+    Err(format!(
+        "\"{text}\" is not a time: write it like 2015-11-30T23:45:00"
+    ))
 }

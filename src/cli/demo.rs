@@ -205,7 +205,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     if let Some(watch) = watch {
         watch.abort();
     }
-    let last_window_keys = match told.fed.values().next_back() {
+    let keys = match told.fed.values().next_back() {
         Some(entry) => tags
             .components
             .iter()
@@ -227,7 +227,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     summary.endpoint_url = endpoint_url;
     summary.api_url = api_url;
     summary.data_dir = data_dir.display().to_string();
-    summary.last_window_keys = last_window_keys;
+    summary.keys = keys;
     Ok(summary)
 }
 

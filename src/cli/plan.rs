@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::Plant;
 use crate::feed::{Ledger, Policy, Publish};
-use crate::signal::Window;
+use crate::source::SourceError;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -140,9 +140,16 @@ async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result
     };
     let first = if cut_already { live.next() } else { live };
     let mut windows = Vec::new();
-    for n in 0..i64::from(count) {
-        let window: Window = first.offset(n);
-        let reading = plant.source.read(&window, config.feed.rows)?;
+    // A history in S3 waits for the network, which a runtime's own thread must not.
+    let rows = config.feed.rows;
+    let readings = tokio::task::spawn_blocking(move || {
+        let windows = (0..i64::from(count)).map(|n| first.offset(n));
+        windows
+            .map(|window| Ok((window, plant.source.read(&window, rows)?)))
+            .collect::<Result<Vec<_>, SourceError>>()
+    })
+    .await??;
+    for (window, reading) in readings {
         let files = reading
             .frames
             .iter()

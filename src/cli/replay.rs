@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::StreamExt;
@@ -16,12 +16,11 @@ use tracing::info;
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
 use crate::config::Config;
-use crate::daemon::{Store, recorded_time};
+use crate::daemon::{Store, open_replay};
 use crate::ops::{lock, log};
 use crate::s3::{Bucket, Created, Disposition, S3Error};
 use crate::signal::{Cadence, Rebase, RowRule, TagList, Window};
-use crate::source::Source;
-use crate::source::replay::Replay;
+use crate::source::{Source, recorded_time};
 
 /// Objects on their way to the bucket at once.
 const IN_FLIGHT: usize = 64;
@@ -40,18 +39,18 @@ The recorded time FROM becomes the wall-clock time AT. Without --out files go to
 pub struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Parquet history; otherwise source.parquet of the configuration
+    /// Parquet history, a path or s3://bucket/key; otherwise source.parquet of the configuration
     #[arg(long, value_name = "FILE")]
-    parquet: Option<PathBuf>,
+    parquet: Option<String>,
     /// Tag list with the columns Tag, UOM, Subsystem; otherwise source.tags
     #[arg(long, value_name = "FILE")]
-    tags: Option<PathBuf>,
+    tags: Option<String>,
     /// Recorded time to begin with
-    #[arg(long, value_name = "TIME")]
-    from: String,
+    #[arg(long, value_name = "TIME", value_parser = recorded_time)]
+    from: i64,
     /// Recorded time to end before
-    #[arg(long, value_name = "TIME")]
-    to: String,
+    #[arg(long, value_name = "TIME", value_parser = recorded_time)]
+    to: i64,
     /// Wall-clock time that FROM becomes, UTC, on a boundary of the cadence; otherwise FROM itself
     #[arg(long, value_name = "TIME")]
     at: Option<DateTime<Utc>>,
@@ -90,21 +89,16 @@ struct Summary {
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
     log::start(&config.log).map_err(anyhow::Error::msg)?;
-    let path = |given: &Option<PathBuf>, configured: &str, flag: &str| -> anyhow::Result<PathBuf> {
-        match given {
-            Some(path) => Ok(path.clone()),
-            None if !configured.is_empty() => Ok(PathBuf::from(configured)),
-            None => bail!("{flag} is needed, here or in the configuration"),
-        }
+    let place = |given: &Option<String>, configured: &str, flag: &str| match given {
+        Some(place) => Ok(place.clone()),
+        None if !configured.is_empty() => Ok(configured.to_owned()),
+        None => Err(anyhow!("{flag} is needed, here or in the configuration")),
     };
-    let parquet = path(&args.parquet, &config.source.parquet, "--parquet")?;
-    let tags = TagList::read(path(&args.tags, &config.source.tags, "--tags")?)?;
+    let parquet = place(&args.parquet, &config.source.parquet, "--parquet")?;
+    let tags = TagList::read(place(&args.tags, &config.source.tags, "--tags")?)?;
     let cadence = args.cadence.unwrap_or(config.feed.cadence);
     let rows = args.rows.unwrap_or(config.feed.rows);
-    let (from, to) = (
-        recorded_time(&args.from).context("--from")?,
-        recorded_time(&args.to).context("--to")?,
-    );
+    let (from, to) = (args.from, args.to);
     if from >= to {
         bail!("--from must be before --to");
     }
@@ -122,8 +116,6 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             }
         )
     })?;
-    let history = Replay::open_file(&parquet, &tags)?;
-    let mut source = Replay::new(history, Rebase::once(from, at.timestamp_micros()));
     let length = cadence.seconds() * 1_000_000;
     let count = (to - from + length - 1) / length;
     let job = Job {
@@ -133,10 +125,14 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         speed: args.speed,
     };
     let runtime = runtime()?;
-    let summary = match &args.out {
-        Some(directory) => runtime.block_on(to_directory(&job, &mut source, &config, directory)),
-        None => runtime.block_on(to_bucket(&job, &mut source, &config)),
-    };
+    let summary = runtime.block_on(async {
+        let rebase = Rebase::once(from, at.timestamp_micros());
+        let source = open_replay(&parquet, &tags, &config.s3, rebase).await?;
+        match &args.out {
+            Some(directory) => to_directory(&job, source, &config, directory).await,
+            None => to_bucket(&job, source, &config).await,
+        }
+    });
     runtime.shutdown_timeout(Duration::from_millis(300));
     let summary = summary?;
     if args.output == Output::Json {
@@ -165,14 +161,21 @@ struct Job {
 }
 
 impl Job {
-    /// The files of one window as (name, bytes), and its rows.
-    fn cut(
+    /// The files of the n-th window as (name, bytes), its rows, and the source again. Reading may wait for a disk or a
+    /// network, so it has a thread of its own.
+    async fn cut(
         &self,
-        source: &mut dyn Source,
+        mut source: Box<dyn Source>,
         config: &Config,
-        window: &Window,
-    ) -> anyhow::Result<(Files, u64)> {
-        let reading = source.read(window, self.rows)?;
+        n: i64,
+    ) -> anyhow::Result<(Box<dyn Source>, Files, u64)> {
+        let (window, rule) = (self.first.offset(n), self.rows);
+        let (source, reading) = tokio::task::spawn_blocking(move || {
+            let reading = source.read(&window, rule);
+            (source, reading)
+        })
+        .await?;
+        let reading = reading?;
         let mut rows = 0;
         let files = reading
             .frames
@@ -188,7 +191,7 @@ impl Job {
                 )
             })
             .collect();
-        Ok((files, rows))
+        Ok((source, files, rows))
     }
 
     async fn pace(&self, started: tokio::time::Instant, n: i64) {
@@ -202,7 +205,7 @@ impl Job {
 
 async fn to_directory(
     job: &Job,
-    source: &mut dyn Source,
+    mut source: Box<dyn Source>,
     config: &Config,
     directory: &Path,
 ) -> anyhow::Result<Summary> {
@@ -212,7 +215,8 @@ async fn to_directory(
     let started = tokio::time::Instant::now();
     for n in 0..job.count {
         job.pace(started, n).await;
-        let (files, rows) = job.cut(source, config, &job.first.offset(n))?;
+        let (files, rows);
+        (source, files, rows) = job.cut(source, config, n).await?;
         summary.add(&files, rows);
         for (name, bytes) in files {
             let path = directory.join(name);
@@ -224,7 +228,11 @@ async fn to_directory(
     Ok(summary)
 }
 
-async fn to_bucket(job: &Job, source: &mut dyn Source, config: &Config) -> anyhow::Result<Summary> {
+async fn to_bucket(
+    job: &Job,
+    mut source: Box<dyn Source>,
+    config: &Config,
+) -> anyhow::Result<Summary> {
     let servers = tokio_util::sync::CancellationToken::new();
     let data_dir = config.data_dir();
     // The embedded store's files belong to one process at a time.
@@ -240,7 +248,8 @@ async fn to_bucket(job: &Job, source: &mut dyn Source, config: &Config) -> anyho
     let mut uploads = futures_util::stream::FuturesUnordered::new();
     for n in 0..job.count {
         job.pace(started, n).await;
-        let (files, rows) = job.cut(source, config, &job.first.offset(n))?;
+        let (files, rows);
+        (source, files, rows) = job.cut(source, config, n).await?;
         summary.add(&files, rows);
         for (name, bytes) in files {
             while uploads.len() >= IN_FLIGHT {

@@ -17,7 +17,7 @@ pub struct SampleArgs {
     /// Directory to write signals.parquet, tags_description.csv, labels.csv and timeranges.txt to
     directory: PathBuf,
     /// Days of history, ending on 2015-11-30
-    #[arg(long, default_value_t = 334, value_parser = clap::value_parser!(u32).range(1..=334))]
+    #[arg(long, default_value_t = 334, value_parser = clap::value_parser!(u32).range(1..=3660))]
     days: u32,
     /// Signals, the first of the tag list
     #[arg(long, default_value_t = 122, value_parser = clap::value_parser!(u16).range(1..=122))]

@@ -15,7 +15,8 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::feed::disk::Disk;
 use crate::feed::{
-    Config, Cut, Cutter, Ledger, Opened, Shipper, Spool, Vitals, blocking, recover, shipper,
+    Config, Cut, Cutter, Ledger, Opened, Publish, Shipper, Spool, State, Vitals, blocking, recover,
+    shipper,
 };
 use crate::s3::Bucket;
 use crate::signal::{Cadence, NameFormat, TagList};
@@ -56,6 +57,8 @@ pub struct Feeder {
 pub struct View {
     ledger: Ledger,
     spool: Spool,
+    publish: Publish,
+    cadence: Cadence,
 }
 
 impl Feeder {
@@ -128,7 +131,12 @@ impl Feeder {
         tasks.spawn(cutter.run(shutdown.clone()));
         tasks.spawn(shipper.run(shutdown));
         Ok(Self {
-            view: View { ledger, spool },
+            view: View {
+                ledger,
+                spool,
+                publish: parts.config.publish,
+                cadence: parts.config.cadence,
+            },
             vitals,
             tasks,
             cron,
@@ -174,14 +182,20 @@ impl Feeder {
 
 impl View {
     /// Whether the live window is recorded and nothing waits in the spool.
-    pub async fn is_settled(&self, cadence: Cadence, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        let (ledger, spool) = (self.ledger.clone(), self.spool.clone());
+    pub async fn is_settled(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
+        let (ledger, spool, live) = (
+            self.ledger.clone(),
+            self.spool.clone(),
+            self.publish.live(now, self.cadence),
+        );
         blocking(move || {
-            let recent = ledger.list(1)?;
-            let recorded = recent
-                .first()
-                .is_some_and(|entry| entry.end + cadence.duration() > now);
-            Ok(recorded && ledger.oldest_due()?.is_none() && spool.windows()?.is_empty())
+            let recorded = ledger
+                .get(live.start())?
+                .is_some_and(|entry| entry.state != State::Due);
+            Ok(recorded
+                && ledger.oldest_due()?.is_none()
+                && ledger.spooled()?.is_empty()
+                && spool.windows()?.is_empty())
         })
         .await?
     }

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
-use chrono::{DateTime, NaiveDateTime, Utc};
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
 use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,7 +19,7 @@ use crate::s3::RangeReader;
 use crate::sample::{SampleOptions, write_sample};
 use crate::signal::{Rebase, TagList};
 use crate::source::replay::{AtEnd, History, Replay};
-use crate::source::{self, Source};
+use crate::source::{self, Source, recorded_time};
 
 /// Days of the sample plant that embedded mode makes for itself.
 const SAMPLE_DAYS: u32 = 40;
@@ -102,26 +102,11 @@ impl Plant {
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
         let tags = TagList::read(&source.tags)?;
-        if let Some(location) = source.parquet.strip_prefix("s3://") {
-            let (bucket, key) = location
-                .split_once('/')
-                .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
-                .with_context(|| {
-                    format!(
-                        "source.parquet \"{}\": write it as s3://bucket/key",
-                        source.parquet
-                    )
-                })?;
-            let reader = RangeReader::open(config.s3.client().await, bucket, key).await?;
-            Self::from_reader(reader, source, tags, config, data_dir, now).await
-        } else {
-            let path = PathBuf::from(&source.parquet);
-            let file =
-                std::fs::File::open(&path).map_err(|error| source::SourceError::Invalid {
-                    name: source.parquet.clone(),
-                    problems: vec![format!("cannot be opened: {error}; check source.parquet")],
-                })?;
-            Self::from_reader(file, source, tags, config, data_dir, now).await
+        match Place::open(&source.parquet, &config.s3).await? {
+            Place::File(file) => Self::from_reader(file, source, tags, config, data_dir, now).await,
+            Place::Object(object) => {
+                Self::from_reader(object, source, tags, config, data_dir, now).await
+            }
         }
     }
 
@@ -152,6 +137,51 @@ impl Plant {
         })
         .await?
     }
+}
+
+/// Where a history lies.
+enum Place {
+    File(std::fs::File),
+    Object(RangeReader),
+}
+
+impl Place {
+    async fn open(location: &str, s3: &crate::s3::Config) -> anyhow::Result<Self> {
+        let Some(object) = location.strip_prefix("s3://") else {
+            let file =
+                std::fs::File::open(location).map_err(|error| source::SourceError::Invalid {
+                    name: location.to_owned(),
+                    problems: vec![format!("cannot be opened: {error}; check source.parquet")],
+                })?;
+            return Ok(Self::File(file));
+        };
+        let (bucket, key) = object
+            .split_once('/')
+            .with_context(|| format!("\"{location}\": write it as s3://bucket/key"))?;
+        Ok(Self::Object(
+            RangeReader::open(s3.client().await, bucket, key).await?,
+        ))
+    }
+}
+
+/// Opens the history at `location`, a path or `s3://bucket/key`, and plays it by `rebase`.
+pub async fn open_replay(
+    location: &str,
+    tags: &TagList,
+    s3: &crate::s3::Config,
+    rebase: Rebase,
+) -> anyhow::Result<Box<dyn Source>> {
+    let place = Place::open(location, s3).await?;
+    let (name, tags) = (location.to_owned(), tags.clone());
+    tokio::task::spawn_blocking(move || -> anyhow::Result<Box<dyn Source>> {
+        Ok(match place {
+            Place::File(file) => Box::new(Replay::new(Replay::open(file, &name, &tags)?, rebase)),
+            Place::Object(object) => {
+                Box::new(Replay::new(Replay::open(object, &name, &tags)?, rebase))
+            }
+        })
+    })
+    .await?
 }
 
 /// Makes the sample plant unless it is there, completely or not at all.
@@ -189,21 +219,26 @@ fn anchor<R: ChunkReader + 'static>(
     now: DateTime<Utc>,
 ) -> anyhow::Result<(Rebase, Option<Anchor>)> {
     let cadence = config.feed.cadence;
-    let found = anchor_files(data_dir)
-        .iter()
-        .find_map(|path| read_anchor(path));
+    let kept = anchor_files(data_dir).map(|path| read_anchor(&path));
+    let both = kept[0].is_some() && kept[0] == kept[1];
+    let found = kept.into_iter().flatten().next();
     if let Some(anchor) = &found
         && anchor.parquet == source.parquet
         && anchor.start == source.start
         && anchor.at_end == source.at_end
         && anchor.cadence == cadence
     {
-        return Ok((anchor.rebase, None));
+        // A copy that was lost is written again before the other one is.
+        return Ok((anchor.rebase, (!both).then(|| anchor.clone())));
     }
     let recorded = if source.start.is_empty() {
         history.default_start(cadence, 3)
     } else {
-        let start = recorded_time(&source.start).context("source.start")?;
+        let start =
+            recorded_time(&source.start).map_err(|problem| source::SourceError::Invalid {
+                name: "source.start".into(),
+                problems: vec![problem],
+            })?;
         if start < history.first() || start > history.last() {
             bail!(source::SourceError::Invalid {
                 name: source.parquet.clone(),
@@ -244,30 +279,6 @@ fn anchor<R: ChunkReader + 'static>(
 
 fn anchor_files(data_dir: &Path) -> [PathBuf; 2] {
     ["rebase.json", "rebase.backup.json"].map(|name| data_dir.join(name))
-}
-
-/// Reads a recorded time as a person writes it, with or without fraction, as UTC microseconds.
-pub fn recorded_time(text: &str) -> anyhow::Result<i64> {
-    let text = text.trim().trim_end_matches('Z');
-    for format in [
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%d %H:%M",
-    ] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
-            return Ok(time.and_utc().timestamp_micros());
-        }
-    }
-    if let Ok(day) = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Ok(day
-            .and_time(chrono::NaiveTime::MIN)
-            .and_utc()
-            .timestamp_micros());
-    }
-    Err(anyhow!(
-        "\"{text}\" is not a time: write it like 2015-11-30T23:45:00"
-    ))
 }
 
 /// A recorded time for people.

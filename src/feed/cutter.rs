@@ -24,6 +24,9 @@ use crate::source::{Source, SourceError};
 /// How long the loop waits before it looks again when nothing wakes it, or after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Why windows after the end of a history that does not loop are skipped.
+const HISTORY_OVER: &str = "the history is over";
+
 /// Turns one window into a sealed set of input files.
 pub struct Cut {
     /// Where samples come from.
@@ -66,11 +69,21 @@ impl CutError {
 }
 
 impl Cut {
-    /// Cuts `window`. `None` when the history is over. The window's files are durable before its state is recorded.
-    pub fn cut(&mut self, window: &Window, now: DateTime<Utc>) -> Result<Option<Entry>, CutError> {
+    /// Cuts `window` and returns what is recorded of it; after the end of the history that is a skip. The window's files
+    /// are durable before its state is recorded. What is sealed already, and whole, is recorded as it is.
+    pub fn cut(&mut self, window: &Window, now: DateTime<Utc>) -> Result<Entry, CutError> {
+        if let Some(manifest) = self.spool.sealed(window)? {
+            let mut entry = Entry::new(window, State::Spooled);
+            entry.count(&manifest);
+            self.ledger.record(&entry)?;
+            return Ok(entry);
+        }
         let reading = self.source.read(window, self.rows)?;
         if reading.ended {
-            return Ok(None);
+            let mut entry = Entry::new(window, State::Skipped);
+            entry.reason = Some(HISTORY_OVER.into());
+            self.ledger.record(&entry)?;
+            return Ok(entry);
         }
         if reading.duplicates > 0 {
             warn!(%window, duplicates = reading.duplicates, "duplicate rows: the last one of each time was used");
@@ -116,7 +129,7 @@ impl Cut {
             entry.count(&self.spool.seal(window, components, files, now)?);
         }
         self.ledger.record(&entry)?;
-        Ok(Some(entry))
+        Ok(entry)
     }
 }
 
@@ -228,17 +241,17 @@ impl Cutter {
         })
         .await?;
         match result {
-            Ok(Some(entry)) => {
+            Ok(entry) if entry.state == State::Skipped => {
+                if self.say(Mood::Ended, "") {
+                    info!(%window, "the history is over: nothing more to cut");
+                }
+                Ok(true)
+            }
+            Ok(entry) => {
                 self.say(Mood::Working, "");
                 log_cut(&window, &entry, live);
                 self.sealed.notify_waiters();
                 Ok(true)
-            }
-            Ok(None) => {
-                if self.say(Mood::Ended, "") {
-                    info!(%window, "the history is over: nothing more to cut");
-                }
-                Ok(false)
             }
             Err(error) if error.is_full() => {
                 self.say(Mood::Paused, &error.to_string());
@@ -280,10 +293,6 @@ impl Cutter {
                 }
                 if let Some((from, to)) = due.backlog {
                     info!(from = %from.start(), to = %to.start(), "backlog to cut");
-                }
-                // After the end of the history nothing more is due.
-                if self.state == Mood::Ended {
-                    return Ok(None);
                 }
                 Ok(due
                     .live

@@ -20,6 +20,17 @@ pub enum Publish {
     Behind,
 }
 
+impl Publish {
+    /// The live window at `now`.
+    pub fn live(self, now: DateTime<Utc>, cadence: Cadence) -> Window {
+        let current = Window::containing(now, cadence);
+        match self {
+            Publish::Ahead => current,
+            Publish::Behind => current.previous(),
+        }
+    }
+}
+
 /// What happens to the windows of a downtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,11 +71,7 @@ pub struct Due {
 impl Policy {
     /// The live window at `now`.
     pub fn live(&self, now: DateTime<Utc>) -> Window {
-        let current = Window::containing(now, self.cadence);
-        match self.publish {
-            Publish::Ahead => current,
-            Publish::Behind => current.previous(),
-        }
+        self.publish.live(now, self.cadence)
     }
 
     /// When the live window after the one at `now` begins: the next time to look.
@@ -86,9 +93,11 @@ impl Policy {
             backlog: None,
             skipped: None,
         };
-        let Some(frontier) = frontier.filter(|frontier| *frontier < live.start()) else {
+        // Nothing may be recorded yet because the disk has been full since the first start.
+        let frontier = frontier.unwrap_or_else(|| self.live(self.resumed_at).start());
+        if frontier >= live.start() {
             return due;
-        };
+        }
         // After a change of cadence the frontier may lie inside a window: the part before the next boundary is over.
         let first = Window::containing(frontier, self.cadence);
         let first = if first.start() < frontier {
@@ -187,6 +196,14 @@ mod tests {
         let skip = policy(Publish::Ahead, CatchUp::Skip, "09:00:00");
         let due = skip.due(Some(at("10:10:00")), false, at("10:31:00"));
         assert_eq!(due.backlog, Some((window("10:10:00"), window("10:30:00"))));
+    }
+
+    #[test]
+    fn what_was_missed_since_the_first_start_is_due_although_nothing_is_recorded() {
+        let skip = policy(Publish::Ahead, CatchUp::Skip, "10:07:30");
+        let due = skip.due(None, false, at("10:21:00"));
+        assert_eq!(due.backlog, Some((window("10:05:00"), window("10:20:00"))));
+        assert_eq!(due.skipped, None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::due::Due;
@@ -136,13 +136,16 @@ impl LedgerError {
 pub enum Opened {
     /// It was there.
     Existing,
-    /// There was none.
+    /// There was none, or it was never told what the bucket holds.
     Fresh,
     /// It was damaged and is set aside here; this one is new.
     Replaced(PathBuf),
 }
 
 const FORMAT: i64 = 1;
+
+/// How long a call waits for another process.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 
 const SCHEMA: &str = "
     CREATE TABLE window (
@@ -167,6 +170,15 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;";
 
+/// SQLite's application id, set once the ledger knows what spool and bucket hold: "LkOD".
+const COMPLETE: i64 = 0x4c6b_4f44;
+
+/// Counts rows that no version of this program wrote.
+const ODD: &str =
+    "SELECT count(*) FROM window WHERE start % 300 <> 0 OR end <= start OR end - start > 3600
+    OR cadence NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H')
+    OR state NOT IN ('due', 'spooled', 'shipped', 'partial', 'empty', 'skipped', 'quarantined')";
+
 const COLUMNS: &str = "start, end, cadence, state, reason, files, components, rows, bytes, cut_at, shipped_at, attempts, last_error";
 
 /// The ledger of one data directory. Cheap to clone; every call blocks briefly.
@@ -182,14 +194,14 @@ impl Ledger {
         let path = data_dir.join("ledger.db");
         let existed = path.exists();
         match Self::open_file(&path) {
-            Ok(ledger) => Ok((
-                ledger,
-                if existed {
+            Ok(ledger) => {
+                let opened = if ledger.is_complete()? {
                     Opened::Existing
                 } else {
                     Opened::Fresh
-                },
-            )),
+                };
+                Ok((ledger, opened))
+            }
             Err(error) if existed && is_damage(&error) => {
                 let aside = data_dir.join(format!(
                     "ledger.db.damaged-{}",
@@ -220,13 +232,28 @@ impl Ledger {
         }
     }
 
-    /// Opens a ledger to look at, beside a running daemon.
+    /// Opens a ledger to look at, beside a running daemon, also where only reading is allowed. Creates and repairs nothing;
+    /// `None` where there is none yet.
     pub fn open_existing(data_dir: &Path) -> Result<Option<Self>, LedgerError> {
         let path = data_dir.join("ledger.db");
         if !path.exists() {
             return Ok(None);
         }
-        Self::open_file(&path).map(Some)
+        let fail = |source| LedgerError::Sqlite {
+            path: path.clone(),
+            source,
+        };
+        let connection =
+            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+        connection.busy_timeout(BUSY).map_err(fail)?;
+        match format_of(&connection).map_err(fail)? {
+            0 => Ok(None),
+            1..=FORMAT => Ok(Some(Self {
+                connection: Arc::new(Mutex::new(connection)),
+                path,
+            })),
+            found => Err(LedgerError::Newer { path, found }),
+        }
     }
 
     fn open_file(path: &Path) -> Result<Self, LedgerError> {
@@ -235,9 +262,7 @@ impl Ledger {
             source,
         };
         let connection = Connection::open(path).map_err(fail)?;
-        connection
-            .busy_timeout(std::time::Duration::from_secs(10))
-            .map_err(fail)?;
+        connection.busy_timeout(BUSY).map_err(fail)?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -256;",
@@ -252,10 +277,7 @@ impl Ledger {
                 what: check,
             });
         }
-        let format: i64 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(fail)?;
-        match format {
+        match format_of(&connection).map_err(fail)? {
             0 => connection
                 .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
                 .map_err(fail)?,
@@ -267,10 +289,32 @@ impl Ledger {
                 });
             }
         }
+        // SQLite checks its pages, not the values in them.
+        let odd: i64 = connection
+            .query_row(ODD, [], |row| row.get(0))
+            .map_err(fail)?;
+        if odd > 0 {
+            return Err(LedgerError::Content {
+                path: path.to_owned(),
+                what: format!("{odd} rows hold values that were never written"),
+            });
+        }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.to_owned(),
         })
+    }
+
+    /// Records that the ledger knows what spool and bucket hold, so that it need not be rebuilt at the next start.
+    pub fn rebuilt(&self) -> Result<(), LedgerError> {
+        self.run(|connection| connection.pragma_update(None, "application_id", COMPLETE))
+    }
+
+    fn is_complete(&self) -> Result<bool, LedgerError> {
+        let id: i64 = self.run(|connection| {
+            connection.query_row("PRAGMA application_id", [], |row| row.get(0))
+        })?;
+        Ok(id == COMPLETE)
     }
 
     /// The end of everything recorded before `before`: `None` for a ledger with nothing earlier.
@@ -602,6 +646,10 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         attempts: row.get(11)?,
         last_error: row.get(12)?,
     })
+}
+
+fn format_of(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 fn is_damage(error: &LedgerError) -> bool {

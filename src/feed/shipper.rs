@@ -1,6 +1,6 @@
 //! The shipper: uploads sealed windows from the spool, for ever, until the store has them.
 //!
-//! Two lanes work side by side. The live lane takes the newest window the moment it is sealed; the backlog lane drains
+//! Two lanes work side by side. The live lane takes the live window the moment it is sealed; the backlog lane drains
 //! what is older, oldest first, at a bounded rate, so a backlog cannot delay a live window. All files of a window go up
 //! at once. A window leaves the spool after the store acknowledged every file and the ledger recorded it. A key that
 //! exists with other bytes sets the window aside and is never overwritten.
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, Semaphore};
@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Config, Entry, Ledger, Opened, Pulse, Spool, SpoolError, State, Vitals, blocking};
+use super::{
+    Config, Entry, Ledger, Opened, Publish, Pulse, Spool, SpoolError, State, Vitals, blocking,
+};
 use crate::clock::Clock;
 use crate::s3::{Bucket, Conditional, Created, Disposition, S3Error};
 use crate::signal::{Cadence, NameFormat, TagList, Window};
@@ -62,10 +64,12 @@ struct Shared {
     ledger: Ledger,
     clock: Clock,
     cadence: Cadence,
+    publish: Publish,
     drain_pause: Duration,
     sealed: Arc<Notify>,
     in_flight: Semaphore,
     claimed: Mutex<HashSet<i64>>,
+    reachable: Notify,
     trouble: Mutex<Option<Trouble>>,
 }
 
@@ -109,10 +113,12 @@ impl Shipper {
                 ledger,
                 clock,
                 cadence: config.cadence,
+                publish: config.publish,
                 drain_pause: Duration::from_secs(60) / config.drain_per_minute.max(1),
                 sealed,
                 in_flight: Semaphore::new(IN_FLIGHT),
                 claimed: Mutex::default(),
+                reachable: Notify::new(),
                 trouble: Mutex::default(),
             }),
             bucket,
@@ -149,10 +155,14 @@ impl Shipper {
         let mut backoff = Backoff::default();
         loop {
             pulse.beat();
+            let sealed = self.shared.sealed.clone();
+            let sealed = sealed.notified();
             let result = async {
                 let conditional = self.bucket.probe(&self.prefix).await?;
                 let found = match &self.rebuild {
-                    Some(rebuild) => list_shipped(&self.bucket, rebuild).await?,
+                    Some(rebuild) => {
+                        list_shipped(&self.bucket, rebuild, self.shared.clock.now()).await?
+                    }
                     None => Vec::new(),
                 };
                 Ok((conditional, found))
@@ -173,6 +183,9 @@ impl Shipper {
                             "the store ignores If-None-Match: keys are looked up before each upload, and two writers may race"
                         ),
                     }
+                    if self.rebuild.is_none() {
+                        return Ok(());
+                    }
                     let (ledger, count) = (self.shared.ledger.clone(), found.len());
                     blocking(move || -> Result<(), super::LedgerError> {
                         for entry in found {
@@ -180,7 +193,7 @@ impl Shipper {
                                 ledger.record(&entry)?;
                             }
                         }
-                        Ok(())
+                        ledger.rebuilt()
                     })
                     .await??;
                     if count > 0 {
@@ -190,8 +203,11 @@ impl Shipper {
                 }
                 Err(error) => {
                     self.shared.trouble(&error);
-                    // Sealed windows are counted as waiting while the store cannot be met.
-                    tokio::time::sleep(backoff.after(error.disposition())).await;
+                    // Sealed windows are counted as waiting while the store cannot be met. A new one is worth an attempt.
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.after(error.disposition())) => {}
+                        () = sealed => {}
+                    }
                 }
             }
         }
@@ -204,6 +220,7 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
         pulse.beat();
         // Registered before looking, so that a window sealed in between is not missed.
         let sealed = shared.sealed.notified();
+        let reachable = shared.reachable.notified();
         let claim = match shared.clone().claim(lane).await {
             Ok(Some(claim)) => claim,
             Ok(None) => {
@@ -225,8 +242,10 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
                 drop(claim);
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
-                    // A new live window is worth an attempt of its own.
-                    () = shared.sealed.notified(), if lane == Lane::Live => {}
+                    // A new live window is worth an attempt of its own, also one sealed while the last attempt hung.
+                    () = sealed, if lane == Lane::Live => {}
+                    // The other lane got through: the outage is over.
+                    () = reachable => backoff = Backoff::default(),
                 }
             }
             Ok(_) => {
@@ -260,14 +279,14 @@ impl Drop for Claim {
 }
 
 impl Shared {
-    /// The next window of a lane: the newest if it is fresh, or the oldest of the others.
+    /// The next window of a lane: the live one, or the oldest of the others.
     async fn claim(self: Arc<Self>, lane: Lane) -> anyhow::Result<Option<Claim>> {
-        let spool = self.spool.clone();
-        let windows = blocking(move || spool.windows()).await??;
-        let fresh = self.clock.now() - self.cadence.duration() - TimeDelta::hours(1);
-        let is_live = |window: &Window| {
-            windows.last() == Some(window) && (window.end() > fresh || windows.len() == 1)
-        };
+        let shared = self.clone();
+        let windows = blocking(move || shared.sealed_and_recorded()).await??;
+        // What is not live any more is backlog, also when it is the newest: or the live lane would drain a backlog from its
+        // young end, at no rate.
+        let live = self.publish.live(self.clock.now(), self.cadence);
+        let is_live = |window: &Window| *window == live;
         let mut claims = self.claims();
         let window = windows.iter().find(|window| {
             is_live(window) == (lane == Lane::Live) && !claims.contains(&window.start().timestamp())
@@ -281,6 +300,39 @@ impl Shared {
             shared: self,
             window,
         }))
+    }
+
+    /// The windows that the spool holds and the ledger calls spooled, oldest first. What is sealed but not recorded yet
+    /// is the cutter's; what is recorded and not there any more is due again; what was shipped but could not be removed is
+    /// removed.
+    fn sealed_and_recorded(&self) -> anyhow::Result<Vec<Window>> {
+        let recorded: HashSet<Window> = self.ledger.spooled()?.into_iter().collect();
+        let sealed = self.spool.windows()?;
+        for window in recorded.iter().filter(|window| !sealed.contains(window)) {
+            // A window that is being shipped leaves the spool after the ledger knows: look again.
+            if self.state_unclaimed(window)? == Some(State::Spooled) {
+                warn!(%window, "spool entry is gone: the window is cut again");
+                self.ledger
+                    .set_state(window, State::Due, Some("its spool entry is gone"))?;
+            }
+        }
+        for window in sealed.iter().filter(|window| !recorded.contains(window)) {
+            let state = self.state_unclaimed(window)?;
+            if matches!(state, Some(State::Shipped | State::Partial)) {
+                self.spool.remove(window)?;
+            }
+        }
+        Ok(sealed
+            .into_iter()
+            .filter(|window| recorded.contains(window))
+            .collect())
+    }
+
+    /// The recorded state of a window that no lane is shipping.
+    fn state_unclaimed(&self, window: &Window) -> anyhow::Result<Option<State>> {
+        let claimed = self.claims().contains(&window.start().timestamp());
+        let entry = self.ledger.get(window.start())?;
+        Ok(entry.filter(|_| !claimed).map(|entry| entry.state))
     }
 
     async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
@@ -427,6 +479,7 @@ impl Shared {
     fn recovered(&self) {
         if let Some(trouble) = lock(&self.trouble).take() {
             info!(after_s = trouble.since.elapsed().as_secs(), "uploads go on");
+            self.reachable.notify_waiters();
         }
     }
 
@@ -469,8 +522,13 @@ impl Backoff {
     }
 }
 
-/// The windows whose files are in the bucket, by their keys.
-async fn list_shipped(bucket: &Bucket, rebuild: &Rebuild) -> Result<Vec<Entry>, S3Error> {
+/// The windows that have begun and whose files are in the bucket, by their keys. One that lacks components is due again:
+/// whether they had no rows or were never uploaded only a cut can tell, and what is there already stays as it is.
+async fn list_shipped(
+    bucket: &Bucket,
+    rebuild: &Rebuild,
+    now: DateTime<Utc>,
+) -> Result<Vec<Entry>, S3Error> {
     let mut found: std::collections::BTreeMap<Window, u32> = Default::default();
     let since = Window::containing(rebuild.since, rebuild.cadence).start();
     for component in &rebuild.tags.components {
@@ -489,6 +547,7 @@ async fn list_shipped(bucket: &Bucket, rebuild: &Rebuild) -> Result<Vec<Entry>, 
             if let Ok((owner, start)) = rebuild.naming.parse(names, name)
                 && owner == component.name
                 && let Ok(window) = Window::new(start, rebuild.cadence)
+                && window.start() <= now
             {
                 *found.entry(window).or_default() += 1;
             }
@@ -498,17 +557,17 @@ async fn list_shipped(bucket: &Bucket, rebuild: &Rebuild) -> Result<Vec<Entry>, 
     Ok(found
         .into_iter()
         .map(|(window, files)| {
-            let mut entry = Entry::new(
-                &window,
-                if files < components {
-                    State::Partial
-                } else {
-                    State::Shipped
-                },
-            );
-            entry.files = files;
+            let (state, reason) = if files < components {
+                (State::Due, "found in the bucket, incomplete")
+            } else {
+                (State::Shipped, "found in the bucket")
+            };
+            let mut entry = Entry::new(&window, state);
+            if state == State::Shipped {
+                entry.files = files;
+            }
             entry.components = components;
-            entry.reason = Some("found in the bucket".into());
+            entry.reason = Some(reason.into());
             entry
         })
         .collect())

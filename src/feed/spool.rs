@@ -173,11 +173,19 @@ impl Spool {
             .collect())
     }
 
-    /// Whether a window is sealed here.
-    pub fn holds(&self, window: &Window) -> bool {
-        self.disk
-            .read(&self.directory.join(entry_name(window)).join(MANIFEST))
-            .is_ok()
+    /// The manifest of a window that is sealed here, if all of it is as it was sealed.
+    pub fn sealed(&self, window: &Window) -> Result<Option<Manifest>, SpoolError> {
+        let whole = self.manifest(window).and_then(|manifest| {
+            for file in &manifest.files {
+                self.read(window, file)?;
+            }
+            Ok(manifest)
+        });
+        match whole {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(SpoolError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The manifest of a sealed window.

@@ -75,6 +75,8 @@ pub struct Point {
     pub prediction: bool,
     /// Under a label.
     pub labelled: bool,
+    /// Not off and not empty.
+    pub scored: bool,
 }
 
 /// Takes scored rows in time order.
@@ -177,6 +179,7 @@ impl<'a> Evaluator<'a> {
                 anomaly_score: row.anomaly_score,
                 prediction: row.prediction,
                 labelled: labelled(&self.labels, row.time, cover),
+                scored: !row.contributions.is_empty(),
             });
         }
     }
@@ -357,6 +360,7 @@ mod tests {
             anomaly_score: 0.0,
             prediction: u > 2.0,
             labelled,
+            scored: true,
         }
     }
 

@@ -6,19 +6,15 @@
 //! lane order, so the model is the same bits for any number of threads. No randomness, no iteration to convergence.
 
 use super::calibrate::{self, Tail, quantile};
-use super::features::{Filler, Recursion, Scaling};
-use super::form::{Batch, Form, FormKernel, SHRINKAGE};
+use super::clean::{Cleaned, FOLDS, UNIT_ROWS, Unit, clean, scale, select};
+use super::form::{Batch, Form, FormKernel};
 use super::guard::Warning;
 use super::lanes;
-use super::matrix::{Moments, NotInvertible, Symmetric};
-use super::reading::{self, History};
+use super::matrix::{Moments, NotInvertible};
+use super::reading;
 use super::score::{fused, smoothed};
 use super::{Learned, Model, Options, Sensor, Span};
 
-/// Folds of the out-of-fold scores.
-const FOLDS: usize = 4;
-/// Rows of features in memory per lane.
-const UNIT_ROWS: usize = 2048;
 /// Fewer healthy rows than this and nothing can be learned.
 const FEWEST_ROWS: usize = 120;
 /// Rows wanted per feature.
@@ -101,21 +97,6 @@ pub enum FitError {
     /// Linear algebra failed.
     #[error(transparent)]
     NotInvertible(#[from] NotInvertible),
-}
-
-/// Contiguous rows of one fold, with the recursion's state before the first of them.
-struct Unit {
-    rows: std::ops::Range<usize>,
-    fold: usize,
-    before: Recursion,
-}
-
-/// The cleaned table and what is known about each row.
-struct Table {
-    history: History,
-    /// Rows with at least one used value.
-    valid: Vec<bool>,
-    threads: usize,
 }
 
 pub(super) fn fit(
@@ -235,234 +216,6 @@ pub(super) fn fit(
     }))
 }
 
-/// The inputs to use, and a warning for each other one and each odd one.
-fn select(history: &History, sensors: &[Sensor], kept: usize) -> (Vec<usize>, Vec<Warning>) {
-    let mut used = Vec::new();
-    let mut warnings = Vec::new();
-    for (input, survey) in history.surveys.iter().enumerate() {
-        let sensor = sensors[history.inputs[input]].clone();
-        let coverage = survey.present as f64 / kept as f64;
-        if coverage < 0.1 {
-            warnings.push(Warning::MostlyMissing {
-                sensor,
-                share: 1.0 - coverage,
-            });
-            continue;
-        }
-        if let Some(direction) = survey.counter() {
-            warnings.push(Warning::Counter { sensor, direction });
-            continue;
-        }
-        if let Some(values) = survey.categories() {
-            warnings.push(Warning::Categorical { sensor, values });
-        }
-        used.push(input);
-    }
-    (used, warnings)
-}
-
-/// Mean and population standard deviation of the used inputs, winsorised once at six of them; and which are constant.
-fn scale(history: &History, used: &[usize], threads: usize) -> (Scaling, Vec<usize>) {
-    let counts: Vec<f64> = used
-        .iter()
-        .map(|at| history.surveys[*at].present as f64)
-        .collect();
-    let average = |of: &(dyn Fn(usize, f64) -> f64 + Sync)| -> Vec<f64> {
-        let sums = history.store.by_lane(threads, |ranges| {
-            let mut sums = vec![0.0; used.len()];
-            let mut row = vec![0.0; history.store.width()];
-            for index in ranges
-                .into_iter()
-                .flatten()
-                .filter(|index| history.kept[*index])
-            {
-                history.store.read(index, &mut row);
-                for (at, (sum, input)) in sums.iter_mut().zip(used).enumerate() {
-                    if !row[*input].is_nan() {
-                        *sum += of(at, row[*input]);
-                    }
-                }
-            }
-            sums
-        });
-        (0..used.len())
-            .map(|at| sums.iter().map(|lane| lane[at]).sum::<f64>() / counts[at])
-            .collect()
-    };
-    let mean = average(&|_, x| x);
-    let sd: Vec<f64> = average(&|at, x| (x - mean[at]) * (x - mean[at]))
-        .iter()
-        .map(|v| v.sqrt())
-        .collect();
-    let winsorised = |at: usize, x: f64| x.clamp(mean[at] - 6.0 * sd[at], mean[at] + 6.0 * sd[at]);
-    let centre = average(&winsorised);
-    let spread =
-        average(&|at, x| (winsorised(at, x) - centre[at]) * (winsorised(at, x) - centre[at]));
-    let mut constant = Vec::new();
-    let scale = (0..used.len())
-        .map(|at| {
-            let (sd, level) = (spread[at].sqrt(), history.surveys[used[at]].level);
-            if sd <= 1e-6 * level.max(1e-9) {
-                constant.push(at);
-                (0.01 * level).max(1e-3)
-            } else {
-                sd
-            }
-        })
-        .collect();
-    (
-        Scaling {
-            mean: centre,
-            scale,
-        },
-        constant,
-    )
-}
-
-/// Standardises the table, learns the same-time precision from its kept rows, and fills its missing cells with it.
-fn clean(
-    mut history: History,
-    used: &[usize],
-    scaling: &Scaling,
-    threads: usize,
-) -> Result<(Table, Symmetric), FitError> {
-    let d = used.len();
-    history.store.transform(
-        threads,
-        d,
-        || (),
-        |(), _, raw, z| {
-            for (column, (z, input)) in z.iter_mut().zip(used).enumerate() {
-                *z = scaling.apply(column, raw[*input]);
-            }
-        },
-    );
-    let lanes = history.store.by_lane(threads, |ranges| {
-        let (mut values, mut presence, mut complete) = (Moments::new(d), Moments::new(d), 0.0);
-        let mut empty = Vec::new();
-        let mut z = vec![0.0; d];
-        for range in ranges {
-            let (mut rows, mut present) = (Vec::new(), Vec::new());
-            for index in range {
-                history.store.read(index, &mut z);
-                let missing = z.iter().filter(|value| value.is_nan()).count();
-                if missing == d {
-                    empty.push(index);
-                }
-                if !history.kept[index] {
-                    continue;
-                }
-                rows.extend(
-                    z.iter()
-                        .map(|value| if value.is_nan() { 0.0 } else { *value }),
-                );
-                if missing == 0 {
-                    complete += 1.0;
-                } else {
-                    present.extend(z.iter().map(|value| if value.is_nan() { 0.0 } else { 1.0 }));
-                }
-            }
-            values.add_rows(&rows);
-            presence.add_rows(&present);
-        }
-        (values, presence, complete, empty)
-    });
-    let (mut values, mut presence, mut complete) = (Moments::new(d), Moments::new(d), 0.0);
-    let mut valid = vec![true; history.store.rows()];
-    for (lane_values, lane_presence, lane_complete, empty) in lanes {
-        values.add(&lane_values, 1.0);
-        presence.add(&lane_presence, 1.0);
-        complete += lane_complete;
-        empty.into_iter().for_each(|index| valid[index] = false);
-    }
-    let pairwise = Symmetric::from_fn(d, |row, column| {
-        values.gram_at(row, column) / (presence.gram_at(row, column) + complete).max(1.0)
-    });
-    let same_time = pairwise
-        .with_eigenvalues_at_least(1e-6)?
-        .shrunk(SHRINKAGE)
-        .inverse()?;
-    history.store.transform(
-        threads,
-        d,
-        || Filler::new(&same_time),
-        |filler, _, old, new| {
-            new.copy_from_slice(old);
-            if !filler.fill(new) {
-                new.fill(0.0);
-            }
-        },
-    );
-    Ok((
-        Table {
-            history,
-            valid,
-            threads,
-        },
-        same_time,
-    ))
-}
-
-impl Table {
-    /// Whether the recursion starts anew at a row.
-    fn restarts(&self, index: usize) -> bool {
-        index > 0
-            && self.history.times[index] - self.history.times[index - 1]
-                > self.history.step + self.history.step / 2
-    }
-
-    /// Cuts the rows into units that lie in one block each. Blocks are at least 60 rows; their folds take turns.
-    fn units(&self, sensors: usize) -> Vec<Unit> {
-        let rows = self.history.store.rows();
-        let blocks = (rows / 60).clamp(FOLDS, 40);
-        let mut units = Vec::new();
-        for block in 0..blocks {
-            let (mut start, end) = (
-                (block * rows).div_ceil(blocks),
-                ((block + 1) * rows).div_ceil(blocks),
-            );
-            while start < end {
-                let stop = (start + UNIT_ROWS).min(end);
-                units.push(Unit {
-                    rows: start..stop,
-                    fold: block % FOLDS,
-                    before: Recursion::new(sensors),
-                });
-                start = stop;
-            }
-        }
-        let mut recursion = Recursion::new(sensors);
-        let (mut z, mut features) = (vec![0.0; sensors], vec![0.0; 3 * sensors]);
-        for unit in &mut units {
-            unit.before = recursion.clone();
-            for index in unit.rows.clone() {
-                self.features(&mut recursion, index, &mut z, &mut features);
-            }
-        }
-        units
-    }
-
-    /// Features of one row; false where the row is empty.
-    fn features(
-        &self,
-        recursion: &mut Recursion,
-        index: usize,
-        z: &mut [f64],
-        features: &mut [f64],
-    ) -> bool {
-        if self.restarts(index) {
-            recursion.reset();
-        }
-        if !self.valid[index] {
-            recursion.reset();
-            return false;
-        }
-        self.history.store.read(index, z);
-        recursion.next(z, features);
-        true
-    }
-}
-
 /// What one pass over the features gives: the model's form and the moments the fold models are made of.
 struct Pass {
     form: Form,
@@ -470,7 +223,7 @@ struct Pass {
     folds: Vec<Moments>,
 }
 
-fn learn(table: &Table, units: &[Unit], width: usize, kept: &[bool]) -> Result<Pass, FitError> {
+fn learn(table: &Cleaned, units: &[Unit], width: usize, kept: &[bool]) -> Result<Pass, FitError> {
     let lanes = lanes::run(table.threads, lanes::deal(units), |lane| {
         let mut folds = vec![Moments::new(width); FOLDS];
         let (mut z, mut features) = (vec![0.0; width / 3], vec![0.0; width]);
@@ -504,7 +257,7 @@ fn learn(table: &Table, units: &[Unit], width: usize, kept: &[bool]) -> Result<P
 
 impl Pass {
     /// Both scores of every row from the model that did not see its fold; zero for empty rows.
-    fn out_of_fold(&self, table: &Table, units: &[Unit]) -> Result<Vec<[f64; 2]>, FitError> {
+    fn out_of_fold(&self, table: &Cleaned, units: &[Unit]) -> Result<Vec<[f64; 2]>, FitError> {
         let mut kernels: Vec<FormKernel> = Vec::with_capacity(FOLDS);
         for fold in &self.folds {
             let mut rest = self.total.clone();
@@ -566,7 +319,7 @@ fn trim(kept: &mut [bool], scores: &[[f64; 2]], share: f64) {
 }
 
 /// The smoothed `u` of the kept rows, in time order.
-fn training_u(table: &Table, scores: &[[f64; 2]], tails: &[Tail; 2], kept: &[bool]) -> Vec<f64> {
+fn training_u(table: &Cleaned, scores: &[[f64; 2]], tails: &[Tail; 2], kept: &[bool]) -> Vec<f64> {
     let mut u = Vec::new();
     let mut state = None;
     for (index, score) in scores.iter().enumerate() {

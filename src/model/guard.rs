@@ -6,7 +6,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::sensor::Sensor;
+use super::Model;
+use super::reading::observe_decimals;
+use super::sensor::{Rows, Sensor};
 use super::survey::{Direction, FULL_RESOLUTION};
 
 /// Something about the data that costs accuracy.
@@ -67,16 +69,30 @@ pub enum Warning {
     AbsentSensors(Vec<Sensor>),
 }
 
-/// Warns where the resolution of data to judge differs from that of training, given decimals per sensor (`None`: no value).
-pub fn resolution(
-    sensors: &[Sensor],
-    training: &[Option<u8>],
-    inference: &[Option<u8>],
-) -> Vec<Warning> {
+/// Warns where the resolution of data to judge differs from that of training by at least two decimals. `rows` are raw, in
+/// the model's order; sensors that change fewer than ten times in them say too little.
+pub fn resolution(model: &Model, rows: &Rows) -> Vec<Warning> {
+    let mut seen = vec![None; rows.sensors];
+    let mut changes = vec![0; rows.sensors];
+    let mut last = vec![f64::NAN; rows.sensors];
+    for row in 0..rows.len() {
+        let values = rows.row(row);
+        observe_decimals(&mut seen, values);
+        for ((changes, last), value) in changes
+            .iter_mut()
+            .zip(&mut last)
+            .zip(values)
+            .filter(|(_, value)| !value.is_nan())
+        {
+            *changes += usize::from(value != last);
+            *last = *value;
+        }
+    }
     let mut warnings = Vec::new();
-    for ((sensor, training), inference) in sensors.iter().zip(training).zip(inference) {
-        if let (Some(training), Some(inference)) = (*training, *inference)
-            && training > inference
+    for (column, sensor) in model.sensors().iter().enumerate() {
+        if let (Some(training), Some(inference)) = (model.decimals()[column], seen[column])
+            && training.abs_diff(inference) >= 2
+            && changes[column] >= 10
         {
             warnings.push(Warning::Resolution {
                 sensor: sensor.clone(),

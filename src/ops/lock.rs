@@ -3,6 +3,11 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often, and how long apart, a held lock is tried again.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A held lock on a data directory.
 #[derive(Debug)]
@@ -45,7 +50,16 @@ pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
         .truncate(false)
         .open(data_dir.join("lock"))
         .map_err(unusable)?;
-    match file.try_lock() {
+    // A look at the holder takes the lock for an instant, so one refusal is not the last word.
+    let mut tried = file.try_lock();
+    for _ in 0..LOOKS {
+        if !matches!(tried, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+        tried = file.try_lock();
+    }
+    match tried {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -68,12 +82,9 @@ pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
 
 /// The process that holds the data directory, if one does.
 pub fn holder(data_dir: &Path) -> Option<u32> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(data_dir.join("lock"))
-        .ok()?;
-    match file.try_lock() {
+    // Reading is enough, so that operators who may not write can look too.
+    let mut file = File::open(data_dir.join("lock")).ok()?;
+    match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             file.read_to_string(&mut pid).ok()?;

@@ -42,14 +42,21 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The level as a filter.
+    pub fn filter(&self) -> Result<Targets, String> {
+        self.level.parse().map_err(|error| {
+            format!(
+                "\"{}\" is not a level: {error}; use error, warn, info, debug or trace",
+                self.level
+            )
+        })
+    }
+}
+
 /// Starts logging for this process. A second call changes nothing.
 pub fn start(config: &Config) -> Result<(), String> {
-    let level: Targets = config.level.parse().map_err(|error| {
-        format!(
-            "log.level \"{}\" is not a level: {error}; use error, warn, info, debug or trace",
-            config.level
-        )
-    })?;
+    let level = config.filter()?;
     // The libraries below speak when something is wrong; their chatter is not about windows.
     let filter = [
         "aws_config",

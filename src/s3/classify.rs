@@ -170,6 +170,16 @@ impl Failure {
         }
     }
 
+    /// An answer that no store gives.
+    pub fn not_a_store() -> Self {
+        Self {
+            status: Some(200),
+            code: None,
+            transport: None,
+            message: "the answer names no ETag, so it is not the store's: something on the way answers in its place".into(),
+        }
+    }
+
     /// The conditional create found the key taken.
     pub fn is_precondition_failed(&self) -> bool {
         classify(self) == Disposition::Exists

@@ -17,11 +17,14 @@ use super::operations::{models, retraining, versions};
 use super::store::Store;
 use crate::clock::Clock;
 
+mod csv_file;
 mod ingest;
+mod key_pattern;
+mod labels;
 mod statistics;
 mod train;
 
-pub use ingest::key_pattern;
+pub use key_pattern::key_pattern;
 
 /// How often schedules and queues are looked at without being told, real time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -52,11 +55,18 @@ pub struct Jobs {
 impl Jobs {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
+        self.sweep().await;
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.lane(Queue::Ingestion) => {}
             () = self.lane(Queue::Training) => {}
             () = self.lane(Queue::Retraining) => {}
+        }
+    }
+
+    async fn sweep(&self) {
+        if let Err(fault) = self.store.sweep().await {
+            tracing::error!(%fault, "unused files cannot be found");
         }
     }
 
@@ -70,7 +80,10 @@ impl Jobs {
                 Queue::Retraining => self.retraining_schedules().await,
             };
             match outcome {
-                Ok(true) => continue,
+                Ok(true) => {
+                    self.sweep().await;
+                    continue;
+                }
                 Ok(false) => {}
                 Err(fault) => tracing::error!(%fault, "job queue failed, trying again"),
             }

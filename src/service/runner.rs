@@ -35,6 +35,8 @@ const PARALLEL_EXECUTIONS: usize = 32;
 const TRANSITION: Duration = Duration::from_millis(1500);
 /// Longest sleep in real time, so that a wall clock that stepped is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How far back late files are looked for.
+const LATE_FOR: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 /// How long to wait after the state failed.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 
@@ -229,13 +231,11 @@ impl Runner {
             let began = Instant::now();
             let end = execute::run(&context, &claim).await;
             log(&claim, &end, began.elapsed());
-            record(
-                &context,
-                claim.scheduler.uuid,
-                claim.window.end().timestamp_micros(),
-                end,
-            )
-            .await;
+            let boundary_us = claim.window.end().timestamp_micros();
+            record(&context, claim.scheduler.uuid.clone(), boundary_us, end).await;
+            if claim.options.late_files {
+                late(&context, &claim).await;
+            }
         });
         self.tasks.insert(task.id(), key);
     }
@@ -252,6 +252,33 @@ impl Runner {
             tracing::error!(scheduler_uuid = uuid, "execution panicked");
             let reason = "Internal failure; the service's log has the cause".to_owned();
             record(&self.context, uuid, boundary_us, End::Failed(reason)).await;
+        }
+    }
+}
+
+/// Scores the windows before `after` whose data came late.
+async fn late(context: &Context, after: &Claim) {
+    let (scheduler, since) = (after.scheduler.clone(), after.window.start() - LATE_FOR);
+    let found = context
+        .store
+        .transact(move |db| executions::without_data(db, &scheduler, since))
+        .await;
+    let claims = found.unwrap_or_else(|fault| {
+        tracing::error!(%fault, "windows without data cannot be read");
+        Vec::new()
+    });
+    for claim in claims {
+        let Some(end) = execute::run_late(context, &claim).await else {
+            continue;
+        };
+        tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "late window scored");
+        let now = context.clock.now();
+        let recorded = context
+            .store
+            .transact(move |db| executions::finish_late(db, &claim, now, &end))
+            .await;
+        if let Err(fault) = recorded {
+            tracing::error!(%fault, "late window not recorded, it is looked at again");
         }
     }
 }

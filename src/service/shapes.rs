@@ -335,6 +335,7 @@ fn compile(kind: &'static Kind, patterns: &mut HashMap<&'static str, Regex>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -472,5 +473,44 @@ mod tests {
             },
         });
         assert!(validate(input_of("UpdateInferenceScheduler").unwrap(), &body).is_ok());
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,40}".prop_map(Value::from),
+            "[a-z0-9/_-]{0,40}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            Just("S3InputConfiguration".to_owned()),
+            Just("Bucket".to_owned()),
+            Just("Prefix".to_owned()),
+            Just("Key".to_owned()),
+            ".{0,8}"
+        ];
+        leaf.prop_recursive(3, 24, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((name.clone(), inner), 0..6)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_validation_panic_and_what_passes_passes_again(
+            operation in 0..INPUTS.len(),
+            values in prop::collection::vec(any_json(), 20),
+        ) {
+            let (_, members) = INPUTS[operation];
+            let body: Value = members.iter().map(|member| member.name.to_owned()).zip(values).collect();
+            if let Ok(clean) = validate(members, &body) {
+                prop_assert_eq!(validate(members, &Value::Object(clean.clone())).unwrap(), clean);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Deliberately no object mapping: the queries stand with the operation or the runner step they belong to.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::faults::Fault;
 
+pub mod events;
 pub mod executions;
 pub mod schedulers;
 
@@ -162,6 +164,36 @@ impl Store {
         self.directory.join("datasets").join(job)
     }
 
+    /// Removes model files and ingested rows that nothing in the state refers to: of deleted models and datasets, of rows
+    /// that a later ingestion replaced, of attempts that a crash cut off.
+    pub async fn sweep(&self) -> Result<(), Fault> {
+        let directory = self.directory.clone();
+        let swept = self.transact(move |db| {
+            // Kept: what datasets hold, and what a training or an import is reading or writing.
+            let rows = "SELECT job_id FROM dataset WHERE job_id IS NOT NULL
+                        UNION SELECT id FROM ingestion_job WHERE status LIKE '%IN_PROGRESS'
+                        UNION SELECT source_job FROM ingestion_job WHERE status LIKE '%IN_PROGRESS' AND source_job IS NOT NULL
+                        UNION SELECT dataset_job FROM model_version WHERE status = 'IN_PROGRESS' AND dataset_job IS NOT NULL";
+            let models = "SELECT model_uuid || '-' || version || '.model' FROM model_version
+                          UNION SELECT model_uuid || '-' || version || '.tmp' FROM model_version
+                                WHERE status LIKE '%IN_PROGRESS'
+                          UNION SELECT source_file || '.model' FROM model_version
+                                WHERE status LIKE '%IN_PROGRESS' AND source_file IS NOT NULL";
+            let mut removed = 0;
+            for (folder, query) in [("datasets", rows), ("models", models)] {
+                let mut statement = db.prepare(query)?;
+                let kept: HashSet<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+                removed += remove_all_but(&directory.join(folder), &kept);
+            }
+            Ok(removed)
+        });
+        let removed = swept.await?;
+        if removed > 0 {
+            tracing::info!(removed, "files that nothing refers to removed");
+        }
+        Ok(())
+    }
+
     /// Puts a trained model under `model.name` as its next version, active at once. Returns the version.
     pub async fn register_model(&self, model: NewModel, now: DateTime<Utc>) -> Result<i64, Fault> {
         let store = self.clone();
@@ -232,6 +264,23 @@ pub fn schema_json(components: &[(String, Vec<String>)]) -> String {
     serde_json::json!({"Components": components}).to_string()
 }
 
+/// Removes every entry whose name is not in `kept`; returns how many. What cannot be removed is tried again next time.
+fn remove_all_but(directory: &Path, kept: &HashSet<String>) -> usize {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let strangers =
+        entries.filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref()));
+    let remove = |path: PathBuf| {
+        if path.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        }
+    };
+    strangers
+        .filter(|entry| remove(entry.path()).is_ok())
+        .count()
+}
+
 /// Temp file, fsync, rename, fsync of the directory: after this the file is whole or absent, whatever crashes.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
@@ -244,6 +293,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(parent) => std::fs::File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// JSON that this service stored.
+pub fn parse(text: &str) -> Result<serde_json::Value, Fault> {
+    serde_json::from_str(text).map_err(|error| {
+        tracing::error!(%error, "stored JSON is damaged");
+        Fault::internal()
+    })
 }
 
 /// `micros` since the epoch as the API's number of seconds.
@@ -265,6 +322,32 @@ mod tests {
             Store::open(directory.path()),
             Err(StoreError::Newer { found: 99, .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn files_that_nothing_refers_to_are_swept_and_the_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let now = DateTime::from_timestamp(0, 0).unwrap();
+        let model = NewModel {
+            name: "m".into(),
+            components: vec![("c".into(), vec!["s".into()])],
+            sampling_us: None,
+            file: vec![1],
+            region: "r".into(),
+            account: "123456789012".into(),
+        };
+        store.register_model(model, now).await.unwrap();
+        std::fs::write(store.model_file("gone", 1), [1]).unwrap();
+        std::fs::create_dir_all(store.dataset_directory("gone")).unwrap();
+        store.sweep().await.unwrap();
+        assert!(!store.model_file("gone", 1).exists() && !store.dataset_directory("gone").exists());
+        assert_eq!(
+            std::fs::read_dir(directory.path().join("models"))
+                .unwrap()
+                .count(),
+            1
+        );
     }
 
     #[tokio::test]

@@ -1,9 +1,24 @@
-//! The integration tests: whole loops over real clients, one binary so that it links once.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Whole parts against real clients and real peers. One binary, so that it is linked once.
+//!
+//! What needs something that may be absent (a peer, a Python, the shared data) skips loudly and says which environment
+//! variable provides it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, and tests measure real time"
+)]
 
 mod ad;
+mod crash;
+mod disk;
+mod errors;
+mod faults;
+mod golden;
 mod inference;
+mod model;
 mod peers;
+mod proxy;
+mod rig;
 mod s3_server;
 mod service;
+mod time;

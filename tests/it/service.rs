@@ -1,6 +1,7 @@
 //! The service over its wire, driven by the real `aws-sdk-lookoutequipment` and `aws-sdk-s3` clients, with a model trained
 //! for the test. Schedules run on a manual clock; transitions take their real moment.
 
+mod crashes;
 pub mod plant;
 mod schedulers;
 mod windows;

@@ -28,7 +28,7 @@ pub struct Summary {
     pub endpoint_url: String,
     pub api_url: String,
     pub data_dir: String,
-    pub last_window_keys: Vec<String>,
+    pub keys: Vec<String>,
     /// Executions archived.
     pub executions: usize,
     /// The longest run of windows without a gap, each with results.

@@ -4,36 +4,25 @@
 //! belongs to no component is discarded; all of it is counted. A job fails only if nothing could be ingested or a header
 //! has an illegal name. Files are streamed; memory does not grow with their size beyond 16 bytes per row.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_s3::error::DisplayErrorContext;
-use bytes::{Buf, Bytes};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
-use super::Jobs;
+use super::key_pattern::{KeyPattern, key_pattern};
 use super::statistics::{self, Counts};
-use crate::service::csv_rows::{Cell, CsvError, CsvRows};
+use super::{Jobs, csv_file};
+use crate::service::csv_rows::CsvRows;
 use crate::service::faults::Fault;
 use crate::service::history::{Index, PartWriter};
-use crate::service::schema::{Schema, SchemaComponent, legal};
+use crate::service::s3_problem;
+use crate::service::schema::{Schema, SchemaComponent};
 
 /// Files per component (contract 4.4).
 const MOST_FILES: usize = 1_000;
 /// Enough for a header of 300 columns.
 const HEADER_BYTES: usize = 1 << 16;
-
-/// How a key names its component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyPattern {
-    /// `{prefix}/{component_name}/*`
-    Folder,
-    /// `{prefix}/{component_name}<delimiter>*`
-    Delimited(char),
-}
 
 /// A job as claimed.
 struct Job {
@@ -54,53 +43,6 @@ struct Found {
     start_us: i64,
     end_us: i64,
     statistics: Vec<(String, String, Value)>,
-}
-
-/// Reads a `KeyPattern`.
-pub fn key_pattern(pattern: &str) -> Result<KeyPattern, String> {
-    let tail = pattern
-        .strip_prefix("{prefix}/")
-        .unwrap_or(pattern)
-        .strip_prefix("{component_name}");
-    match tail.map(|tail| tail.strip_suffix(".csv").unwrap_or(tail)) {
-        Some("/*") => Ok(KeyPattern::Folder),
-        Some(tail) if tail.len() == 2 && tail.ends_with('*') && " ._-".contains(&tail[..1]) => {
-            Ok(KeyPattern::Delimited(tail.chars().next().unwrap_or('_')))
-        }
-        _ => Err(format!(
-            "KeyPattern '{pattern}' is not understood: expected {{prefix}}/{{component_name}}/* or \
-             {{prefix}}/{{component_name}}_* with one of space . _ - between name and star"
-        )),
-    }
-}
-
-impl KeyPattern {
-    /// The component that `name`, a key without its prefix, belongs to: one of `known`, or any when none is known.
-    fn component<'a>(self, name: &'a str, known: Option<&Schema>) -> Option<&'a str> {
-        let component = match (self, known) {
-            (KeyPattern::Folder, _) => name.split_once('/')?.0,
-            (KeyPattern::Delimited(delimiter), Some(schema)) => {
-                let fits = |component: &&SchemaComponent| {
-                    name.strip_prefix(component.name.as_str())
-                        .is_some_and(|rest| rest.starts_with(delimiter))
-                };
-                let longest = schema
-                    .components
-                    .iter()
-                    .filter(fits)
-                    .max_by_key(|component| component.name.len())?;
-                &name[..longest.name.len()]
-            }
-            (KeyPattern::Delimited(delimiter), None) => name.split_once(delimiter)?.0,
-        };
-        let allowed = known.is_none_or(|schema| {
-            schema
-                .components
-                .iter()
-                .any(|known| known.name == component)
-        });
-        (allowed && legal(component, b"._-")).then_some(component)
-    }
 }
 
 /// Runs the oldest job that is to be done; false if there is none.
@@ -203,7 +145,8 @@ async fn ingest(jobs: &Jobs, job: &Job) -> Result<Found> {
             PartWriter::create(&directory, number, &component.name, &component.sensors)?;
         let mut counts = Counts::new(component.sensors.len());
         for (key, bytes) in keys.unwrap_or_default() {
-            let read = read_file(jobs, bucket, key, &component.sensors, writer, counts).await?;
+            let read =
+                csv_file::read(jobs, bucket, key, &component.sensors, writer, counts).await?;
             (writer, counts) = (read.writer, read.counts);
             match read.problem {
                 None => {
@@ -280,7 +223,7 @@ async fn list(jobs: &Jobs, bucket: &str, prefix: &str) -> Result<Vec<(String, u6
         let page = page.map_err(|error| {
             anyhow!(
                 "cannot list s3://{bucket}/{prefix}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?;
         for object in page.contents() {
@@ -307,7 +250,8 @@ async fn detect(
     let mut components = Vec::new();
     for (name, keys) in grouped {
         let mut sensors: Vec<String> = Vec::new();
-        for (key, _) in keys {
+        // A range of an empty object is an error, and it has no header anyway.
+        for (key, _) in keys.iter().filter(|(_, size)| *size > 0) {
             let range = format!("bytes=0-{}", HEADER_BYTES - 1);
             let object = jobs
                 .s3
@@ -320,7 +264,7 @@ async fn detect(
             let object = object.map_err(|error| {
                 anyhow!(
                     "cannot read s3://{bucket}/{key}: {}",
-                    DisplayErrorContext(&error)
+                    s3_problem::of(&error)
                 )
             })?;
             let head = object.body.collect().await?.into_bytes();
@@ -340,144 +284,6 @@ async fn detect(
     let schema = Schema { components };
     // Checks names and quotas the way a given schema is checked.
     Schema::parse(&schema.to_text()).map_err(|fault| anyhow!(fault.message))
-}
-
-struct ReadFile {
-    writer: PartWriter,
-    counts: Counts,
-    problem: Option<CsvError>,
-}
-
-/// Streams one file into `writer`.
-async fn read_file(
-    jobs: &Jobs,
-    bucket: &str,
-    key: &str,
-    sensors: &[String],
-    writer: PartWriter,
-    counts: Counts,
-) -> Result<ReadFile> {
-    let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
-    let mut body = object
-        .map_err(|error| {
-            anyhow!(
-                "cannot read s3://{bucket}/{key}: {}",
-                DisplayErrorContext(&error)
-            )
-        })?
-        .body;
-    let (sender, receiver) = mpsc::channel(8);
-    let (sensors, name) = (sensors.to_vec(), key.to_owned());
-    let parsing = tokio::task::spawn_blocking(move || {
-        parse(Chunks::new(receiver), &name, &sensors, writer, counts)
-    });
-    let mut broken = None;
-    loop {
-        match body.next().await {
-            None => break,
-            Some(Ok(chunk)) => {
-                // A parser that went away has its own error.
-                if sender.send(chunk).await.is_err() {
-                    break;
-                }
-            }
-            Some(Err(error)) => {
-                broken = Some(error);
-                break;
-            }
-        }
-    }
-    drop(sender);
-    let read = parsing.await??;
-    match broken {
-        Some(error) => Err(anyhow!("s3://{bucket}/{key} broke off: {error}")),
-        None => Ok(read),
-    }
-}
-
-fn parse(
-    input: Chunks,
-    key: &str,
-    sensors: &[String],
-    mut writer: PartWriter,
-    mut counts: Counts,
-) -> Result<ReadFile> {
-    let file = match CsvRows::open(input) {
-        Ok(file) => file,
-        Err(problem) => {
-            return Ok(ReadFile {
-                writer,
-                counts,
-                problem: Some(problem),
-            });
-        }
-    };
-    if let Some(illegal) = file.sensors().iter().find(|name| !legal(name, b":#$._-")) {
-        bail!(
-            "The header of '{key}' has the column '{illegal}': names are 1 to 200 of 0-9 a-z A-Z : # $ . _ - (no spaces)"
-        );
-    }
-    let position = |sensor: &String| file.sensors().iter().position(|column| column == sensor);
-    let columns: Vec<Option<usize>> = sensors.iter().map(position).collect();
-    let mut values = vec![f64::NAN; sensors.len()];
-    let mut failed = None;
-    let read = file.for_each(|time, cells| {
-        let Some(time) = time else {
-            counts.invalid_times += 1;
-            return;
-        };
-        for (sensor, column) in columns.iter().enumerate() {
-            values[sensor] = match column.map(|column| cells.get(column)) {
-                Some(Cell::Number(number)) => number,
-                Some(Cell::Invalid) => {
-                    counts.invalid[sensor] += 1;
-                    f64::NAN
-                }
-                Some(Cell::Missing) | None => f64::NAN,
-            };
-        }
-        counts.rows += 1;
-        if failed.is_none() {
-            failed = writer.push(time, &values).err();
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    Ok(ReadFile {
-        writer,
-        counts,
-        problem: read.err(),
-    })
-}
-
-/// A body that arrives in chunks, as a reader.
-struct Chunks {
-    receiver: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Chunks {
-    fn new(receiver: mpsc::Receiver<Bytes>) -> Chunks {
-        Chunks {
-            receiver,
-            current: Bytes::new(),
-        }
-    }
-}
-
-impl Read for Chunks {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        while self.current.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
-            }
-        }
-        let count = out.len().min(self.current.len());
-        self.current.copy_to_slice(&mut out[..count]);
-        Ok(count)
-    }
 }
 
 async fn succeed(jobs: &Jobs, job: &Job, found: Found) -> Result<(), Fault> {
@@ -600,54 +406,4 @@ fn copy(from: &PathBuf, to: &PathBuf) -> Result<()> {
             .context("cannot copy the dataset's rows")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn key_patterns_of_the_contract_are_understood() {
-        assert_eq!(
-            key_pattern("{prefix}/{component_name}/*"),
-            Ok(KeyPattern::Folder)
-        );
-        assert_eq!(
-            key_pattern("{prefix}/{component_name}_*"),
-            Ok(KeyPattern::Delimited('_'))
-        );
-        assert_eq!(
-            key_pattern("{prefix}/{component_name} *"),
-            Ok(KeyPattern::Delimited(' '))
-        );
-        for bad in [
-            "",
-            "*",
-            "{prefix}/{component_name}",
-            "{prefix}/{component_name}xx*",
-            "{prefix}/{component_name}é*",
-        ] {
-            assert!(key_pattern(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_component_that_holds_the_delimiter_is_taken_whole() {
-        let component = |name: &str| SchemaComponent {
-            name: name.into(),
-            sensors: vec!["a".into()],
-        };
-        let schema = Schema {
-            components: vec![component("pump"), component("pump_2")],
-        };
-        let of = |name| KeyPattern::Delimited('_').component(name, Some(&schema));
-        assert_eq!(of("pump_2_2020.csv"), Some("pump_2"));
-        assert_eq!(of("pump_2020.csv"), Some("pump"));
-        assert_eq!(of("fan_2020.csv"), None);
-        assert_eq!(
-            KeyPattern::Folder.component("pump/a/b.csv", Some(&schema)),
-            Some("pump")
-        );
-        assert_eq!(KeyPattern::Folder.component("pump.csv", None), None);
-    }
 }

@@ -314,9 +314,11 @@ mod tests {
 
     #[test]
     fn two_levels_are_two_modes_and_one_hump_is_one() {
-        let wobble = |n: i32| f64::from(n % 17) / 17.0;
-        assert!(sensor((0..1000).map(|n| wobble(n) + if n < 600 { 0.0 } else { 20.0 })).modes());
-        assert!(!sensor((0..1000).map(|n| wobble(n) + wobble(n * 7) + wobble(n * 3))).modes());
+        // A hash of n, spread over 0 to 1, and the mean of three: one hump.
+        let noise = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24);
+        let hump = |n: u32| (noise(n) + noise(n + 7_919) + noise(n + 104_729)) / 3.0;
+        assert!(!sensor((0..5000).map(hump)).modes());
+        assert!(sensor((0..5000).map(|n| hump(n) + if n < 3000 { 0.0 } else { 5.0 })).modes());
     }
 
     #[test]

@@ -8,23 +8,22 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
-use super::{Jobs, with};
+use super::{Jobs, labels, with};
 use crate::model::evaluate::{Evaluation, Evaluator, ModelQuality};
 use crate::model::metrics::model_metrics;
 use crate::model::{Model, Options, Rows, Span, Training};
-use crate::service::csv_rows::parse_time;
 use crate::service::faults::Fault;
 use crate::service::history::History;
 use crate::service::operations::versions;
 use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
+use crate::service::s3_problem;
 use crate::service::schema::Schema;
 use crate::service::store::write_durably;
 
@@ -126,7 +125,7 @@ async fn import(jobs: &Jobs, file: &str) -> Result<Made> {
 }
 
 async fn train(jobs: &Jobs, job: &Job) -> Result<Made> {
-    let labels = labels(jobs, job).await?;
+    let labels = labels::read(jobs, &job.detail["LabelsInputConfiguration"]).await?;
     let Some(dataset_job) = &job.dataset_job else {
         bail!("the version has no dataset to be trained on")
     };
@@ -285,85 +284,6 @@ fn diagnose(model: &Model, history: History) -> Result<Vec<u8>> {
     Ok(gzip.finish()?)
 }
 
-/// The labelled spans: of a label group the ones rated ANOMALY, of S3 every line of every CSV under the prefix.
-async fn labels(jobs: &Jobs, job: &Job) -> Result<Vec<Span>> {
-    let configuration = &job.detail["LabelsInputConfiguration"];
-    if let Some(group) = configuration["LabelGroupName"].as_str().map(str::to_owned) {
-        let read = jobs.store.transact(move |db| {
-            let sql = "SELECT start_us, end_us FROM label WHERE label_group = ?1 AND rating = 'ANOMALY' ORDER BY start_us";
-            let mut statement = db.prepare(sql)?;
-            let spans = statement.query_map([group], |row| Ok(Span { start: row.get(0)?, end: row.get(1)? }))?;
-            Ok(spans.collect::<rusqlite::Result<_>>()?)
-        });
-        return read.await.map_err(|fault| anyhow!(fault.message));
-    }
-    let location = &configuration["S3InputConfiguration"];
-    let Some(bucket) = location["Bucket"].as_str() else {
-        return Ok(Vec::new());
-    };
-    let prefix = location["Prefix"].as_str().unwrap_or_default();
-    let mut spans = Vec::new();
-    let mut pages = jobs
-        .s3
-        .list_objects_v2()
-        .bucket(bucket)
-        .prefix(prefix)
-        .into_paginator()
-        .send();
-    let mut files = 0;
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| {
-            anyhow!(
-                "cannot list s3://{bucket}/{prefix}: {}",
-                DisplayErrorContext(&error)
-            )
-        })?;
-        for key in page
-            .contents()
-            .iter()
-            .filter_map(|object| object.key())
-            .filter(|key| key.ends_with(".csv"))
-        {
-            let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
-            let object = object.map_err(|error| {
-                anyhow!(
-                    "cannot read s3://{bucket}/{key}: {}",
-                    DisplayErrorContext(&error)
-                )
-            })?;
-            let text = object.body.collect().await?.into_bytes();
-            spans.extend(parse_labels(&text).with_context(|| format!("s3://{bucket}/{key}"))?);
-            files += 1;
-        }
-    }
-    if files == 0 {
-        bail!("there is no labels file (.csv) under s3://{bucket}/{prefix}");
-    }
-    Ok(spans)
-}
-
-/// `start,end` per line without a header; a first line that is no time is taken for one.
-fn parse_labels(text: &[u8]) -> Result<Vec<Span>> {
-    let mut spans = Vec::new();
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text);
-    for (number, record) in reader.byte_records().enumerate() {
-        let record = record?;
-        let column = |index: usize| record.get(index).and_then(parse_time);
-        match (column(0), column(1)) {
-            (Some(start), Some(end)) if start <= end => spans.push(Span { start, end }),
-            _ if number == 0 => {}
-            _ => bail!(
-                "line {}: expected start,end as two timestamps, the start not after the end",
-                number + 1
-            ),
-        }
-    }
-    Ok(spans)
-}
-
 /// Writes the file and the diagnostics, then makes the version SUCCESS.
 async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
     let mut detail = job.detail.clone();
@@ -398,7 +318,7 @@ async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
         put.map_err(|error| {
             anyhow!(
                 "cannot write s3://{bucket}/{key}: {}",
-                DisplayErrorContext(&error)
+                s3_problem::of(&error)
             )
         })?;
         detail = with(
@@ -482,26 +402,4 @@ async fn fail(jobs: &Jobs, job: &Job, reason: String) -> Result<(), Fault> {
             Ok(())
         })
         .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_read_with_and_without_a_header() {
-        let plain = b"2020-02-01T20:00:00.000000,2020-02-03T00:00:00.000000\n2020-03-01 00:00,2020-03-02 00:00,note\n";
-        assert_eq!(parse_labels(plain).unwrap().len(), 2);
-        assert_eq!(
-            parse_labels(b"start,end\n2020-02-01 00:00,2020-02-02 00:00\n")
-                .unwrap()
-                .len(),
-            1
-        );
-        let error =
-            parse_labels(b"2020-02-01 00:00,2020-02-02 00:00\n2020-02-03 00:00,2020-02-02 00:00\n")
-                .unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
-        assert!(parse_labels(b"").unwrap().is_empty());
-    }
 }

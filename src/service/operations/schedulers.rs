@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Call, tags, time};
 use crate::service::faults::Fault;
+use crate::service::options::Options;
 use crate::service::store::schedulers::{self, COLUMNS, Scheduler, transition};
 use crate::signal::{Cadence, ZoneOffset};
 
@@ -24,6 +25,20 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
         input.required("InferenceSchedulerName")?,
         input.required("ModelName")?,
     );
+    let data_input = input
+        .get("DataInputConfiguration")
+        .cloned()
+        .unwrap_or_default();
+    let data_output = input
+        .get("DataOutputConfiguration")
+        .cloned()
+        .unwrap_or_default();
+    check_input(&data_input)?;
+    let tags = input.tags();
+    Options::from_tags(
+        tags.iter()
+            .map(|(key, value)| (key.as_str(), value.as_str())),
+    )?;
     if schedulers::by_name(call.db, name)?.is_some() {
         return Err(Fault::conflict(format!(
             "Inference scheduler '{name}' already exists"
@@ -59,16 +74,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
         )));
     }
     let frequency = input.required("DataUploadFrequency")?;
-    let data_input = input
-        .get("DataInputConfiguration")
-        .cloned()
-        .unwrap_or_default();
-    let data_output = input
-        .get("DataOutputConfiguration")
-        .cloned()
-        .unwrap_or_default();
     check_rates(model, sampling_us, frequency)?;
-    check_input(&data_input)?;
 
     let uuid = uuid::Uuid::new_v4().to_string();
     let arn = call.arn("inference-scheduler", name, &uuid);
@@ -90,7 +96,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
             call.now.timestamp_micros(),
         ],
     )?;
-    tags::set(call.db, &arn, &input.tags())?;
+    tags::set(call.db, &arn, &tags)?;
     Ok(json!({
         "InferenceSchedulerArn": arn,
         "InferenceSchedulerName": name,

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
@@ -22,8 +21,10 @@ use super::{near_miss, read, results};
 use crate::clock::Clock;
 use crate::model::{Model, Scored, ScoringState};
 use crate::service::operations::schedulers::with_defaults;
+use crate::service::s3_problem;
 use crate::service::store::Store;
-use crate::service::store::executions::{Anomaly, Claim, End};
+use crate::service::store::events::Anomaly;
+use crate::service::store::executions::{Claim, End};
 use crate::signal::NameFormat;
 
 /// Work of one execution, waiting for files not counted; a hung store ends there.
@@ -63,6 +64,40 @@ pub async fn run(context: &Context, claim: &Claim) -> End {
         ),
     };
     End::Failed(end.chars().take(LONGEST_REASON).collect())
+}
+
+/// Looks again for the data of a failed window. If it has come it is scored and put like any other, with a `late.json`
+/// beside the results that says so; `None` if it has not.
+pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
+    let end = tokio::time::timeout(TIMEOUT, score_and_put(context, claim))
+        .await
+        .ok()?
+        .ok()?;
+    if let End::Success { bucket, key, .. } = &end {
+        let record = serde_json::json!({
+            "late": true,
+            "window": claim.window.to_string(),
+            "scored_at": context.clock.now().to_rfc3339(),
+            "scoring_state": "fresh: later windows had been scored before this one",
+        });
+        let folder = key.strip_suffix("results.jsonl").unwrap_or(key);
+        let body = ByteStream::from(record.to_string().into_bytes());
+        let put = context
+            .s3
+            .put_object()
+            .bucket(bucket)
+            .key(format!("{folder}late.json"))
+            .body(body);
+        if let Err(error) = put.send().await {
+            tracing::warn!(
+                bucket,
+                folder,
+                error = s3_problem::of(&error),
+                "side record of late results not written"
+            );
+        }
+    }
+    Some(end)
 }
 
 async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, String> {
@@ -261,13 +296,13 @@ async fn put(
     if status != Some(412) {
         return Err(format!(
             "Could not write 's3://{bucket}/{key}': {}",
-            DisplayErrorContext(&error)
+            s3_problem::of(&error)
         ));
     }
     let problem =
         |cause: String| format!("'s3://{bucket}/{key}' is there and cannot be compared: {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object = object.map_err(|error| problem(DisplayErrorContext(&error).to_string()))?;
+    let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
     let written_by = object
         .metadata()
         .and_then(|metadata| metadata.get(OWNER))

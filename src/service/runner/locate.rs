@@ -5,9 +5,9 @@
 //! prefix that holds more than a page of newer keys is listed component by component, each bounded by its stamps.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::DisplayErrorContext;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::service::s3_problem;
 use crate::signal::{NameFormat, Window};
 
 /// Files per component and execution (contract 4.4).
@@ -138,7 +138,7 @@ impl Place {
                 .map_err(|error| ListError {
                     bucket: self.bucket.clone(),
                     prefix: prefix.to_owned(),
-                    cause: DisplayErrorContext(&error).to_string(),
+                    cause: s3_problem::of(&error),
                 })?;
             let truncated = page.is_truncated().unwrap_or(false);
             for object in page.contents() {

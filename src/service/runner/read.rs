@@ -8,13 +8,13 @@
 use std::collections::HashMap;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::locate::{Found, MOST_FILES, Place};
 use crate::model::{Rows, Sensor};
 use crate::service::csv_rows::{Cell, CsvRows};
+use crate::service::s3_problem;
 use crate::signal::Window;
 
 /// Downloads at once for one execution.
@@ -146,7 +146,7 @@ pub async fn rows(
 async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, String> {
     let problem = |cause: String| format!("Could not read 's3://{bucket}/{key}': {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object = object.map_err(|error| problem(DisplayErrorContext(&error).to_string()))?;
+    let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
     let body = object
         .body
         .collect()

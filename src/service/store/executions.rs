@@ -6,8 +6,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
 
+use super::events::{self, Anomaly};
+use super::parse;
 use super::schedulers::{self, COLUMNS, Scheduler};
 use crate::service::faults::Fault;
 use crate::service::operations::tags;
@@ -51,15 +52,6 @@ pub enum End {
     },
     /// No results; the reason is what the client reads.
     Failed(String),
-}
-
-/// One line with prediction 1.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Anomaly {
-    /// Time of the line, microseconds.
-    pub time_us: i64,
-    /// `component\sensor` and its share, summing to 1.
-    pub shares: Vec<(String, f64)>,
 }
 
 /// The boundary to run at `now` for a scheduler whose next one is `next`, and how many before it are given up.
@@ -169,14 +161,7 @@ pub fn interrupted(db: &Connection) -> Result<Vec<Claim>, Fault> {
         let (boundary_us, start_us): (i64, i64) = (row.get(16)?, row.get(17)?);
         scheduler.input = parse(&row.get::<_, String>(18)?)?;
         scheduler.output = parse(&row.get::<_, String>(19)?)?;
-        let cadence = Cadence::ALL
-            .into_iter()
-            .find(|cadence| cadence.micros() == boundary_us - start_us);
-        let (Some(cadence), Some(start)) = (cadence, DateTime::from_timestamp_micros(start_us))
-        else {
-            return Err(Fault::internal());
-        };
-        let window = Window::containing(start, cadence);
+        let window = window_of(start_us, boundary_us)?;
         let options = options(db, &scheduler)?;
         let scoring_state = scoring_state(db, &scheduler.uuid)?;
         let (model_version, model_uuid) = (row.get(20)?, row.get(21)?);
@@ -190,6 +175,81 @@ pub fn interrupted(db: &Connection) -> Result<Vec<Claim>, Fault> {
         });
     }
     Ok(claims)
+}
+
+/// Executions of a scheduler that failed for want of data since `since`, newest first, to be looked at again: with the
+/// version they were claimed with and a fresh scoring state, since later windows have moved the stored one on.
+pub fn without_data(
+    db: &Connection,
+    scheduler: &Scheduler,
+    since: DateTime<Utc>,
+) -> Result<Vec<Claim>, Fault> {
+    let sql = "SELECT e.start_us, e.boundary_us, e.model_version, m.uuid FROM execution e
+               JOIN scheduler s ON s.uuid = e.scheduler_uuid JOIN model m ON m.name = s.model_name
+               WHERE e.scheduler_uuid = ?1 AND e.boundary_us > ?2 AND e.status = 'FAILED'
+                 AND e.failed_reason LIKE 'Could not find data%'
+               ORDER BY e.boundary_us DESC LIMIT 12";
+    let options = options(db, scheduler)?;
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params![scheduler.uuid, since.timestamp_micros()])?;
+    let mut claims = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (start_us, boundary_us): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let window = window_of(start_us, boundary_us)?;
+        let options = Options {
+            wait: std::time::Duration::ZERO,
+            ..options
+        };
+        let (model_version, model_uuid) = (row.get(2)?, row.get(3)?);
+        let scheduler = scheduler.clone();
+        claims.push(Claim {
+            scheduler,
+            options,
+            window,
+            model_uuid,
+            model_version,
+            scoring_state: None,
+        });
+    }
+    Ok(claims)
+}
+
+/// Turns a failed execution into the success it became when its data had come.
+pub fn finish_late(
+    db: &Connection,
+    claim: &Claim,
+    now: DateTime<Utc>,
+    end: &End,
+) -> Result<(), Fault> {
+    let End::Success {
+        bucket,
+        key,
+        rows,
+        anomalies,
+        step_us,
+        ..
+    } = end
+    else {
+        return Ok(());
+    };
+    let changed = db.execute(
+        "UPDATE execution SET status = 'SUCCESS', failed_reason = NULL, result_bucket = ?3, result_key = ?4,
+                              finished_us = ?5, rows = ?6, anomalous = ?7
+         WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status = 'FAILED'",
+        params![
+            claim.scheduler.uuid,
+            claim.window.end().timestamp_micros(),
+            bucket,
+            key,
+            now.timestamp_micros(),
+            *rows as i64,
+            anomalies.len() as i64
+        ],
+    )?;
+    for anomaly in anomalies.iter().filter(|_| changed == 1) {
+        events::extend(db, &claim.scheduler.uuid, anomaly, *step_us)?;
+    }
+    Ok(())
 }
 
 /// Records how an execution ended; nothing if its scheduler was deleted meanwhile or it has ended already.
@@ -236,7 +296,7 @@ pub fn finish(
                 params![scheduler_uuid, latest, scoring_state],
             )?;
             for anomaly in anomalies {
-                extend_events(db, scheduler_uuid, anomaly, *step_us)?;
+                events::extend(db, scheduler_uuid, anomaly, *step_us)?;
             }
         }
     }
@@ -289,6 +349,17 @@ pub fn in_progress(db: &Connection, scheduler_uuid: &str) -> Result<bool, Fault>
     Ok(found.is_some())
 }
 
+/// The window of a stored execution.
+fn window_of(start_us: i64, boundary_us: i64) -> Result<Window, Fault> {
+    let cadence = Cadence::ALL
+        .into_iter()
+        .find(|cadence| cadence.micros() == boundary_us - start_us);
+    match (cadence, DateTime::from_timestamp_micros(start_us)) {
+        (Some(cadence), Some(start)) => Ok(Window::containing(start, cadence)),
+        _ => Err(Fault::internal()),
+    }
+}
+
 fn set_next(db: &Connection, uuid: &str, window: Window, delay: TimeDelta) -> Result<(), Fault> {
     let boundary = window.end();
     db.execute(
@@ -323,62 +394,6 @@ fn scoring_state(db: &Connection, uuid: &str) -> Result<Option<Vec<u8>>, Fault> 
     Ok(db
         .prepare_cached(sql)?
         .query_row([uuid], |row| row.get(0))?)
-}
-
-/// Adds an anomaly to the event it continues, or opens one. An anomaly inside a known event changes nothing.
-fn extend_events(
-    db: &Connection,
-    scheduler_uuid: &str,
-    anomaly: &Anomaly,
-    step_us: i64,
-) -> Result<(), Fault> {
-    let sql = "SELECT start_us, end_us, rows, diagnostics FROM event
-               WHERE scheduler_uuid = ?1 AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1";
-    let last: Option<(i64, i64, i64, String)> = db
-        .prepare_cached(sql)?
-        .query_row(params![scheduler_uuid, anomaly.time_us], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })
-        .optional()?;
-    match last {
-        Some((_, end_us, _, _)) if anomaly.time_us <= end_us => {}
-        Some((start_us, end_us, rows, diagnostics)) if anomaly.time_us - end_us <= step_us => {
-            let mean = mean_with(&parse(&diagnostics)?, rows, &anomaly.shares);
-            db.execute(
-                "UPDATE event SET end_us = ?3, rows = rows + 1, diagnostics = ?4
-                 WHERE scheduler_uuid = ?1 AND start_us = ?2",
-                params![scheduler_uuid, start_us, anomaly.time_us, mean.to_string()],
-            )?;
-        }
-        _ => {
-            let diagnostics = mean_with(&json!([]), 0, &anomaly.shares);
-            db.execute(
-                "INSERT INTO event (scheduler_uuid, start_us, end_us, rows, diagnostics) VALUES (?1, ?2, ?2, 1, ?3)",
-                params![scheduler_uuid, anomaly.time_us, diagnostics.to_string()],
-            )?;
-        }
-    }
-    Ok(())
-}
-
-/// The mean of `rows` earlier shares and one more, as `[{name, value}]`.
-fn mean_with(before: &Value, rows: i64, shares: &[(String, f64)]) -> Value {
-    let weight = rows as f64;
-    let old = |index: usize, name: &str| -> f64 {
-        let entry = before.get(index).filter(|entry| entry["name"] == *name);
-        entry
-            .and_then(|entry| entry["value"].as_f64())
-            .unwrap_or(0.0)
-    };
-    let mean = |(index, (name, value)): (usize, &(String, f64))| json!({"name": name, "value": (old(index, name) * weight + value) / (weight + 1.0)});
-    Value::Array(shares.iter().enumerate().map(mean).collect())
-}
-
-fn parse(text: &str) -> Result<Value, Fault> {
-    serde_json::from_str(text).map_err(|error| {
-        tracing::error!(%error, "stored JSON is damaged");
-        Fault::internal()
-    })
 }
 
 #[cfg(test)]
@@ -420,41 +435,5 @@ mod tests {
             Some((window("2022-05-13T09:55:00Z"), 10))
         );
         assert_eq!(due(next, TimeDelta::zero(), now, true), Some((next, 0)));
-    }
-
-    #[test]
-    fn events_grow_across_executions_and_average_their_diagnostics() {
-        let directory = tempfile::tempdir().unwrap();
-        drop(crate::service::store::Store::open(directory.path()).unwrap());
-        let db = Connection::open(directory.path().join("state.db")).unwrap();
-        db.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-        let shares = |a: f64| vec![("c\\a".to_owned(), a), ("c\\b".to_owned(), 1.0 - a)];
-        for (minute, a) in [(1, 1.0), (2, 0.0), (2, 0.9), (4, 0.5)] {
-            let anomaly = Anomaly {
-                time_us: minute * 60_000_000,
-                shares: shares(a),
-            };
-            extend_events(&db, "s", &anomaly, 60_000_000).unwrap();
-        }
-        let mut statement = db
-            .prepare("SELECT start_us, end_us, rows, diagnostics FROM event")
-            .unwrap();
-        let events: Vec<(i64, i64, i64, String)> = statement
-            .query_map([], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(events.len(), 2);
-        assert_eq!(
-            (events[0].0, events[0].1, events[0].2),
-            (60_000_000, 120_000_000, 2)
-        );
-        assert_eq!(
-            events[0].3,
-            r#"[{"name":"c\\a","value":0.5},{"name":"c\\b","value":0.5}]"#
-        );
-        assert_eq!((events[1].0, events[1].1), (240_000_000, 240_000_000));
     }
 }

@@ -15,6 +15,7 @@ use super::super::SourceError;
 use super::AtEnd;
 use super::decode::{Place, TimeReader, needs_doubles, read_values};
 use super::layout::{Kind, Layout};
+use super::steps::Steps;
 use crate::signal::{Cadence, Rebase, TagList, Values};
 
 /// The rows that are decoded together: 34 hours of one-minute rows, 2 MB for 122 signals.
@@ -26,8 +27,8 @@ pub struct History<R: ChunkReader> {
     tags: TagList,
     reader: Arc<R>,
     layout: Layout,
-    /// Per row group: the time column, then the signals in the layout's order.
-    groups: Vec<Vec<Place>>,
+    /// Row group after row group: the time column, then the signals in the layout's order.
+    places: Vec<Place>,
     chunks: Vec<ChunkSpan>,
     rows: usize,
     null_times: usize,
@@ -65,32 +66,28 @@ impl<R: ChunkReader + 'static> History<R> {
         }
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(&reader)
-            .map_err(|error| {
-                let what = "not a Parquet file, or a truncated one";
-                failed(name, what, error)
-            })?;
+            .map_err(|error| failed(name, "not a Parquet file, or a truncated one", error))?;
         let layout = Layout::of(metadata.file_metadata().schema_descr(), tags)
             .map_err(|problems| invalid(name, problems))?;
         if metadata.file_metadata().num_rows() == 0 {
             return Err(invalid(name, vec!["the file has no rows".to_owned()]));
         }
-        let groups = metadata
-            .row_groups()
-            .iter()
-            .map(|group| {
-                let columns = std::iter::once(layout.time.index)
-                    .chain(layout.signals.iter().map(|signal| signal.index));
-                columns
-                    .map(|index| Place::of(group.column(index)))
-                    .collect()
-            })
-            .collect();
+        let mut places = Vec::with_capacity(metadata.num_row_groups() * (layout.signals.len() + 1));
+        for group in metadata.row_groups() {
+            places.push(Place::of(group.column(layout.time.index)));
+            places.extend(
+                layout
+                    .signals
+                    .iter()
+                    .map(|signal| Place::of(group.column(signal.index))),
+            );
+        }
         let mut history = History {
             name: name.to_owned(),
             tags: tags.clone(),
             reader: Arc::new(reader),
             layout,
-            groups,
+            places,
             chunks: Vec::new(),
             rows: 0,
             null_times: 0,
@@ -331,10 +328,10 @@ impl<R: ChunkReader + 'static> History<R> {
     fn column(
         &self,
         group: usize,
-        place: usize,
+        at: usize,
         descr: &ColumnDescPtr,
     ) -> Result<ColumnReader, ParquetError> {
-        self.groups[group][place].column(&self.reader, descr)
+        self.places[group * (self.layout.signals.len() + 1) + at].column(&self.reader, descr)
     }
 }
 
@@ -357,53 +354,6 @@ pub(super) fn nothing(like: &Values) -> Values {
         Values::F32(_) => Values::F32(Vec::new()),
         Values::I64(_) => Values::I64(Vec::new()),
         Values::Bool(_) => Values::Bool(Vec::new()),
-    }
-}
-
-/// The median of a stream of steps in bounded memory: every step at first, then every second, every fourth, ...
-struct Steps {
-    kept: Vec<u64>,
-    stride: u64,
-    seen: u64,
-}
-
-impl Default for Steps {
-    fn default() -> Self {
-        Steps {
-            kept: Vec::new(),
-            stride: 1,
-            seen: 0,
-        }
-    }
-}
-
-impl Steps {
-    const KEPT: usize = 16_384;
-
-    fn add(&mut self, step: u64) {
-        if step == 0 {
-            return;
-        }
-        self.seen += 1;
-        if !self.seen.is_multiple_of(self.stride) {
-            return;
-        }
-        self.kept.push(step);
-        if self.kept.len() == Self::KEPT {
-            let mut odd = false;
-            self.kept.retain(|_| {
-                odd = !odd;
-                odd
-            });
-            self.stride *= 2;
-        }
-    }
-
-    fn median(mut self) -> Option<i64> {
-        self.kept.sort_unstable();
-        self.kept
-            .get(self.kept.len() / 2)
-            .and_then(|step| i64::try_from(*step).ok())
     }
 }
 

@@ -353,3 +353,37 @@ async fn a_thousand_executions_come_in_pages_newest_first_without_gap_or_repeat(
     assert_eq!(ends, [12, 8, 4]);
     assert_eq!(filtered.next_token(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_the_service_listens_on_loopback_only() {
+    use lookoutd::service::{Auth, Config, Service, ServiceError};
+    let directory = tempfile::tempdir().unwrap();
+    let s3 = crate::s3_server::client("127.0.0.1:1".parse().unwrap());
+    let start = async |listen: &str, account: &str| {
+        let config = Config {
+            listen: listen.parse().unwrap(),
+            data_dir: directory.path().to_owned(),
+            region: "us-east-1".into(),
+            account: account.into(),
+            credentials: Auth::Open,
+            catch_up: false,
+        };
+        let clock = lookoutd::clock::Clock::manual(at("2026-03-01T10:02:00Z"));
+        Service::start(config, s3.clone(), clock, Default::default()).await
+    };
+    let refused = start("0.0.0.0:0", "123456789012").await.err().unwrap();
+    assert!(
+        matches!(refused, ServiceError::OpenBeyondLoopback(_)),
+        "{refused}"
+    );
+    assert!(matches!(
+        start("127.0.0.1:0", "12").await.err(),
+        Some(ServiceError::Account(_))
+    ));
+    let open = start("127.0.0.1:0", "123456789012").await.unwrap();
+    client(open.address(), "anyone", "anything")
+        .list_models()
+        .send()
+        .await
+        .unwrap();
+}

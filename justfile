@@ -1,0 +1,26 @@
+# Shortcuts; every recipe is a command that can be typed without just.
+
+# What runs before a merge.
+check:
+    .ci/run lint unit deny
+
+# Everything, as the merge does it.
+ci:
+    .ci/run
+
+# The sample plant through the embedded parts, at sixty times real time.
+demo:
+    cargo run --release -- demo
+
+# The longer tests, against real clients and a real S3 server.
+full:
+    .ci/run clients full
+
+# Side-by-side benchmarks into docs/benchmarks.md.
+bench *cases:
+    cargo build --release --locked
+    benches/run {{cases}}
+
+# The image from the static binary, as CI builds and runs it.
+image:
+    .ci/run release image

@@ -1,0 +1,335 @@
+//! `lookoutd model`: trains, scores and evaluates straight from recorded history, with no service in between.
+//!
+//! A history is a Parquet file with its tag list, or a CSV (also gzipped). Ranges are inclusive, UTC. The model file is
+//! written whole or not at all.
+
+mod history;
+mod picture;
+mod report;
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::model::evaluate::Evaluator;
+use crate::model::table::read_labels;
+use crate::model::{Model, OffCondition, Options, Progress, Sampling, Stage, Training, timestamp};
+use crate::ops::log;
+use history::{HistoryArgs, score_history, time, time_ranges};
+
+/// Model files: train, score, evaluate
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+/// What to do with a model.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Learns a model from history
+    Train(TrainArgs),
+    /// Scores a range of history, one line per row
+    Score(ScoreArgs),
+    /// Compares predictions with labels: events found, warning time, false events, the worst sensors
+    Evaluate(EvaluateArgs),
+}
+
+/// Arguments of `model train`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model train --parquet signals.parquet --tags tags_description.csv --labels labels.csv \\
+      --timeranges timeranges.txt --sampling PT5M --off 'pump\\rpm<100' --out plant.model")]
+pub struct TrainArgs {
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// Spans known to be abnormal, one start,end per line; nothing is learned from them
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Four lines: start and end of training, start and end of evaluation
+    #[arg(long, value_name = "FILE")]
+    timeranges: Option<PathBuf>,
+    /// Sampling rate to train and score at, PT1S to PT1H; without it rows are taken as they are
+    #[arg(long, value_name = "RATE")]
+    sampling: Option<Sampling>,
+    /// When the asset is off, such as 'component\sensor<100'
+    #[arg(long, value_name = "CONDITION")]
+    off: Option<OffCondition>,
+    /// Tolerated false events per week: 0.5 is calm, 10 is sensitive
+    #[arg(long, value_name = "PER_WEEK", default_value_t = 2.0)]
+    rate: f64,
+    /// Share of the most unusual training rows to leave out, such as 0.01 where faults are not labelled
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    trim: f64,
+    /// Where to write the model
+    #[arg(long, value_name = "MODEL")]
+    out: PathBuf,
+}
+
+/// Arguments of `model score`.
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    /// Model file
+    model: PathBuf,
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// First instant to score
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<i64>,
+    /// Last instant to score
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: Option<i64>,
+    /// Where to write Timestamp, u, anomaly_score, prediction and one contribution per sensor
+    #[arg(long, value_name = "CSV")]
+    out: PathBuf,
+}
+
+/// Arguments of `model evaluate`.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Model file
+    model: PathBuf,
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// Labelled events, one start,end per line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// First instant of the range
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<i64>,
+    /// Last instant of the range
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: Option<i64>,
+    /// Takes the range from the third and fourth line of a time ranges file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
+    timeranges: Option<PathBuf>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    /// Picture of score, threshold, labels and predictions over time: a .png or .svg
+    #[arg(long, value_name = "PICTURE")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Runs a model command.
+pub fn run(args: ModelArgs) -> Result<ExitCode> {
+    match args.command {
+        ModelCommand::Train(args) => train(args),
+        ModelCommand::Score(args) => score(args),
+        ModelCommand::Evaluate(args) => evaluate(args),
+    }
+}
+
+fn train(args: TrainArgs) -> Result<ExitCode> {
+    let mut table = args.history.open()?;
+    let labels = args
+        .labels
+        .as_deref()
+        .map(read_labels)
+        .transpose()?
+        .unwrap_or_default();
+    let range = args
+        .timeranges
+        .as_deref()
+        .map(time_ranges)
+        .transpose()?
+        .map(|ranges| ranges[0]);
+    let options = Options {
+        sampling: args.sampling,
+        off: args.off,
+        rate_per_week: args.rate,
+        trim: args.trim,
+        ..Options::default()
+    };
+    let training = Training {
+        sensors: table.sensors().to_vec(),
+        labels,
+        from: range.map(|range| range.start),
+        to: range.map(|range| range.end),
+        rows: Box::new(|| table.next_block()),
+    };
+    let show = Show::new()?;
+    let model = Model::fit(training, &options, &mut |progress| show.progress(progress))?;
+    show.finish();
+    write_whole(&args.out, &model.encode())?;
+    report::trained(&model, &args.out);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn score(args: ScoreArgs) -> Result<ExitCode> {
+    let model = read_model(&args.model)?;
+    let temporary = args.out.with_extension("partial");
+    let place = || format!("cannot write {}", temporary.display());
+    let mut out = BufWriter::new(std::fs::File::create(&temporary).with_context(place)?);
+    let names: Vec<String> = model
+        .sensors()
+        .iter()
+        .map(|sensor| quoted(&sensor.to_string()))
+        .collect();
+    writeln!(
+        out,
+        "Timestamp,u,anomaly_score,prediction,{}",
+        names.join(",")
+    )
+    .with_context(place)?;
+    let mut lines = 0;
+    let warnings = score_history(&model, &args.history, args.from, args.to, &mut |rows| {
+        for row in rows {
+            let prediction = u8::from(row.prediction);
+            write!(
+                out,
+                "{},{},{},{prediction}",
+                timestamp::format(row.time),
+                row.u,
+                row.anomaly_score
+            )?;
+            for column in 0..model.sensors().len() {
+                let share = row.contributions.get(column).copied().unwrap_or_default();
+                write!(out, ",{}", (share * 1e9).round() / 1e9)?;
+            }
+            writeln!(out)?;
+            lines += 1;
+        }
+        Ok(())
+    })?;
+    out.flush().with_context(place)?;
+    if lines == 0 {
+        bail!(
+            "{} has no row in the range; check --from and --to",
+            args.history.parquet.display()
+        );
+    }
+    std::fs::rename(&temporary, &args.out)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    report::warnings(&warnings);
+    println!("{}: {lines} rows", args.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn evaluate(args: EvaluateArgs) -> Result<ExitCode> {
+    let model = read_model(&args.model)?;
+    let labels = args
+        .labels
+        .as_deref()
+        .map(read_labels)
+        .transpose()?
+        .unwrap_or_default();
+    let (mut from, mut to) = (args.from, args.to);
+    if let Some(path) = &args.timeranges {
+        let range = time_ranges(path)?[1];
+        (from, to) = (Some(range.start), Some(range.end));
+    }
+    let mut evaluator = Evaluator::new(&model, labels);
+    let warnings = score_history(&model, &args.history, from, to, &mut |rows| {
+        evaluator.push(rows);
+        Ok(())
+    })?;
+    let Some(mut evaluation) = evaluator.finish() else {
+        bail!(
+            "{} has no row in the range; check --from and --to",
+            args.history.parquet.display()
+        );
+    };
+    evaluation.warnings.extend(warnings);
+    if let Some(path) = &args.plot {
+        picture::draw(&evaluation, &args.model.display().to_string(), path)?;
+    }
+    match args.output {
+        Format::Table => report::table(&model, &evaluation, &args.model),
+        Format::Json => report::json(&model, &evaluation)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_model(path: &Path) -> Result<Model> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Model::decode(&bytes).with_context(|| path.display().to_string())
+}
+
+/// Writes beside the file and renames, so that a reader never sees half a model.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("partial");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A CSV cell, quoted where it must be.
+fn quoted(text: &str) -> String {
+    if text.contains(['"', ',', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Progress: a bar on a terminal, log lines elsewhere.
+struct Show {
+    bar: Option<ProgressBar>,
+    stage: std::cell::Cell<Option<Stage>>,
+}
+
+impl Show {
+    fn new() -> Result<Self> {
+        let style =
+            ProgressStyle::with_template("{spinner} {msg:32} {human_pos:>10} rows  {elapsed}");
+        let bar = std::io::stderr()
+            .is_terminal()
+            .then(ProgressBar::new_spinner);
+        if let (Some(bar), Ok(style)) = (&bar, style) {
+            bar.set_style(style);
+            bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        }
+        if bar.is_none() {
+            log::start(&log::Config::default()).map_err(anyhow::Error::msg)?;
+        }
+        Ok(Self {
+            bar,
+            stage: std::cell::Cell::new(None),
+        })
+    }
+
+    fn progress(&self, progress: Progress) {
+        let words = match progress.stage {
+            Stage::Reading => "reading",
+            Stage::Cleaning => "scaling and filling",
+            Stage::Learning => "learning relations",
+            Stage::Calibrating => "calibrating",
+        };
+        let new = self.stage.replace(Some(progress.stage)) != Some(progress.stage);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(words);
+                bar.set_position(progress.total.unwrap_or(progress.rows) as u64);
+            }
+            None if new => tracing::info!(
+                step = words,
+                rows = progress.total.unwrap_or(progress.rows),
+                "training"
+            ),
+            None => {}
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

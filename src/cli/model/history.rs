@@ -1,0 +1,164 @@
+//! The recorded history that `lookoutd model` works on: opening it, its time ranges, and scoring it block by block.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::model::guard;
+use crate::model::table::Table;
+use crate::model::{Model, Rows, Scored, Span, Warning, timestamp};
+use crate::signal::TagList;
+
+/// Where a recorded history lies.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
+    #[arg(long, value_name = "FILE")]
+    pub parquet: PathBuf,
+    /// Tag list: which component each signal belongs to; needed for Parquet
+    #[arg(long, value_name = "FILE")]
+    tags: Option<PathBuf>,
+}
+
+impl HistoryArgs {
+    /// Opens the table.
+    pub fn open(&self) -> Result<Table> {
+        let tags = self.tags.as_deref().map(TagList::read).transpose()?;
+        Table::open(&self.parquet, tags.as_ref())
+    }
+}
+
+/// Scores the rows of a range block by block and hands the verdicts on; returns what to know about the data.
+pub fn score_history(
+    model: &Model,
+    history: &HistoryArgs,
+    from: Option<i64>,
+    to: Option<i64>,
+    take: &mut dyn FnMut(&[Scored]) -> Result<()>,
+) -> Result<Vec<Warning>> {
+    let mut table = history.open()?;
+    let places = model
+        .align(table.sensors())
+        .with_context(|| format!("cannot score {}", history.parquet.display()))?;
+    let absent: Vec<_> = places
+        .iter()
+        .zip(model.sensors())
+        .filter(|(place, _)| place.is_none())
+        .map(|(_, sensor)| sensor.clone())
+        .collect();
+    let mut warnings = Vec::new();
+    if !absent.is_empty() {
+        warnings.push(Warning::AbsentSensors(absent));
+    }
+    let (from, to) = (from.unwrap_or(i64::MIN / 2), to.unwrap_or(i64::MAX / 2));
+    let mut state = model.fresh_state();
+    let mut start = from - 1;
+    let mut first = true;
+    while let Some(block) = table.next_block()? {
+        let mut rows = Rows {
+            sensors: places.len(),
+            ..Rows::default()
+        };
+        for (index, &time) in block
+            .times
+            .iter()
+            .enumerate()
+            .filter(|(_, time)| (from..=to).contains(*time))
+        {
+            let values = block.row(index);
+            rows.times.push(time);
+            rows.values.extend(
+                places
+                    .iter()
+                    .map(|place| place.map_or(f64::NAN, |column| values[column])),
+            );
+        }
+        let Some(&last) = rows.times.last() else {
+            continue;
+        };
+        if std::mem::take(&mut first) {
+            warnings.extend(guard::resolution(model, &rows));
+        }
+        take(&model.score(&mut state, &rows, start, last))?;
+        start = last;
+    }
+    if !first {
+        // The last bin may end after the last row.
+        let end = (start + model.step_us()).min(to);
+        let nothing = Rows {
+            sensors: places.len(),
+            ..Rows::default()
+        };
+        take(&model.score(&mut state, &nothing, start, end))?;
+    }
+    Ok(warnings)
+}
+
+/// The training and the evaluation range of a time ranges file.
+pub fn time_ranges(path: &Path) -> Result<[Span; 2]> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut times = Vec::new();
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let Some(time) = timestamp::parse(line) else {
+            bail!(
+                "{} line {}: `{line}` is no timestamp; expected {}",
+                path.display(),
+                index + 1,
+                timestamp::EXPECTED
+            );
+        };
+        times.push(time);
+    }
+    match times[..] {
+        [a, b, c, d] if a < b && c < d => {
+            Ok([Span { start: a, end: b }, Span { start: c, end: d }])
+        }
+        [_, _, _, _] => bail!("{}: a range ends before it starts", path.display()),
+        _ => bail!(
+            "{}: expected four lines, start and end of training and of evaluation; found {}",
+            path.display(),
+            times.len()
+        ),
+    }
+}
+
+/// A time argument.
+pub fn time(text: &str) -> Result<i64, String> {
+    timestamp::parse(text).ok_or_else(|| format!("expected {}", timestamp::EXPECTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_ranges_file_has_four_times() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            time_ranges(file.path())
+        };
+        let ranges = read(
+            "2020-01-01 00:00:00\n2020-01-17 10:55:00\n2020-01-17 10:56:00\n2020-02-02 21:51:00\n",
+        )
+        .unwrap();
+        assert_eq!(timestamp::format(ranges[1].start), "2020-01-17T10:56:00");
+        assert!(read("2020-01-01 00:00:00\n2020-01-17 10:55:00\n").is_err());
+        assert!(
+            read("2020-01-02 00:00\n2020-01-01 00:00\n2020-01-17 10:56\n2020-02-02 21:51\n")
+                .is_err()
+        );
+        assert!(
+            read("tomorrow\n")
+                .unwrap_err()
+                .to_string()
+                .contains("line 1")
+        );
+    }
+}

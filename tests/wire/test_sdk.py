@@ -1,0 +1,129 @@
+"""The official Python SDK (PyPI lookoutequipment 0.1.5) and the AWS CLI, unmodified, against the service.
+
+The SDK makes its own boto3 client: AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT and AWS_ENDPOINT_URL_S3 redirect it, as they do
+for its users. The flow is the one of the notebooks: dataset, ingestion, training, evaluation, scheduler, predictions,
+and the clean-up in the order of notebook 7.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import BUCKET, COMPONENT, DAYS, ENDPOINT, ROLE, S3_ENDPOINT, START, UTC, csv, train, wait
+
+# Simulated minutes per real minute, if the server runs its schedules on an accelerated clock.
+SPEED = float(os.environ.get("LOOKOUTD_SPEED", "1"))
+
+
+@pytest.fixture(scope="module")
+def sdk():
+    os.environ["AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT"] = ENDPOINT
+    os.environ["AWS_ENDPOINT_URL_S3"] = S3_ENDPOINT
+    pytest.importorskip("lookoutequipment")
+    import lookoutequipment
+
+    return lookoutequipment
+
+
+def cli(*arguments):
+    program = pathlib.Path(sys.executable).parent / "aws"
+    environment = {**os.environ, "AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT": ENDPOINT}
+    return subprocess.run([program, "lookoutequipment", *arguments], env=environment, capture_output=True, text=True)
+
+
+def test_the_aws_cli_reads_answers_and_names_errors(model):
+    listed = cli("list-models", "--model-name-begins-with", model, "--output", "json")
+    assert listed.returncode == 0, listed.stderr
+    assert json.loads(listed.stdout)["ModelSummaries"][0]["ModelName"] == model
+    missing = cli("describe-inference-scheduler", "--inference-scheduler-name", "no-such")
+    assert missing.returncode != 0 and "(ResourceNotFoundException)" in missing.stderr
+    bad = cli("describe-inference-scheduler", "--inference-scheduler-name", "no spaces")
+    assert "(ValidationException)" in bad.stderr and "Member must satisfy regular expression pattern" in bad.stderr
+
+
+def test_the_notebooks_scheduler_part_runs_through_the_sdk(sdk, api, s3, dataset, capsys):
+    from lookoutequipment import scheduler as sdk_scheduler
+
+    assert train(api, "sdk-model", dataset)["Status"] == "SUCCESS"
+    life = sdk_scheduler.LookoutEquipmentScheduler(scheduler_name="sdk-scheduler", model_name="sdk-model")
+    life.set_parameters(
+        input_bucket=BUCKET, input_prefix="sdk/input/", output_bucket=BUCKET, output_prefix="sdk/output/",
+        role_arn=ROLE, upload_frequency="PT5M", delay_offset=None, timezone_offset="+00:00", component_delimiter="_",
+        timestamp_format="yyyyMMddHHmmss",
+    )
+    life.create(wait=True)
+    described = api.describe_inference_scheduler(InferenceSchedulerName="sdk-scheduler")
+    assert described["Status"] == "RUNNING"
+    printed = capsys.readouterr().out
+    assert "PENDING" in printed and "RUNNING" in printed, printed
+
+    if SPEED > 1:
+        # The service's clock runs ahead of ours: files for every window of its next two hours.
+        now = described["UpdatedAt"].astimezone(UTC)
+        first = now.replace(minute=now.minute - now.minute % 5, second=0, microsecond=0)
+        for window in range(24):
+            start = first + datetime.timedelta(minutes=5 * window)
+            key = f"sdk/input/{COMPONENT}_{start:%Y%m%d%H%M%S}.csv"
+            body = csv(start + datetime.timedelta(minutes=5), 1, 5, lambda when: 4.0)
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        wait(lambda: life.list_inference_executions(execution_status="SUCCESS"), lambda runs: len(runs) >= 3, 180)
+        executions = life.list_inference_executions()
+        ends = [execution["DataEndTime"] for execution in executions]
+        assert ends == sorted(ends, reverse=True)
+        predictions = life.get_predictions()
+        assert list(predictions.columns[:2]) == ["prediction", "anomaly_score"], predictions.columns
+        assert (predictions["prediction"] == 1).any()
+
+    life.stop(wait=True)
+    printed = capsys.readouterr().out
+    assert "STOPPING" in printed and "STOPPED" in printed, printed
+    life.start(wait=True)
+    life.stop(wait=True)
+    life.delete()
+    with pytest.raises(api.exceptions.ResourceNotFoundException):
+        api.describe_inference_scheduler(InferenceSchedulerName="sdk-scheduler")
+
+
+def test_the_notebooks_run_from_dataset_to_clean_up_through_the_sdk(sdk, api, s3, training_data, tmp_path):
+    from lookoutequipment import dataset as sdk_dataset
+    from lookoutequipment import evaluation as sdk_evaluation
+    from lookoutequipment import model as sdk_model
+
+    folder = tmp_path / "training-data" / COMPONENT
+    folder.mkdir(parents=True)
+    (folder / "sensors.csv").write_text(csv(START, DAYS * 288, 5))
+    data = sdk_dataset.LookoutEquipmentDataset(
+        dataset_name="sdk-dataset", component_root_dir=str(tmp_path / "training-data"), access_role_arn=ROLE
+    )
+    data.create()
+    assert api.describe_dataset(DatasetName="sdk-dataset")["Status"] == "CREATED"
+    answer = data.ingest_data(BUCKET, training_data["Prefix"], wait=True, sleep_time=1)
+    assert api.describe_dataset(DatasetName="sdk-dataset")["Status"] == "ACTIVE", answer
+
+    pandas = pytest.importorskip("pandas")
+    split = pandas.Timestamp(START) + pandas.Timedelta(days=25)
+    last = pandas.Timestamp(START) + pandas.Timedelta(days=DAYS)
+    trained = sdk_model.LookoutEquipmentModel(model_name="sdk-full-model", dataset_name="sdk-dataset")
+    trained.set_time_periods(split + pandas.Timedelta(minutes=5), last, pandas.Timestamp(START), split)
+    trained.set_label_data(bucket=BUCKET, prefix="label-data/", access_role_arn=ROLE)
+    trained.set_target_sampling_rate(sampling_rate="PT5M")
+    trained.train()
+    trained.poll_model_training(sleep_time=1)
+    assert api.describe_model(ModelName="sdk-full-model")["Status"] == "SUCCESS"
+
+    signals = pandas.read_csv(folder / "sensors.csv", index_col="Timestamp", parse_dates=True)
+    analysis = sdk_evaluation.LookoutEquipmentAnalysis(model_name="sdk-full-model", tags_df=signals)
+    predicted = analysis.get_predictions()
+    labelled = analysis.get_labels()
+    assert len(predicted) >= 2 and len(labelled) == 2
+
+    # Conflict: the SDK deletes the dataset's models first, as notebook 7 does.
+    data.delete(force_delete=True)
+    assert not api.list_models(ModelNameBeginsWith="sdk-full")["ModelSummaries"]
+    assert not api.list_datasets(DatasetNameBeginsWith="sdk-dataset")["DatasetSummaries"]
