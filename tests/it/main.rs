@@ -27,3 +27,4 @@ mod rig;
 mod s3_server;
 mod service;
 mod time;
+mod wire;
