@@ -286,6 +286,7 @@ fn replaying_twice_into_the_embedded_bucket_changes_nothing() {
     assert_eq!(first["windows"], 12);
     assert_eq!(first["already_there"], 0);
     assert_eq!(first["files"], objects.len());
+    private_secret(&data_dir);
     let again = replay();
     assert_eq!(again["already_there"], first["files"]);
     assert_eq!(
@@ -342,6 +343,12 @@ fn a_history_in_s3_is_planned_replayed_and_checked_like_a_local_one() {
 
 #[test]
 fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
+    if std::env::var_os("LOOKOUTD_FULL").is_none() {
+        eprintln!(
+            "SKIP: training the demo's model unoptimised takes a minute; set LOOKOUTD_FULL=1"
+        );
+        return;
+    }
     let directory = directory();
     let data_dir = directory.path().join("data");
     let demo = lookoutd()
@@ -359,8 +366,12 @@ fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
         .unwrap();
     assert!(demo.status.success(), "{}", text(&demo));
     let summary: Value = serde_json::from_slice(&demo.stdout).unwrap();
-    assert_eq!(summary["windows"], 2);
-    assert_eq!(summary["files"], 48);
+    // It ends with the results of the second window; windows go on being fed until they are there.
+    let windows = summary["windows"].as_u64().unwrap();
+    assert!(windows >= 2, "{summary}");
+    assert_eq!(summary["files"], windows * 24);
+    assert!(summary["executions"].as_u64() >= Some(2), "{summary}");
+    assert_eq!(summary["failed"], 0);
     let keys = summary["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 24);
     let bucket = data_dir
@@ -369,14 +380,20 @@ fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
     for key in keys {
         assert!(bucket.join(key.as_str().unwrap()).is_file(), "{key}");
     }
+    let secret = private_secret(&data_dir);
+    assert!(!text(&demo).contains(&secret), "the secret was printed");
+}
+
+/// The secret of a data directory, which nobody but its owner can read.
+#[track_caller]
+fn private_secret(data_dir: &Path) -> String {
     let credentials = data_dir.join("credentials");
     let mode = std::fs::metadata(&credentials)
         .unwrap()
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let secret = secret(&credentials);
-    assert!(!text(&demo).contains(&secret), "the secret was printed");
+    secret(&credentials)
 }
 
 fn secret(credentials: &Path) -> String {
