@@ -212,7 +212,7 @@ fn align(columns: Vec<(String, Column)>, traces: &mut Traces) {
         .map(|(_, column)| column.len())
         .max()
         .unwrap_or(1);
-    let stretches = longest.min(POINTS / 2).max(1);
+    let stretches = longest.clamp(1, POINTS / 2);
     let width = ((last - first) / stretches as f64).max(f64::MIN_POSITIVE);
     for stretch in 0..stretches {
         let at = first + stretch as f64 * width;

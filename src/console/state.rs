@@ -562,7 +562,6 @@ mod tests {
                 anomalous: if anomalous { 4 } else { 0 },
                 score: Some(if window == 6 { 0.9 } else { 0.6 }),
                 top: vec![(format!("c\\s{window}"), 0.7)],
-                ..Summary::default()
             };
             index.note(std::slice::from_ref(&execution)).unwrap();
             index

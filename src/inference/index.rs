@@ -469,7 +469,10 @@ mod tests {
         index.note(&[done.clone(), running.clone()]).unwrap();
         index.advance("s").unwrap();
         assert_eq!(index.cursor("s").unwrap(), Some(done.data_start));
-        assert_eq!(index.to_archive("s", 10).unwrap(), std::slice::from_ref(&done));
+        assert_eq!(
+            index.to_archive("s", 10).unwrap(),
+            std::slice::from_ref(&done)
+        );
         assert_eq!(
             index.in_progress("s", done.data_start, 10).unwrap(),
             [running]
