@@ -226,7 +226,8 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     if let Some(watch) = watch {
         watch.abort();
     }
-    let keys = match told.fed.values().next_back() {
+    let complete = told.complete(args.windows);
+    let keys = match complete.last() {
         Some(entry) => tags
             .components
             .iter()
@@ -241,9 +242,10 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         None => Vec::new(),
     };
     let mut summary = story.summary(&archive(&data_dir))?;
-    summary.windows = told.fed.len();
-    summary.files = told.fed.values().map(|entry| u64::from(entry.files)).sum();
-    summary.bytes = told.fed.values().map(|entry| entry.bytes).sum();
+    summary.windows = complete.len();
+    summary.files = complete.iter().map(|entry| u64::from(entry.files)).sum();
+    summary.bytes = complete.iter().map(|entry| entry.bytes).sum();
+    summary.windows_fed = told.fed.len();
     summary.bucket = store.bucket.name().to_owned();
     summary.endpoint_url = endpoint_url;
     summary.api_url = api_url;
@@ -261,6 +263,16 @@ struct Told {
 }
 
 impl Told {
+    /// The windows that went all the way, from files to results: the first `limit` of them, or all with 0.
+    fn complete(&self, limit: usize) -> Vec<&Entry> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.results
+            .keys()
+            .filter_map(|start| self.fed.get(start))
+            .take(limit)
+            .collect()
+    }
+
     fn files(
         &mut self,
         feeder: &Feeder,
