@@ -84,7 +84,7 @@
       box.replaceChildren();
       plot(box, {
         height: 260, axes: axes(), plugins: [bands(data.bands), threshold(data.threshold)],
-        scales: { x: { range: (u, min, max) => (box.zoomed ? [min, max] : [data.from, data.to]) }, y: { range: [0, 1] } },
+        scales: { x: { range: (u, min, max) => (box.zoomed ? [min, max] : [Math.max(data.from, data.t[0] - 900), data.to]) }, y: { range: [0, 1] } },
         hooks: { setSelect: [() => { box.zoomed = true; }] },
         series: [time, { label: "score", stroke: css("--s1"), width: 1.5, value: round(3), points: { show: data.t.length < 60 } }],
       }, [data.t, data.score]);

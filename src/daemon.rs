@@ -89,12 +89,19 @@ pub async fn run(
         opened = opening => opened?,
     };
     let (sites, seen) = watch::channel(None);
-    if let Some(admin) = Admin::start(&config.admin, seen, servers.clone()).await? {
-        info!(
-            url = admin.url(),
-            token = admin.is_protected(),
-            "console, metrics and health are up"
-        );
+    if !once {
+        // A port that is taken must not keep a gateway from feeding.
+        match Admin::start(&config.admin, seen, servers.clone()).await {
+            Ok(Some(admin)) => {
+                let (url, token) = (admin.url(), admin.is_protected());
+                info!(url, token, "console, metrics and health are up");
+            }
+            Ok(None) => {}
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "no console, metrics and health: feeding goes on without them"
+            ),
+        }
     }
     let watched = Watched::default();
     if !config.inference.scheduler.is_empty() {

@@ -110,7 +110,7 @@ fn knows(text: &str, module: &str) -> bool {
 
 #[test]
 fn dependencies_point_one_way() {
-    let rules: [(&str, &[&str]); 13] = [
+    let rules: [(&str, &[&str]); 14] = [
         (
             "signal",
             &[
@@ -223,6 +223,12 @@ fn dependencies_point_one_way() {
         (
             "ops",
             &["daemon", "cli", "inference", "service", "model", "embedded"],
+        ),
+        (
+            "console",
+            &[
+                "daemon", "cli", "service", "model", "embedded", "source", "sample",
+            ],
         ),
         ("daemon", &["cli"]),
     ];

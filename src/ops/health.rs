@@ -338,10 +338,10 @@ fn attention(
 pub fn span(length: TimeDelta) -> String {
     let seconds = length.num_seconds();
     match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} days", seconds / 86_400),
+        i64::MIN..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        172_800.. => format!("{} days", seconds / 86_400),
     }
 }
 
