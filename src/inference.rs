@@ -17,6 +17,7 @@ mod hint;
 mod index;
 mod result;
 mod scheduler;
+mod schema;
 mod table;
 mod watcher;
 
@@ -33,11 +34,10 @@ pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
 pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
 pub use hint::hint;
-pub use index::{Archived, Index, IndexError, Summary};
-pub use result::{Line, ResultsError, read_results, top_sensors};
-pub use scheduler::{
-    Described, Difference, SchemaComponent, Target, describe, list_schedulers, model_schema,
-};
+pub use index::{Archived, Index, IndexError};
+pub use result::{Line, ResultsError, Summary, read_results, top_sensors};
+pub use scheduler::{Described, Difference, Target, describe, list_schedulers};
+pub use schema::{SchemaComponent, model_schema};
 pub use table::{write_csv, write_parquet};
 pub use watcher::{Parts, Watcher};
 
@@ -65,8 +65,8 @@ pub struct Config {
     pub output_prefix: String,
     /// How long the scheduler waits after a window's end before it looks for the files, 0 to 60 minutes.
     pub delay_offset_minutes: u8,
-    /// Tags given to the scheduler when it is created, each `key=value`.
-    pub tags: Vec<String>,
+    /// Tags given to the scheduler when it is created: `key=value`, separated by commas.
+    pub tags: String,
     /// How often executions are asked for.
     pub poll: Span,
     /// Key prefix in the output bucket for a copy of the archive; empty means no copy.
@@ -99,7 +99,7 @@ impl Default for Config {
             output_bucket: String::new(),
             output_prefix: "output/".into(),
             delay_offset_minutes: 0,
-            tags: Vec::new(),
+            tags: String::new(),
             poll: Span(Duration::from_secs(30)),
             archive_prefix: String::new(),
         }
@@ -153,12 +153,12 @@ impl Config {
         if self.poll.0 < Duration::from_secs(1) || self.poll.0 > Duration::from_secs(3600) {
             say("inference.poll", "must be 1s to 1h");
         }
-        for tag in &self.tags {
+        for tag in self.tag_texts() {
             if !is_tag(tag) {
                 say(
                     "inference.tags",
                     &format!(
-                        "\"{tag}\" is not a tag: write it as key=value, the key of 1 to 128 letters, digits and + - = . _ : / \
+                        "\"{tag}\" is not a tag: write them as key=value, key=value, a key of 1 to 128 letters, digits and + - = . _ : / \
                          not beginning with aws:, the value of up to 256 characters"
                     ),
                 );
@@ -192,12 +192,18 @@ impl Config {
             output_prefix: self.output_prefix.clone(),
             role_arn: self.role_arn.clone(),
             tags: self
-                .tags
-                .iter()
+                .tag_texts()
                 .filter_map(|tag| tag.split_once('='))
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
         }
+    }
+
+    fn tag_texts(&self) -> impl Iterator<Item = &str> {
+        self.tags
+            .split(',')
+            .map(str::trim)
+            .filter(|tag| !tag.is_empty())
     }
 
     /// The client of the configured API. Region, profile and credentials not set here are those of the store.
@@ -292,7 +298,7 @@ mod tests {
             output_prefix: "results".into(),
             archive_prefix: "/a/".into(),
             delay_offset_minutes: 61,
-            tags: vec!["aws:x=1".into(), "team=pumps".into(), "none".into()],
+            tags: "aws:x=1, team=pumps, none".into(),
             poll: Span(Duration::from_millis(10)),
             ..Config::default()
         };

@@ -15,26 +15,13 @@ use tracing::{error, info, warn};
 
 use super::archive::{Archive, ArchiveError};
 use super::execution::Execution;
-use super::result::{read_results, top_sensors};
+use super::result::Summary;
 
 /// The index. Clones share one connection.
 #[derive(Clone, Debug)]
 pub struct Index {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
-}
-
-/// What the results of an execution say in short.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Summary {
-    /// Lines.
-    pub rows: usize,
-    /// Lines with prediction 1.
-    pub anomalous: usize,
-    /// The highest score, where lines have one.
-    pub score: Option<f64>,
-    /// The sensors with the largest mean share over the anomalous lines.
-    pub top: Vec<(String, f64)>,
 }
 
 /// An execution as the index knows it.
@@ -84,9 +71,6 @@ CREATE INDEX open ON execution (scheduler, start_us) WHERE archived_us IS NULL;
 CREATE TABLE cursor (scheduler TEXT PRIMARY KEY, start_us INTEGER NOT NULL) WITHOUT ROWID;
 ";
 const COLUMNS: &str = "execution, rows, anomalous, score, top, archived_us";
-
-/// Sensors kept per execution.
-const TOP: usize = 5;
 
 impl Index {
     /// Opens the index of `archive`, building it again where it is absent or damaged.
@@ -192,6 +176,24 @@ impl Index {
         let found = self.select(
             "scheduler = ?1 AND archived_us IS NULL AND status = 'IN_PROGRESS' AND start_us < ?2 ORDER BY start_us LIMIT ?3",
             params![scheduler, before.timestamp_micros(), limit(most)],
+        )?;
+        Ok(found.into_iter().map(|row| row.execution).collect())
+    }
+
+    /// Failed executions with `since <= data start < before`, oldest first.
+    pub fn failed(
+        &self,
+        scheduler: &str,
+        since: DateTime<Utc>,
+        before: DateTime<Utc>,
+    ) -> Result<Vec<Execution>, IndexError> {
+        let found = self.select(
+            "scheduler = ?1 AND status = 'FAILED' AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us",
+            params![
+                scheduler,
+                since.timestamp_micros(),
+                before.timestamp_micros()
+            ],
         )?;
         Ok(found.into_iter().map(|row| row.execution).collect())
     }
@@ -366,22 +368,6 @@ impl Index {
             connection: Arc::new(Mutex::new(connection)),
             path: path.to_owned(),
         }
-    }
-}
-
-impl Summary {
-    /// The summary of a results object.
-    pub fn of(bytes: &[u8]) -> Result<Self, super::result::ResultsError> {
-        let lines = read_results(bytes)?;
-        Ok(Self {
-            rows: lines.len(),
-            anomalous: lines.iter().filter(|line| line.anomalous).count(),
-            score: lines
-                .iter()
-                .filter_map(|line| line.score)
-                .max_by(f64::total_cmp),
-            top: top_sensors(&lines, TOP),
-        })
     }
 }
 

@@ -26,6 +26,19 @@ pub struct Line {
     pub sensors: Vec<(String, f64)>,
 }
 
+/// What the results of an execution say in short.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Lines.
+    pub rows: usize,
+    /// Lines with prediction 1.
+    pub anomalous: usize,
+    /// The highest score, where lines have one.
+    pub score: Option<f64>,
+    /// The sensors with the largest mean share over the anomalous lines.
+    pub top: Vec<(String, f64)>,
+}
+
 /// A line that is not a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}; expected {{\"timestamp\": ..., \"prediction\": 0 or 1, ...}}")]
@@ -35,6 +48,9 @@ pub struct ResultsError {
     /// What is wrong with it.
     pub problem: String,
 }
+
+/// Sensors kept per execution.
+const TOP: usize = 5;
 
 /// Reads a whole results object.
 pub fn read_results(bytes: &[u8]) -> Result<Vec<Line>, ResultsError> {
@@ -77,6 +93,22 @@ pub fn top_sensors<'a>(
     top.sort_by(|a, b| b.1.total_cmp(&a.1));
     top.truncate(most);
     top
+}
+
+impl Summary {
+    /// The summary of a results object.
+    pub fn of(bytes: &[u8]) -> Result<Self, ResultsError> {
+        let lines = read_results(bytes)?;
+        Ok(Self {
+            rows: lines.len(),
+            anomalous: lines.iter().filter(|line| line.anomalous).count(),
+            score: lines
+                .iter()
+                .filter_map(|line| line.score)
+                .max_by(f64::total_cmp),
+            top: top_sensors(&lines, TOP),
+        })
+    }
 }
 
 fn read_line(text: &str) -> Result<Line, String> {

@@ -11,7 +11,7 @@ use aws_sdk_lookoutequipment::types::{
     InferenceSchedulerStatus, InferenceSchedulerSummary, Tag,
 };
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Wanted;
 use super::api::{ApiError, from_wire};
@@ -98,15 +98,6 @@ pub struct Difference {
     pub key: &'static str,
 }
 
-/// One component of a model's schema and its sensors.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaComponent {
-    /// `ComponentName`.
-    pub name: String,
-    /// Columns of type DOUBLE, in the schema's order.
-    pub sensors: Vec<String>,
-}
-
 /// Describes a scheduler; `None` where there is none of that name.
 pub async fn describe(client: &Client, scheduler: &str) -> Result<Option<Described>, ApiError> {
     let answer = client
@@ -144,24 +135,6 @@ pub async fn list_schedulers(
         if token.is_none() {
             return Ok(found);
         }
-    }
-}
-
-/// The components of a model's schema; `None` where the service does not say (it may not serve DescribeModel).
-pub async fn model_schema(
-    client: &Client,
-    model: &str,
-) -> Result<Option<Vec<SchemaComponent>>, ApiError> {
-    let answer = client
-        .describe_model()
-        .model_name(model)
-        .send()
-        .await
-        .map_err(ApiError::of("DescribeModel"));
-    match answer {
-        Ok(output) => Ok(output.schema().and_then(read_schema)),
-        Err(error) if error.is_unknown_operation() => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -407,38 +380,6 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Reads the API's schema string; `None` where it is not one.
-fn read_schema(text: &str) -> Option<Vec<SchemaComponent>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Schema {
-        components: Vec<Component>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Component {
-        component_name: String,
-        columns: Vec<Column>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Column {
-        name: String,
-        r#type: String,
-    }
-    let schema: Schema = serde_json::from_str(text).ok()?;
-    let component = |component: Component| SchemaComponent {
-        name: component.component_name,
-        sensors: component
-            .columns
-            .into_iter()
-            .filter(|column| column.r#type == "DOUBLE")
-            .map(|column| column.name)
-            .collect(),
-    };
-    Some(schema.components.into_iter().map(component).collect())
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -507,18 +448,5 @@ pub(super) mod tests {
             delimiter.to_string(),
             "ComponentTimestampDelimiter: the scheduler has \"-\", naming.delimiter says \"_\""
         );
-    }
-
-    #[test]
-    fn a_schema_is_read_and_anything_else_is_not() {
-        let text = r#"{"Components":[{"ComponentName":"c-1","Columns":[{"Name":"T","Type":"DATETIME"},{"Name":"a","Type":"DOUBLE"}]}]}"#;
-        assert_eq!(
-            read_schema(text),
-            Some(vec![SchemaComponent {
-                name: "c-1".into(),
-                sensors: vec!["a".into()]
-            }])
-        );
-        assert_eq!(read_schema("{}"), None);
     }
 }

@@ -8,6 +8,9 @@
 //! steps is repaired by repeating them; history is listed once, afterwards only what is newer than the cursor, with an
 //! overlap for what comes out of order. An execution that should have come and did not is said once.
 
+mod fetching;
+mod listing;
+
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,14 +21,12 @@ use tracing::{debug, error, info, warn};
 
 use super::Wanted;
 use super::api::{Advice, ApiError};
-use super::archive::{Archive, Kept};
+use super::archive::Archive;
 use super::ensure::ensure;
-use super::execution::{Execution, Filter, list_executions};
-use super::hint::hint;
-use super::index::{Index, Summary};
+use super::index::Index;
 use super::scheduler::{Described, Target};
 use crate::clock::Clock;
-use crate::s3::{Bucket, Created, Disposition, S3Error};
+use crate::s3::{Bucket, Disposition, S3Error};
 use crate::signal::Window;
 
 /// What a watcher is made of.
@@ -52,17 +53,13 @@ pub struct Watcher {
     index: Index,
     /// The end of the first window whose execution is still to be looked for; `None` while the scheduler does not run.
     expected: Option<DateTime<Utc>>,
+    /// When failed executions were last asked for again.
+    asked_late: Option<DateTime<Utc>>,
     trouble: Trouble,
 }
 
-/// Executions fetched between two listings.
-const BATCH: usize = 100;
-/// Executions asked for one by one between two listings.
-const STRAGGLERS: usize = 10;
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// How long a results object may be missing before the execution is archived without it.
-const GIVE_UP: TimeDelta = TimeDelta::days(1);
 
 impl Watcher {
     /// Opens the archive's index, building it again where it is lost.
@@ -73,6 +70,7 @@ impl Watcher {
             parts,
             index,
             expected: None,
+            asked_late: None,
             trouble: Trouble::default(),
         })
     }
@@ -168,160 +166,6 @@ impl Watcher {
         Ok(more)
     }
 
-    /// Takes note of every execution since the cursor, and of those that were in progress before.
-    async fn list(&self) -> Result<(), Failure> {
-        let name = &self.parts.target.scheduler;
-        let (index, scheduler) = (self.index.clone(), name.clone());
-        let cursor = blocking(move || index.cursor(&scheduler)).await??;
-        let after = cursor.map(|cursor| cursor - self.overlap());
-        let filter = Filter {
-            after,
-            ..Filter::default()
-        };
-        let mut token = None;
-        loop {
-            let page = list_executions(&self.parts.client, name, &filter, token).await?;
-            debug!(
-                scheduler = name,
-                executions = page.executions.len(),
-                "executions listed"
-            );
-            self.note(page.executions).await?;
-            token = page.next;
-            if token.is_none() {
-                break;
-            }
-        }
-        let (index, scheduler) = (self.index.clone(), name.clone());
-        blocking(move || index.advance(&scheduler)).await??;
-        let Some(after) = after else { return Ok(()) };
-        let (index, scheduler) = (self.index.clone(), name.clone());
-        let stragglers =
-            blocking(move || index.in_progress(&scheduler, after, STRAGGLERS)).await??;
-        for straggler in stragglers {
-            let filter = Filter {
-                after: Some(straggler.data_start - TimeDelta::seconds(1)),
-                before: Some(straggler.data_end + TimeDelta::seconds(1)),
-                status: None,
-            };
-            let page = list_executions(&self.parts.client, name, &filter, None).await?;
-            self.note(page.executions).await?;
-        }
-        Ok(())
-    }
-
-    async fn note(&self, executions: Vec<Execution>) -> Result<(), Failure> {
-        let index = self.index.clone();
-        Ok(blocking(move || index.note(&executions)).await??)
-    }
-
-    /// Archives a batch of finished executions. True where more wait.
-    async fn archive(&self) -> Result<bool, (String, Advice)> {
-        let (index, name) = (self.index.clone(), self.parts.target.scheduler.clone());
-        let batch = blocking(move || index.to_archive(&name, BATCH))
-            .await
-            .map_err(|error| told(error.into()))?
-            .map_err(|error| told(error.into()))?;
-        let full = batch.len() == BATCH;
-        let mut first = None;
-        let mut done = 0;
-        for execution in batch {
-            match self.archive_one(&execution).await {
-                Ok(true) => done += 1,
-                Ok(false) => {}
-                Err(Failure::S3(error)) => {
-                    let unreachable = error.failure.status.is_none();
-                    first = first.or(Some(told(Failure::S3(error))));
-                    if unreachable {
-                        break;
-                    }
-                }
-                Err(error) => return Err(told(error)),
-            }
-        }
-        match first {
-            Some(error) => Err(error),
-            None => Ok(full && done > 0),
-        }
-    }
-
-    /// Fetches, keeps, copies, records. False where the results are not there yet.
-    async fn archive_one(&self, execution: &Execution) -> Result<bool, Failure> {
-        let now = self.parts.clock.now();
-        let results = match &execution.result {
-            None => None,
-            Some(object) => {
-                let bucket = Bucket::new(self.parts.s3.clone(), &object.bucket);
-                match bucket.get(&object.key).await? {
-                    Some(bytes) => Some(bytes),
-                    None if now - execution.data_end < GIVE_UP => {
-                        warn!(
-                            scheduler = execution.scheduler,
-                            window = execution.window(),
-                            object = format!("s3://{}/{}", object.bucket, object.key),
-                            "the results object is not there, looking again"
-                        );
-                        return Ok(false);
-                    }
-                    None => {
-                        error!(
-                            scheduler = execution.scheduler,
-                            window = execution.window(),
-                            object = format!("s3://{}/{}", object.bucket, object.key),
-                            "the results object is gone: the execution is archived without it"
-                        );
-                        None
-                    }
-                }
-            }
-        };
-        let summary = match results.as_deref().map(Summary::of) {
-            None => Summary::default(),
-            Some(Ok(summary)) => summary,
-            Some(Err(error)) => {
-                error!(
-                    scheduler = execution.scheduler, window = execution.window(), %error,
-                    "the results cannot be read: they are archived as they are"
-                );
-                Summary::default()
-            }
-        };
-        let (archive, kept) = (self.parts.archive.clone(), execution.clone());
-        let kept = blocking(move || archive.keep(&kept, results.as_deref())).await??;
-        if let Kept::Conflict(aside) = &kept {
-            error!(
-                scheduler = execution.scheduler, window = execution.window(), aside = %aside.display(),
-                "the archive holds something else for this window: that stays, the new bytes are kept aside"
-            );
-        }
-        self.copy(execution).await?;
-        let (index, row, counted) = (self.index.clone(), execution.clone(), summary.clone());
-        blocking(move || index.archived(&row, &counted, now)).await??;
-        log(execution, &summary, kept == Kept::Late);
-        Ok(true)
-    }
-
-    /// Copies a record to the archive prefix, which never overwrites either.
-    async fn copy(&self, execution: &Execution) -> Result<(), Failure> {
-        let Some((bucket, prefix)) = &self.parts.copy else {
-            return Ok(());
-        };
-        let (archive, record) = (self.parts.archive.clone(), execution.clone());
-        for (name, bytes) in blocking(move || archive.files(&record)).await?? {
-            let key = format!("{prefix}{name}");
-            if let Created::Conflict(difference) = bucket.create(&key, &bytes).await? {
-                error!(
-                    scheduler = execution.scheduler,
-                    window = execution.window(),
-                    object = format!("s3://{}/{key}", bucket.name()),
-                    difference,
-                    "the copy of the archive holds something else: it is left alone"
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// Says which executions should have come by now and did not: a wake-up and one cadence ago, and nothing listed.
     async fn missing(&mut self) -> Result<(), Failure> {
         let Some(mut end) = self.expected else {
@@ -360,47 +204,6 @@ impl Watcher {
 
     fn delay(&self) -> TimeDelta {
         TimeDelta::minutes(self.parts.target.delay_minutes)
-    }
-
-    /// How far before the cursor is listed again, for executions that come out of order.
-    fn overlap(&self) -> TimeDelta {
-        TimeDelta::hours(1).max(self.parts.target.cadence.duration() * 3)
-    }
-}
-
-/// One line per execution.
-fn log(execution: &Execution, summary: &Summary, late: bool) {
-    let top: Vec<String> = summary
-        .top
-        .iter()
-        .take(3)
-        .map(|(sensor, share)| format!("{sensor} {:.0} %", share * 100.0))
-        .collect();
-    if execution.status == "SUCCESS" {
-        info!(
-            scheduler = execution.scheduler,
-            window = execution.window(),
-            status = execution.status,
-            rows = summary.rows,
-            anomalous = summary.anomalous,
-            score = summary.score,
-            top = top.join(", "),
-            late,
-            "execution archived"
-        );
-    } else {
-        let reason = execution
-            .failed_reason
-            .as_deref()
-            .unwrap_or("no reason given");
-        warn!(
-            scheduler = execution.scheduler,
-            window = execution.window(),
-            status = execution.status,
-            reason,
-            hint = hint(reason).unwrap_or_default(),
-            "execution archived"
-        );
     }
 }
 

@@ -29,6 +29,7 @@ pub struct ScoringState {
     runs: Vec<u32>,
     last_row: Option<i64>,
     scored_to: Option<i64>,
+    expects_past: bool,
 }
 
 /// The verdict on one row.
@@ -112,7 +113,8 @@ pub(super) fn smoothed(state: &mut Option<f64>, raw: f64) -> f64 {
 }
 
 impl Model {
-    /// A state as before the first row.
+    /// A state as before the first row of a recorded series: the row before the first is taken as equal to it, as in the
+    /// specification and in training.
     pub fn fresh_state(&self) -> ScoringState {
         let used = self.learned.columns.len();
         ScoringState {
@@ -124,6 +126,16 @@ impl Model {
             runs: vec![0; used],
             last_row: None,
             scored_to: None,
+            expects_past: false,
+        }
+    }
+
+    /// A state for a machine that is already running when scoring begins: the past of a first row is what is expected given
+    /// that row. A past equal to the row is one that no training row has, and would raise an alarm at every start.
+    pub fn live_state(&self) -> ScoringState {
+        ScoringState {
+            expects_past: true,
+            ..self.fresh_state()
         }
     }
 
@@ -140,7 +152,9 @@ impl Model {
     ) -> Vec<Scored> {
         debug_assert_eq!(raw.sensors, self.learned.sensors.len());
         if state.model != self.fingerprint || state.scored_to.is_some_and(|to| to > start_us) {
+            let expects_past = state.expects_past;
             *state = self.fresh_state();
+            state.expects_past = expects_past;
         }
         let learned = &self.learned;
         let rules = IntakeRules {
@@ -231,7 +245,7 @@ impl Pass<'_> {
             self.forget();
             Kind::Off
         } else if let Some(missing) = self.clean(values) {
-            if self.state.recursion.is_live() {
+            if self.state.recursion.is_live() || !self.state.expects_past {
                 self.state.recursion.next(&self.z, &mut self.features);
             } else {
                 self.begin();
@@ -248,8 +262,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The features of the first row of a series: the row before and the average are not known, so they are what is expected
-    /// given the row. Taking them as equal to it would be a past that no training row has, and raise an alarm at every start.
+    /// The features of the first row of a running machine: the row before and the average are not known, so they are what is
+    /// expected given the row.
     fn begin(&mut self) {
         let form = &self.model.learned.form;
         let known = self.z.len();

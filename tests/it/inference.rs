@@ -36,7 +36,7 @@ fn target(wanted: Wanted) -> Target {
         output_bucket: BUCKET.into(),
         output_prefix: "out/".into(),
         role_arn: ROLE.into(),
-        tags: vec![("lookoutd:results-format".into(), "v4".into())],
+        tags: vec![("lookoutd:late-files".into(), "score".into())],
     }
 }
 
@@ -305,6 +305,64 @@ async fn a_failed_execution_is_kept_with_its_reason_and_has_a_hint() {
     );
     assert!(hint(&reason).unwrap().contains("lookoutd"), "{reason}");
     assert_eq!(files(&plant).len(), 1, "a record and no results");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_scored_hours_late_is_archived_beside_its_failure() {
+    let plant = Plant::start().await;
+    let mut watcher = watcher(&plant, Wanted::Running).await;
+    watcher.round().await;
+    plant.execute("s", "2026-03-01T10:05:00Z").await;
+    watcher.round().await;
+    plant.feed("2026-03-01T10:00:00Z").await;
+    plant.feed("2026-03-01T13:00:00Z").await;
+    plant.execute("s", "2026-03-01T13:05:00Z").await;
+    // The late window is scored after the one that was due.
+    for _ in 0..200 {
+        if plant
+            .executions("s")
+            .await
+            .iter()
+            .all(|one| one.status().unwrap().as_str() == "SUCCESS")
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    // The first round moves the cursor beyond the failure, the second asks for it again.
+    watcher.round().await;
+    watcher.round().await;
+    let known = watcher
+        .index()
+        .get("s", at("2026-03-01T10:00:00Z"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (known.execution.status.as_str(), known.summary.rows),
+        ("SUCCESS", 5)
+    );
+    let day = archive(&plant).root().join("s/2026/03/01");
+    for name in [
+        "100000.json",
+        "100000.late.json",
+        "100000.late.jsonl",
+        "130000.jsonl",
+    ] {
+        assert!(day.join(name).exists(), "{name}");
+    }
+    // An index built again from these files knows the later record.
+    drop(watcher);
+    std::fs::remove_file(archive(&plant).root().join("index.db")).unwrap();
+    let rebuilt = Index::open(&archive(&plant), plant.clock.now()).unwrap();
+    assert_eq!(
+        rebuilt
+            .get("s", at("2026-03-01T10:00:00Z"))
+            .unwrap()
+            .unwrap()
+            .summary
+            .rows,
+        5
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -258,9 +258,9 @@ async fn score(
             Some(Ok(state)) => state,
             Some(Err(error)) => {
                 tracing::warn!(scheduler, %error, "scoring state unreadable, starting afresh");
-                model.fresh_state()
+                model.live_state()
             }
-            None => model.fresh_state(),
+            None => model.live_state(),
         };
         let lines = model.score(&mut state, &rows, start, end);
         (lines, state.encode())
