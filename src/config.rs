@@ -35,6 +35,8 @@ pub struct Config {
     pub inference: inference::Config,
     /// The embedded service and store.
     pub service: service::Listen,
+    /// Metrics, health and the console.
+    pub admin: ops::admin::Config,
     /// Logs.
     pub log: ops::log::Config,
 }
@@ -207,6 +209,9 @@ impl Config {
         }
         if self.feed.drain_per_minute == 0 {
             say("feed.drain_per_minute", "must be at least 1");
+        }
+        for (key, problem) in self.admin.problems() {
+            say(key, &problem);
         }
         for (key, address) in [
             ("service.listen", &self.service.listen),

@@ -7,6 +7,7 @@
 mod feeder;
 mod lookout;
 mod plant;
+mod standing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -22,7 +24,9 @@ use crate::config::{Config, ConfigError, Loaded};
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
 use crate::feed::disk::LocalDisk;
+use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
+use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, notify};
 use crate::s3::{Bucket, local_client};
 
@@ -84,6 +88,32 @@ pub async fn run(
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
+    let (sites, seen) = watch::channel(None);
+    if !once {
+        // A port that is taken must not keep a gateway from feeding.
+        match Admin::start(&config.admin, seen, servers.clone()).await {
+            Ok(Some(admin)) => {
+                let (url, token) = (admin.url(), admin.is_protected());
+                info!(url, token, "console, metrics and health are up");
+            }
+            Ok(None) => {}
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "no console, metrics and health: feeding goes on without them"
+            ),
+        }
+    }
+    let watched = Watched::default();
+    if !config.inference.scheduler.is_empty() {
+        tokio::spawn(standing::watch(
+            lookout.client().clone(),
+            config.inference.scheduler.clone(),
+            config.inference.wanted,
+            watched.clone(),
+            clock.clone(),
+            servers.clone(),
+        ));
+    }
     let mut ready = false;
     let ended = loop {
         let stop = CancellationToken::new();
@@ -116,6 +146,13 @@ pub async fn run(
             notify::ready();
             ready = true;
         }
+        sites.send_replace(Some(Site {
+            clock: clock.clone(),
+            feed: Some(feeder.site(&config, &store, &plant.tags)),
+            history: lookout.history(&config, &data_dir),
+            s3: Some(store.bucket.client().clone()),
+            watched: watched.clone(),
+        }));
         let watchdog = tokio::spawn(notify::watchdog(feeder.vitals(), stop.clone()));
         let view = feeder.view();
         let next = loop {
@@ -170,9 +207,8 @@ impl Store {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         if !config.is_embedded() {
-            let client = config.s3.client().await;
             return Ok(Self {
-                bucket: Bucket::new(client, &config.s3.bucket),
+                bucket: config.s3.open().await,
                 prefix: config.s3.input_prefix.clone(),
                 embedded: None,
             });
@@ -231,10 +267,12 @@ async fn reload(
     clock: &Clock,
 ) -> anyhow::Result<(Config, Plant)> {
     let new = load()?.config;
-    let fixed: [(&str, bool); 4] = [
+    let fixed: [(&str, bool); 6] = [
         ("data_dir", new.data_dir() != *data_dir),
         ("s3", new.s3 != old.s3),
         ("service", new.service != old.service),
+        ("inference", new.inference != old.inference),
+        ("admin", new.admin != old.admin),
         ("log", new.log != old.log),
     ];
     let changed: Vec<_> = fixed
@@ -267,13 +305,5 @@ async fn wait_once(view: View, clock: &Clock) -> bool {
 
 /// The path of a data directory's ledger entry states, for people.
 pub fn describe(state: State) -> &'static str {
-    match state {
-        State::Due => "to be cut",
-        State::Spooled => "sealed, waiting for upload",
-        State::Shipped => "complete in the store",
-        State::Partial => "in the store, components missing",
-        State::Empty => "no rows in the source",
-        State::Skipped => "given up by rule",
-        State::Quarantined => "set aside for an operator",
-    }
+    state.describe()
 }

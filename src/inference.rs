@@ -31,7 +31,7 @@ use crate::signal::{Cadence, NameFormat};
 pub use api::{Advice, ApiError, client, local_client};
 pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
-pub use execution::{Execution, Filter, ListPage, list_executions};
+pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
 pub use hint::hint;
 pub use index::{Archived, Index, IndexError, Summary};
 pub use result::{Line, ResultsError, read_results, top_sensors};

@@ -1,6 +1,11 @@
-//! What keeps the daemon operable: logs, systemd notification, signals, the data directory's lock.
+//! What keeps the daemon operable: logs, metrics, health, the admin listener, systemd notification, signals, the data
+//! directory's lock.
 
+pub mod admin;
+pub mod health;
 pub mod lock;
 pub mod log;
+pub mod metrics;
 pub mod notify;
 pub mod signals;
+pub mod site;

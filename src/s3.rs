@@ -9,6 +9,7 @@
 //! It does not queue, and logs no secret: clients are built by aws-config from the standard chain.
 
 mod classify;
+mod meters;
 mod range;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
 use serde::{Deserialize, Serialize};
 
 pub use classify::{Disposition, Failure, Transport, classify};
+pub use meters::{Meters, Readings};
 pub use range::RangeReader;
 
 /// Where objects go and how to reach the store.
@@ -93,6 +95,7 @@ pub struct Bucket {
     client: Client,
     name: String,
     head_first: bool,
+    meters: Meters,
 }
 
 // === impl Config ===
@@ -137,13 +140,26 @@ impl Config {
 
     /// The client of the configured store.
     pub async fn client(&self) -> Client {
+        Client::from_conf(self.builder(&self.load().await).build())
+    }
+
+    /// The configured bucket, its clock and credentials metered.
+    pub async fn open(&self) -> Bucket {
         let shared = self.load().await;
-        let mut builder = aws_sdk_s3::config::Builder::from(&shared);
+        let (meters, mut builder) = (Meters::default(), self.builder(&shared));
+        if let Some(provider) = shared.credentials_provider() {
+            builder = builder.credentials_provider(meters.watch(provider));
+        }
+        Bucket::metered(Client::from_conf(builder.build()), &self.bucket, meters)
+    }
+
+    fn builder(&self, shared: &aws_config::SdkConfig) -> aws_sdk_s3::config::Builder {
+        let mut builder = aws_sdk_s3::config::Builder::from(shared);
         if !self.endpoint_url.is_empty() {
             builder = builder.endpoint_url(&self.endpoint_url);
         }
         let path_style = self.path_style.unwrap_or(!self.endpoint_url.is_empty());
-        Client::from_conf(builder.force_path_style(path_style).build())
+        builder.force_path_style(path_style)
     }
 }
 
@@ -172,11 +188,26 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
 impl Bucket {
     /// A bucket reached through `client`. Conditional creates are assumed to work until [`Bucket::probe`] says otherwise.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
+        Self::metered(client, name, Meters::default())
+    }
+
+    fn metered(client: Client, name: impl Into<String>, meters: Meters) -> Self {
+        let config = client
+            .config()
+            .to_builder()
+            .interceptor(meters.clone())
+            .build();
         Self {
-            client,
+            client: Client::from_conf(config),
             name: name.into(),
             head_first: false,
+            meters,
         }
+    }
+
+    /// What its answers told of clock and credentials.
+    pub fn readings(&self) -> Readings {
+        self.meters.read()
     }
 
     /// The bucket's name.

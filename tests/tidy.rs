@@ -110,7 +110,7 @@ fn knows(text: &str, module: &str) -> bool {
 
 #[test]
 fn dependencies_point_one_way() {
-    let rules: [(&str, &[&str]); 13] = [
+    let rules: [(&str, &[&str]); 14] = [
         (
             "signal",
             &[
@@ -223,6 +223,12 @@ fn dependencies_point_one_way() {
         (
             "ops",
             &["daemon", "cli", "inference", "service", "model", "embedded"],
+        ),
+        (
+            "console",
+            &[
+                "daemon", "cli", "service", "model", "embedded", "source", "sample",
+            ],
         ),
         ("daemon", &["cli"]),
     ];
@@ -372,4 +378,24 @@ fn the_tests_that_hold_the_invariants_exist() {
         }
     }
     assert!(seen >= 5);
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let promises = fs::read_to_string(root().join("docs/semantics.md")).unwrap();
+    let code: String = [sources("src"), sources("tests")]
+        .concat()
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    let mut promised = 0;
+    for row in promises.lines().filter(|line| line.ends_with("` |")) {
+        let tests = row.rsplit(" | ").next().unwrap();
+        for name in tests.trim_end_matches(" |").split(", ") {
+            let name = name.trim_matches('`');
+            assert!(code.contains(&format!("fn {name}(")), "no test {name}");
+            promised += 1;
+        }
+    }
+    assert!(promised > 40, "{promised} tests named");
 }

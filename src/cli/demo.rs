@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Output};
@@ -24,6 +25,8 @@ use crate::config::Config;
 use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
+use crate::ops::admin::{self, Admin};
+use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
 use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
 use story::{Story, Summary};
@@ -49,6 +52,9 @@ pub struct DemoArgs {
     /// Address of the embedded S3; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     s3_listen: SocketAddr,
+    /// Address of the web console; port 0 chooses a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    admin_listen: SocketAddr,
     /// Address of the embedded Lookout API; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -128,6 +134,13 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         .as_ref()
         .map(|server| server.endpoint_url())
         .unwrap_or_default();
+    let (sites, seen) = watch::channel(None);
+    let admin = admin::Config {
+        listen: args.admin_listen.to_string(),
+        ..admin::Config::default()
+    };
+    let console = Admin::start(&admin, seen, stop.clone()).await?;
+    let console = console.map(|admin| admin.url()).unwrap_or_default();
     let api_url = format!("http://{}", service.address());
     for line in [
         format!(
@@ -135,6 +148,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             store.bucket.name()
         ),
         format!("embedded API     {api_url}"),
+        format!("console          {console}"),
         format!(
             "credentials      {}",
             data_dir.join("credentials").display()
@@ -175,6 +189,13 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         stop.clone(),
     )
     .await?;
+    sites.send_replace(Some(Site {
+        clock: clock.clone(),
+        feed: Some(feeder.site(&config, &store, &tags)),
+        history: lookout.history(&config, &data_dir),
+        s3: Some(store.bucket.client().clone()),
+        watched: Watched::default(),
+    }));
     let mut training = Some(tokio::task::spawn_blocking({
         let (directory, tags, sample) = (directory.clone(), tags.clone(), sample.clone());
         move || trained::train(&directory, &tags, &sample, MODEL)
@@ -205,7 +226,8 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     if let Some(watch) = watch {
         watch.abort();
     }
-    let keys = match told.fed.values().next_back() {
+    let complete = told.complete(args.windows);
+    let keys = match complete.last() {
         Some(entry) => tags
             .components
             .iter()
@@ -220,12 +242,14 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         None => Vec::new(),
     };
     let mut summary = story.summary(&archive(&data_dir))?;
-    summary.windows = told.fed.len();
-    summary.files = told.fed.values().map(|entry| u64::from(entry.files)).sum();
-    summary.bytes = told.fed.values().map(|entry| entry.bytes).sum();
+    summary.windows = complete.len();
+    summary.files = complete.iter().map(|entry| u64::from(entry.files)).sum();
+    summary.bytes = complete.iter().map(|entry| entry.bytes).sum();
+    summary.windows_fed = told.fed.len();
     summary.bucket = store.bucket.name().to_owned();
     summary.endpoint_url = endpoint_url;
     summary.api_url = api_url;
+    summary.console = console;
     summary.data_dir = data_dir.display().to_string();
     summary.keys = keys;
     Ok(summary)
@@ -239,6 +263,16 @@ struct Told {
 }
 
 impl Told {
+    /// The windows that went all the way, from files to results: the first `limit` of them, or all with 0.
+    fn complete(&self, limit: usize) -> Vec<&Entry> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.results
+            .keys()
+            .filter_map(|start| self.fed.get(start))
+            .take(limit)
+            .collect()
+    }
+
     fn files(
         &mut self,
         feeder: &Feeder,

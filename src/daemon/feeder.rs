@@ -18,9 +18,12 @@ use crate::feed::{
     Config, Cut, Cutter, Ledger, Opened, Publish, Shipper, Spool, State, Vitals, blocking, recover,
     shipper,
 };
+use crate::ops::site::FeedSite;
 use crate::s3::Bucket;
 use crate::signal::{Cadence, NameFormat, TagList};
 use crate::source::Source;
+
+use super::Store;
 
 /// What a feeder is made of.
 pub struct Parts {
@@ -146,6 +149,21 @@ impl Feeder {
     /// The pulses of the loops.
     pub fn vitals(&self) -> Vitals {
         self.vitals.clone()
+    }
+
+    /// Its parts, for metrics, health and the console.
+    pub fn site(&self, config: &crate::config::Config, store: &Store, tags: &TagList) -> FeedSite {
+        FeedSite {
+            config: config.feed.clone(),
+            naming: config.naming,
+            prefix: store.prefix.clone(),
+            tags: tags.clone(),
+            bucket: store.bucket.clone(),
+            ledger: self.view.ledger.clone(),
+            spool: self.view.spool.clone(),
+            vitals: self.vitals.clone(),
+            delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
+        }
     }
 
     /// What it has done so far.

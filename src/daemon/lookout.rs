@@ -13,6 +13,7 @@ use tracing::info;
 use super::Store;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::console::Place;
 use crate::embedded::KeyPair;
 use crate::inference::{self, Archive, Target, Watcher, describe};
 use crate::s3::Bucket;
@@ -85,6 +86,20 @@ impl Lookout {
     /// The service, where it is in process.
     pub fn service(&self) -> Option<&Service> {
         self.service.as_ref()
+    }
+
+    /// Where executions can be looked up: the service's own state, or the archive of a service elsewhere.
+    pub fn history(&self, config: &Config, data_dir: &Path) -> Option<Place> {
+        if self.service.is_some() {
+            return Some(Place::service(data_dir.join("service/state.db")));
+        }
+        (!config.inference.scheduler.is_empty()).then(|| {
+            Place::archive(
+                archive(data_dir).root().join("index.db"),
+                config.feed.cadence,
+                config.naming,
+            )
+        })
     }
 
     /// Starts to keep and watch the configured scheduler; `None` where there is none to watch. In embedded mode, without a

@@ -325,6 +325,12 @@ impl Cutter {
 
     /// Logs a change of mood once; true if it changed.
     fn say(&mut self, state: Mood, detail: &str) -> bool {
+        let health = self.pulse.health();
+        match state {
+            Mood::Working | Mood::Ended => health.cutting_works(),
+            Mood::Paused => health.paused(detail, self.clock.now()),
+            Mood::Failing => health.cutting_failed(detail, self.clock.now()),
+        }
         if self.state == state {
             return false;
         }
@@ -350,6 +356,7 @@ impl Cutter {
             let step = (wall - before.0) - passed;
             if step.abs() > TimeDelta::seconds(2) {
                 warn!(seconds = step.num_seconds(), now = %wall, "the clock was stepped");
+                self.pulse.health().stepped(step.num_seconds(), wall);
             }
             if step > self.policy.cadence.duration() {
                 self.policy.resumed_at = wall;

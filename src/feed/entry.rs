@@ -130,6 +130,19 @@ impl State {
         }
     }
 
+    /// The state in words, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            State::Due => "to be cut",
+            State::Spooled => "sealed, waiting for upload",
+            State::Shipped => "complete in the store",
+            State::Partial => "in the store, components missing",
+            State::Empty => "no rows in the source",
+            State::Skipped => "given up by rule",
+            State::Quarantined => "set aside for an operator",
+        }
+    }
+
     /// The state with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)

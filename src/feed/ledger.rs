@@ -4,11 +4,15 @@
 //! a new one begun, and no sealed window is lost with it. A state only moves forward: due, spooled, then one of the final
 //! states. Committed means durable (`synchronous = FULL`). It reads no clock and no file but its own.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+
+pub use pages::Waiting;
 
 use super::due::Due;
 use super::entry::{Census, Entry, State};

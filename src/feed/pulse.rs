@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Health;
+
 /// The pulses of all loops of a daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals {
     pulses: Arc<Mutex<Vec<Beat>>>,
+    health: Health,
 }
 
 /// Name, limit and last beat of one loop.
@@ -34,6 +37,11 @@ impl Vitals {
         }
     }
 
+    /// What the loops say about themselves.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// The loops that have not looked at their work within their limit, and for how long.
     pub fn stalled(&self) -> Vec<(&'static str, Duration)> {
         self.lock()
@@ -53,6 +61,11 @@ impl Vitals {
 }
 
 impl Pulse {
+    /// What the loops say about themselves.
+    pub fn health(&self) -> &Health {
+        &self.vitals.health
+    }
+
     /// The loop is alive.
     pub fn beat(&self) {
         for (name, _, at) in self.vitals.lock().iter_mut() {

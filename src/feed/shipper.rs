@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Config, Entry, Ledger, Opened, Publish, Pulse, Spool, SpoolError, State, Vitals, blocking,
+    Config, Entry, Health, Ledger, Opened, Publish, Pulse, Spool, SpoolError, State, Vitals,
+    blocking,
 };
 use crate::clock::Clock;
 use crate::s3::{Bucket, Conditional, Created, Disposition, S3Error};
@@ -71,6 +72,7 @@ struct Shared {
     claimed: Mutex<HashSet<i64>>,
     reachable: Notify,
     trouble: Mutex<Option<Trouble>>,
+    health: Health,
 }
 
 struct Trouble {
@@ -120,6 +122,7 @@ impl Shipper {
                 claimed: Mutex::default(),
                 reachable: Notify::new(),
                 trouble: Mutex::default(),
+                health: vitals.health().clone(),
             }),
             bucket,
             prefix,
@@ -336,6 +339,7 @@ impl Shared {
     }
 
     async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+        let began = Instant::now();
         let outcome = self.upload(bucket, window).await?;
         let (shared, window) = (self.clone(), *window);
         let now = self.clock.now();
@@ -348,6 +352,7 @@ impl Shared {
                 })
                 .await??;
                 self.recovered();
+                self.health.uploaded(began.elapsed());
                 let late_s = (now - window.end()).num_seconds();
                 info!(%window, state = state.name(), late_s, "window shipped");
                 return Ok(Shipped::Done);
@@ -440,6 +445,12 @@ impl Shared {
     /// The store failed.
     fn trouble(&self, error: &S3Error) {
         let disposition = error.disposition();
+        let remedy = match disposition {
+            Disposition::Hold(remedy) => Some(remedy),
+            _ => None,
+        };
+        self.health
+            .store_failed(error.to_string(), remedy, self.clock.now());
         // The key differs from file to file and says nothing new.
         self.say(
             &format!("{:?} {:?}", error.failure.code, disposition),
@@ -477,6 +488,7 @@ impl Shared {
     }
 
     fn recovered(&self) {
+        self.health.store_works();
         if let Some(trouble) = lock(&self.trouble).take() {
             info!(after_s = trouble.since.elapsed().as_secs(), "uploads go on");
             self.reachable.notify_waiters();

@@ -902,6 +902,7 @@ fn bad_input_is_refused_with_its_place_and_what_to_do() {
         let sources = [
             format!("source.parquet={}", path(parquet).display()),
             format!("source.tags={}", path(tags).display()),
+            "service.listen=127.0.0.1:0".to_owned(),
             "service.s3_listen=127.0.0.1:0".to_owned(),
         ];
         for command in [&["run", "--once"][..], &["check"]] {

@@ -9,12 +9,14 @@
 )]
 
 mod ad;
+mod admin;
 mod awsclients;
 mod commands;
 mod crash;
 mod disk;
 mod errors;
 mod faults;
+mod fleet;
 mod golden;
 mod inference;
 mod model;
@@ -25,3 +27,4 @@ mod rig;
 mod s3_server;
 mod service;
 mod time;
+mod wire;

@@ -21,12 +21,18 @@ pub struct Story {
 /// What the demo did and found.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
+    /// Windows that went all the way, from files to results.
     pub windows: usize,
+    /// Files of these windows.
     pub files: u64,
+    /// Their bytes.
     pub bytes: u64,
+    /// Windows whose files landed, also those before the scheduler ran.
+    pub windows_fed: usize,
     pub bucket: String,
     pub endpoint_url: String,
     pub api_url: String,
+    pub console: String,
     pub data_dir: String,
     pub keys: Vec<String>,
     /// Executions archived.

@@ -1,0 +1,341 @@
+//! `/scheduler`: one inference scheduler: the score with events and labels, the selected event and what contributed to it,
+//! the history of executions with the reason of each failure and the fix.
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::coverage::bar;
+use super::layout::{absent, chip, clock, encoded, page, pager, time};
+use super::overview::starting;
+use super::state::{EventRow, ExecutionRow, SchedulerRow, State as Service};
+use crate::feed::blocking;
+use crate::inference::hint;
+use crate::ops::admin::{Shared, failed};
+use crate::ops::health::{judge, span};
+
+/// Executions on a page.
+const PAGE: usize = 50;
+/// Events that are listed.
+const EVENTS: usize = 20;
+/// Sensors that are ranked.
+const RANKED: usize = 15;
+/// Ranges of the score chart, hours.
+const RANGES: [(u32, &str); 4] = [
+    (6, "6 hours"),
+    (24, "24 hours"),
+    (72, "3 days"),
+    (168, "7 days"),
+];
+const STATUSES: [&str; 3] = ["SUCCESS", "FAILED", "IN_PROGRESS"];
+
+#[derive(Debug, Deserialize)]
+pub struct Choice {
+    #[serde(default)]
+    name: String,
+    hours: Option<u32>,
+    #[serde(default)]
+    status: String,
+    before: Option<i64>,
+    /// Start of the selected event, microseconds.
+    event: Option<i64>,
+}
+
+/// What one page shows.
+struct Shown {
+    scheduler: SchedulerRow,
+    executions: Vec<ExecutionRow>,
+    events: Vec<EventRow>,
+    selected: Option<EventRow>,
+    /// The newest execution with results.
+    newest: Option<ExecutionRow>,
+}
+
+pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
+    match draw(&shared, choice).await {
+        Ok(response) => response,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
+    let (Some(site), Some(snapshot)) = (shared.site(), shared.snapshot().await?) else {
+        return Ok(starting());
+    };
+    let readiness = judge(&snapshot);
+    let hours = hours(choice.hours);
+    let status = STATUSES.into_iter().find(|status| *status == choice.status);
+    let before = choice.before.and_then(DateTime::from_timestamp_micros);
+    let event = choice.event.and_then(DateTime::from_timestamp_micros);
+    let found = match site.service() {
+        Some(state) => {
+            let (name, now) = (choice.name.clone(), snapshot.now);
+            blocking(move || {
+                load(
+                    &state,
+                    &name,
+                    status,
+                    before,
+                    event,
+                    now - TimeDelta::hours(i64::from(hours)),
+                )
+            })
+            .await??
+        }
+        None => None,
+    };
+    let Some(shown) = found else {
+        let body = html! { h1 { "No such scheduler" } p { "There is no scheduler " b { (choice.name) } " here. " a href="/schedulers" { "All schedulers" } } };
+        let mut response = page(
+            "No such scheduler",
+            "/schedulers",
+            Some(&readiness),
+            false,
+            body,
+        );
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response.into_response());
+    };
+    let name = encoded(&shown.scheduler.name);
+    let base = format!("/scheduler?name={name}&hours={hours}");
+    let score = match (&shown.newest, &site.s3) {
+        (Some(newest), Some(client)) => {
+            let scored = shared
+                .scores()
+                .read(client, std::slice::from_ref(newest))
+                .await;
+            scored
+                .into_iter()
+                .flatten()
+                .next()
+                .and_then(|scored| scored.last)
+        }
+        _ => None,
+    };
+    let body = html! {
+        nav aria-label="Path" class="path" { a href="/schedulers" { "Schedulers" } " / " }
+        h1 { (shown.scheduler.name) }
+        section id="now" data-live aria-label="Now" { (now_line(&shown.scheduler, snapshot.now, score.map(|(_, score)| score))) }
+        section aria-labelledby="score-title" {
+            div class="row" {
+                h2 id="score-title" { "Anomaly score" }
+                nav class="ranges" aria-label="Range" {
+                    @for (range, words) in RANGES {
+                        a href={ "/scheduler?name=" (name) "&hours=" (range) } aria-current=[(range == hours).then_some("true")] { (words) }
+                    }
+                }
+            }
+            div class="chart" data-chart="score" data-src={ "/api/score?name=" (name) "&hours=" (hours) } role="img"
+                aria-label="Anomaly score over time with the threshold 0.5, events and labels as bands" {}
+            p class="legend dim" { span class="key event" {} " event " span class="key label" {} " labelled anomaly " span class="key threshold" {} " threshold 0.5. Drag to zoom, double click to go back." }
+        }
+        section aria-labelledby="events-title" {
+            h2 id="events-title" { "Events" }
+            div id="events" data-live { (events(&shown, &base)) }
+        }
+        @if let Some(event) = &shown.selected { (selected(event, &name)) }
+        section aria-labelledby="history-title" id="history" {
+            h2 id="history-title" { "Executions" }
+            form method="get" action="/scheduler" class="filter" {
+                input type="hidden" name="name" value=(shown.scheduler.name);
+                input type="hidden" name="hours" value=(hours);
+                label for="status" { "Status" }
+                select id="status" name="status" data-submit {
+                    option value="" selected[status.is_none()] { "all" }
+                    @for known in STATUSES { option value=(known) selected[status == Some(known)] { (known) } }
+                }
+                button type="submit" { "Show" }
+            }
+            div id="executions" data-live { (executions(&shown.executions)) }
+            @let address = |before: Option<DateTime<Utc>>| format!(
+                "{base}&status={}{}#history",
+                status.unwrap_or(""),
+                before.map(|before| format!("&before={}", before.timestamp_micros())).unwrap_or_default()
+            );
+            (pager(
+                before.map(|_| address(None)),
+                shown.executions.last().filter(|_| shown.executions.len() == PAGE).map(|row| address(Some(row.end))),
+            ))
+        }
+    };
+    Ok(page(
+        &shown.scheduler.name,
+        "/schedulers",
+        Some(&readiness),
+        true,
+        body,
+    ))
+}
+
+/// The range of the score chart that was asked for.
+pub fn hours(asked: Option<u32>) -> u32 {
+    RANGES
+        .iter()
+        .map(|(hours, _)| *hours)
+        .find(|hours| Some(*hours) == asked)
+        .unwrap_or(24)
+}
+
+fn load(
+    state: &Service,
+    name: &str,
+    status: Option<&str>,
+    before: Option<DateTime<Utc>>,
+    event: Option<DateTime<Utc>>,
+    from: DateTime<Utc>,
+) -> rusqlite::Result<Option<Shown>> {
+    let Some(scheduler) = state.scheduler(name)? else {
+        return Ok(None);
+    };
+    let executions = state.executions(&scheduler.uuid, status, None, before, PAGE)?;
+    let events = state.events(&scheduler.uuid, Some(from), None, EVENTS)?;
+    let selected = match event {
+        Some(start) => state.event(&scheduler.uuid, start)?,
+        None => events.first().cloned(),
+    };
+    let newest = state
+        .executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?
+        .pop();
+    Ok(Some(Shown {
+        scheduler,
+        executions,
+        events,
+        selected,
+        newest,
+    }))
+}
+
+fn now_line(scheduler: &SchedulerRow, now: DateTime<Utc>, score: Option<f64>) -> Markup {
+    html! {
+        dl class="facts" {
+            div { dt { "Status" } dd { (chip(&scheduler.status)) } }
+            div { dt { "Last window" } dd { @match scheduler.latest_result.as_deref() { Some(result) => (chip(result)), None => span class="dim" { "no result yet" } } } }
+            div { dt { "Score now" } dd { @match score { Some(score) => (format!("{score:.3}")), None => span class="dim" { "none" } } } }
+            div { dt { "Next wake-up" } dd { @match scheduler.wakes {
+                Some(at) => { (time(at)) @if at > now { span class="dim" { " in " (span(at - now)) } } }
+                None if scheduler.status == "ARCHIVED" => span class="dim" { "known where it runs" },
+                None => span class="dim" { "never while it is " (scheduler.status) },
+            } } }
+            div { dt { "Cadence" } dd { (scheduler.frequency) " + " (scheduler.delay_minutes) " min" } }
+            div { dt { "Model" } dd { (scheduler.model) } }
+            div { dt { "Reads" } dd class="wrap" { code { "s3://" (scheduler.input.bucket) "/" (scheduler.input.prefix) } } }
+        }
+    }
+}
+
+fn events(shown: &Shown, base: &str) -> Markup {
+    if shown.events.is_empty() {
+        return absent("No event in this range.");
+    }
+    html! {
+        div class="scroll" tabindex="0" role="region" aria-label="Events" {
+            table {
+                thead { tr { th scope="col" { "Start" } th scope="col" { "Duration" } th scope="col" { "Top sensor" } th scope="col" class="num" { "Share" } th scope="col" { "" } } }
+                tbody {
+                    @for event in &shown.events {
+                        @let here = shown.selected.as_ref().is_some_and(|selected| selected.start == event.start);
+                        tr class=[here.then_some("here")] {
+                            th scope="row" { (time(event.start)) }
+                            td { (span(event.end - event.start)) }
+                            td { (event.shares.first().map(|(name, _)| name.as_str()).unwrap_or("not known")) }
+                            td class="num" { (event.shares.first().map(|(_, share)| format!("{:.0} %", share * 100.0)).unwrap_or_default()) }
+                            td { a href={ (base) "&event=" (event.start.timestamp_micros()) "#event" } aria-current=[here.then_some("true")] { @if here { "selected" } @else { "show" } span class="hidden" { " event of " (event.start.format("%Y-%m-%d %H:%M")) } } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn selected(event: &EventRow, name: &str) -> Markup {
+    let uniform = 1.0 / event.shares.len().max(1) as f64;
+    let highest = event
+        .shares
+        .first()
+        .map_or(1.0, |(_, share)| share.max(1e-9));
+    let start = event.start.timestamp_micros();
+    html! {
+        section id="event" aria-labelledby="event-title" {
+            h2 id="event-title" { "Event of " (time(event.start)) }
+            p {
+                "Lasted " (span(event.end - event.start)) ", until " (time(event.end)) ". "
+                @if let Some((sensor, share)) = event.shares.first() {
+                    "What contributed most: " b id="top-sensor" { (sensor) } " (" (format!("{:.0} %", share * 100.0)) ")."
+                }
+            }
+            div class="columns" {
+                div {
+                    h3 { "Contribution by sensor" }
+                    @if event.shares.is_empty() { (absent("The results of this model have no contributions.")) } @else {
+                        table class="ranked" {
+                            thead { tr { th scope="col" { "Sensor" } th scope="col" { "Share" } th scope="col" class="num" { "%" } } }
+                            tbody {
+                                @for (sensor, share) in event.shares.iter().take(RANKED) {
+                                    tr class=[(*share > uniform).then_some("above")] {
+                                        th scope="row" { (sensor) }
+                                        td { (bar(share / highest)) }
+                                        td class="num" { (format!("{:.1}", share * 100.0)) }
+                                    }
+                                }
+                            }
+                        }
+                        p class="dim" { "Mean over the event. " (event.shares.len()) " sensors; an even share would be " (format!("{:.1} %", uniform * 100.0)) "." }
+                    }
+                }
+                div {
+                    h3 { "Contribution over time" }
+                    div class="chart small" data-chart="lines" data-src={ "/api/contribution?name=" (name) "&event=" (start) } role="img" aria-label="Share of the leading sensors over time around the event" {}
+                }
+            }
+            h3 { "Signals of the leading sensors" }
+            div class="signals" data-chart="signals" data-src={ "/api/signals?name=" (name) "&event=" (start) } role="img" aria-label="Values of the leading sensors around the event, which is shaded" {}
+        }
+    }
+}
+
+fn executions(rows: &[ExecutionRow]) -> Markup {
+    if rows.is_empty() {
+        return absent("No such execution.");
+    }
+    html! {
+        div class="scroll" tabindex="0" role="region" aria-label="Executions" {
+            table {
+                thead { tr { th scope="col" { "Data from" } th scope="col" { "to" } th scope="col" { "Status" } th scope="col" { "Scheduled" } th scope="col" { "Ended" } th scope="col" class="num" { "Took" } th scope="col" class="num" { "Anomalous rows" } } }
+                tbody {
+                    @for row in rows {
+                        tr class=[row.reason.is_some().then_some("told")] {
+                            th scope="row" { (time(row.start)) }
+                            td { (clock(row.end)) }
+                            td { (chip(&row.status)) }
+                            td { (clock(row.scheduled)) }
+                            td { @match row.finished { Some(at) => (clock(at)), None => span class="dim" { "not yet" } } }
+                            td class="num" { (row.finished.map(|end| took(end - row.scheduled)).unwrap_or_default()) }
+                            td class="num" { @if let Some((rows, anomalous)) = row.rows { (anomalous) " of " (rows) } }
+                        }
+                        @if let Some(reason) = &row.reason {
+                            tr class="detail" {
+                                td class="why" colspan="7" {
+                                    p { (reason) }
+                                    @if let Some(fix) = hint(reason) { p class="fix" { b { "Fix: " } (fix) } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn took(length: TimeDelta) -> String {
+    let seconds = length.as_seconds_f64();
+    if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else {
+        span(length)
+    }
+}

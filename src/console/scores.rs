@@ -1,0 +1,270 @@
+//! What the results objects say, read from the store through a bounded cache and thinned out for charts.
+//!
+//! Guarantees: a results object is read once while it stays in the cache; a window keeps at most [`POINTS`] scores (the
+//! largest of each stretch, so that no peak is lost) and [`SHARES`] means of the contributions, whatever its rows; at most
+//! [`KEPT`] windows are kept. An object that cannot be read is a gap in the chart, and is tried again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::state::ExecutionRow;
+use crate::feed::blocking;
+use crate::ops::site::Site;
+use crate::s3::Bucket;
+
+/// Scores kept of a window.
+const POINTS: usize = 60;
+/// Means of contributions kept of a window.
+const SHARES: usize = 5;
+/// Windows kept.
+const KEPT: usize = 512;
+/// Objects read at once.
+const AT_ONCE: usize = 8;
+/// Schedulers whose newest score is looked up for metrics.
+const LATEST: usize = 50;
+/// How often they are looked up.
+const LATEST_EVERY: Duration = Duration::from_secs(15);
+
+/// The thinned results of one window.
+#[derive(Debug, Default)]
+pub struct Scored {
+    /// Sensors as `component\sensor`, in the model's order; empty where no line has contributions.
+    pub names: Vec<String>,
+    /// Time in seconds and the largest score of a stretch.
+    pub points: Vec<(f64, f64)>,
+    /// Time in seconds and mean shares of a stretch.
+    pub shares: Vec<(f64, Vec<f64>)>,
+    /// The last line's score.
+    pub last: Option<(DateTime<Utc>, f64)>,
+}
+
+/// A scheduler's newest score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatestScore {
+    /// The scheduler.
+    pub scheduler: String,
+    /// The score.
+    pub score: f64,
+    /// The line's time.
+    pub time: DateTime<Utc>,
+}
+
+/// The cache.
+#[derive(Debug, Default)]
+pub struct Scores {
+    cache: Mutex<Cache>,
+    latest: Mutex<(Option<Instant>, Vec<LatestScore>)>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    windows: HashMap<(String, String), Arc<Scored>>,
+    order: VecDeque<(String, String)>,
+}
+
+impl Scores {
+    /// The results of `executions`, in their order; `None` for one without results, or whose object cannot be read now.
+    pub async fn read(
+        &self,
+        client: &Client,
+        executions: &[ExecutionRow],
+    ) -> Vec<Option<Arc<Scored>>> {
+        let places: Vec<_> = executions
+            .iter()
+            .map(|execution| execution.result.clone())
+            .collect();
+        stream::iter(places)
+            .map(|place| async move {
+                let (bucket, key) = place?;
+                self.one(client, bucket, key).await
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// The newest scores that are known.
+    pub fn latest(&self) -> Vec<LatestScore> {
+        lock(&self.latest).1.clone()
+    }
+
+    /// Looks up the newest scores of the running schedulers, if the last look is some seconds ago.
+    pub async fn refresh_latest(&self, site: &Site) {
+        let (Some(state), Some(client)) = (site.service(), site.s3.clone()) else {
+            return;
+        };
+        {
+            let mut latest = lock(&self.latest);
+            if latest.0.is_some_and(|at| at.elapsed() < LATEST_EVERY) {
+                return;
+            }
+            latest.0 = Some(Instant::now());
+        }
+        let rows = blocking(move || -> rusqlite::Result<Vec<(String, ExecutionRow)>> {
+            let mut rows = Vec::new();
+            for scheduler in state.schedulers("", None, "", LATEST)? {
+                let newest = state.executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?;
+                rows.extend(newest.into_iter().map(|row| (scheduler.name.clone(), row)));
+            }
+            Ok(rows)
+        })
+        .await;
+        let Ok(Ok(rows)) = rows else { return };
+        let (names, executions): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let scored = self.read(&client, &executions).await;
+        let found = names
+            .into_iter()
+            .zip(scored)
+            .filter_map(|(scheduler, scored)| {
+                let (time, score) = scored?.last?;
+                Some(LatestScore {
+                    scheduler,
+                    score,
+                    time,
+                })
+            })
+            .collect();
+        lock(&self.latest).1 = found;
+    }
+
+    async fn one(&self, client: &Client, bucket: String, key: String) -> Option<Arc<Scored>> {
+        let name = (bucket, key);
+        if let Some(known) = lock(&self.cache).windows.get(&name) {
+            return Some(known.clone());
+        }
+        let bytes = match Bucket::new(client.clone(), &name.0).get(&name.1).await {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                debug!(%error, "results cannot be read for the console");
+                return None;
+            }
+        };
+        let scored = Arc::new(thin(&bytes));
+        let mut cache = lock(&self.cache);
+        if cache.windows.insert(name.clone(), scored.clone()).is_none() {
+            cache.order.push_back(name);
+        }
+        if cache.order.len() > KEPT
+            && let Some(oldest) = cache.order.pop_front()
+        {
+            cache.windows.remove(&oldest);
+        }
+        Some(scored)
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    timestamp: String,
+    prediction: f64,
+    anomaly_score: Option<f64>,
+    #[serde(default)]
+    diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Deserialize)]
+struct Diagnostic {
+    name: String,
+    value: f64,
+}
+
+/// Thins a results object out. Lines of eras without a score count as 0 or 1; lines that are no result are left out.
+fn thin(bytes: &[u8]) -> Scored {
+    let lines: Vec<(DateTime<Utc>, Line)> = bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
+        .filter_map(|line| Some((time(&line.timestamp)?, line)))
+        .collect();
+    let mut scored = Scored::default();
+    let score = |line: &Line| line.anomaly_score.unwrap_or(line.prediction);
+    for stretch in lines.chunks(lines.len().div_ceil(POINTS).max(1)) {
+        let highest = stretch
+            .iter()
+            .map(|(time, line)| (seconds(*time), score(line)))
+            .max_by(|a, b| a.1.total_cmp(&b.1));
+        scored.points.extend(highest);
+    }
+    let told: Vec<&(DateTime<Utc>, Line)> = lines
+        .iter()
+        .filter(|(_, line)| !line.diagnostics.is_empty())
+        .collect();
+    if let Some((_, first)) = told.first() {
+        scored.names = first
+            .diagnostics
+            .iter()
+            .map(|diagnostic| diagnostic.name.clone())
+            .collect();
+    }
+    for stretch in told.chunks(told.len().div_ceil(SHARES).max(1)) {
+        let mut means = vec![0.0; scored.names.len()];
+        for (_, line) in stretch {
+            for (mean, diagnostic) in means.iter_mut().zip(&line.diagnostics) {
+                *mean += diagnostic.value / stretch.len() as f64;
+            }
+        }
+        scored.shares.push((seconds(stretch[0].0), means));
+    }
+    scored.last = lines.last().map(|(time, line)| (*time, score(line)));
+    scored
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
+        .ok()
+        .map(|time| time.and_utc())
+}
+
+/// Seconds since 1970, as charts want them.
+pub fn seconds(time: DateTime<Utc>) -> f64 {
+    (time - DateTime::UNIX_EPOCH)
+        .max(TimeDelta::zero())
+        .as_seconds_f64()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_keeps_the_peak_and_the_mean_contribution() {
+        let mut text = String::new();
+        for second in 0..600 {
+            let score = if second == 333 { 0.97 } else { 0.1 };
+            text.push_str(&format!(
+                "{{\"timestamp\": \"2026-01-01T00:{:02}:{:02}.000000\", \"prediction\": {}, \"anomaly_score\": {score}, \
+                 \"diagnostics\": [{{\"name\": \"a\\\\b\", \"value\": 0.25}}, {{\"name\": \"a\\\\c\", \"value\": 0.75}}]}}\n",
+                second / 60,
+                second % 60,
+                u8::from(second == 333),
+            ));
+        }
+        text.push_str("not a line\n");
+        let scored = thin(text.as_bytes());
+        assert_eq!(scored.points.len(), POINTS);
+        let highest = scored
+            .points
+            .iter()
+            .map(|point| point.1)
+            .fold(0.0, f64::max);
+        assert_eq!(highest, 0.97);
+        assert_eq!(scored.names, ["a\\b", "a\\c"]);
+        assert_eq!(scored.shares.len(), SHARES);
+        assert!((scored.shares[0].1[1] - 0.75).abs() < 1e-9);
+        assert_eq!(thin(b"").points, []);
+    }
+}

@@ -1,0 +1,530 @@
+//! `/metrics`: a [`Snapshot`] in the text format that Prometheus scrapes (OpenMetrics 1.0).
+//!
+//! Everything is read at scrape time, so metrics agree with the ledger by construction. A value that is not known is left
+//! out instead of being zero. Labels are bounded: states, statuses, and the names of schedulers with an active event, of
+//! which there are at most a hundred.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::health::judge;
+use super::site::{FeedSnapshot, Snapshot, resident_bytes};
+use crate::console::LatestScore;
+use crate::feed::{State, Uploads};
+
+/// The media type of [`encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics. `scores` are the newest scores that the console has read.
+pub fn encode(snapshot: &Snapshot, scores: &[LatestScore]) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("lookoutd");
+    registry.register_collector(Box::new(Scrape {
+        snapshot: snapshot.clone(),
+        scores: scores.to_vec(),
+    }));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Scrape {
+    snapshot: Snapshot,
+    scores: Vec<LatestScore>,
+}
+
+/// Writes one metric after the other.
+struct Sheet<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sheet = Sheet(&mut encoder);
+        let snapshot = &self.snapshot;
+        sheet.family(
+            "build_info",
+            "The version that runs",
+            "version",
+            &[(env!("CARGO_PKG_VERSION"), 1.0)],
+        )?;
+        let readiness = judge(snapshot);
+        sheet.gauge(
+            "ready",
+            "1 while windows are delivered as they should",
+            Some(f64::from(u8::from(readiness.ready))),
+        )?;
+        let mut reasons: Vec<(&str, f64)> = readiness
+            .reasons
+            .iter()
+            .map(|reason| (reason.code, 1.0))
+            .collect();
+        reasons.dedup_by_key(|(code, _)| *code);
+        sheet.family(
+            "trouble",
+            "What is wrong now, by the code that /readyz gives",
+            "code",
+            &reasons,
+        )?;
+        sheet.gauge(
+            "process_resident_bytes",
+            "Resident memory of the process",
+            resident_bytes().map(|bytes| bytes as f64),
+        )?;
+        sheet.gauge(
+            "process_start_timestamp_seconds",
+            "When the process was first looked at, seconds since 1970",
+            Some(snapshot.started.timestamp() as f64),
+        )?;
+        if let Some(feed) = &snapshot.feed {
+            feed_metrics(&mut sheet, feed, snapshot)?;
+        }
+        if let Some(standing) = &snapshot.watched {
+            let running = standing.status.as_deref() == Some("RUNNING");
+            sheet.gauge(
+                "scheduler_running",
+                "1 while the inference scheduler this gateway keeps is RUNNING",
+                Some(f64::from(u8::from(running))),
+            )?;
+        }
+        if let Some(counts) = &snapshot.service {
+            sheet.family(
+                "schedulers",
+                "Inference schedulers by status",
+                "status",
+                &named(&counts.schedulers),
+            )?;
+            sheet.gauge(
+                "schedulers_failing",
+                "Running schedulers whose last execution failed",
+                Some(counts.failing as f64),
+            )?;
+            sheet.family(
+                "executions_last_hour",
+                "Executions of windows that ended in the last hour, by status",
+                "status",
+                &named(&counts.last_hour),
+            )?;
+            sheet.gauge(
+                "events_active",
+                "Running schedulers whose last window is anomalous",
+                Some(counts.active_count as f64),
+            )?;
+            let active: Vec<(&str, f64)> = counts
+                .active
+                .iter()
+                .map(|name| (name.as_str(), 1.0))
+                .collect();
+            sheet.family(
+                "event_active",
+                "1 for a running scheduler whose last window is anomalous, at most 100 of them",
+                "scheduler",
+                &active,
+            )?;
+            let scores: Vec<(&str, f64)> = self
+                .scores
+                .iter()
+                .map(|score| (score.scheduler.as_str(), score.score))
+                .collect();
+            sheet.family(
+                "anomaly_score",
+                "The newest anomaly score, anomalous above 0.5",
+                "scheduler",
+                &scores,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn feed_metrics(
+    sheet: &mut Sheet<'_, '_>,
+    feed: &FeedSnapshot,
+    snapshot: &Snapshot,
+) -> fmt::Result {
+    let now = snapshot.now;
+    let census = &feed.census;
+    sheet.family(
+        "windows",
+        "Windows in the ledger by state; skipped counts ranges",
+        "state",
+        &[
+            ("due", census.due as f64),
+            ("spooled", census.spooled as f64),
+            ("shipped", census.shipped as f64),
+            ("partial", census.partial as f64),
+            ("empty", census.empty as f64),
+            ("skipped", census.skipped as f64),
+            ("quarantined", census.quarantined as f64),
+        ],
+    )?;
+    sheet.gauge(
+        "cadence_seconds",
+        "Window length",
+        Some(feed.config.cadence.seconds() as f64),
+    )?;
+    sheet.gauge(
+        "oldest_undelivered_seconds",
+        "How long the oldest window that is not in the store has waited since it was to be cut; 0 with none",
+        Some(feed.oldest_age(now).as_seconds_f64()),
+    )?;
+    let delivered = feed.delivered.as_ref();
+    sheet.gauge(
+        "last_delivered_timestamp_seconds",
+        "Start of the newest window in the store, seconds since 1970",
+        delivered.map(|entry| entry.start.timestamp() as f64),
+    )?;
+    sheet.gauge(
+        "delivery_slack_seconds",
+        "How long before the scheduler looks for it the newest delivered window was complete; negative: too late",
+        feed.slack().map(|slack| slack.as_seconds_f64()),
+    )?;
+    sheet.gauge(
+        "spool_bytes",
+        "Bytes of input files that wait for upload",
+        Some(feed.waiting.bytes as f64),
+    )?;
+    sheet.gauge(
+        "disk_free_bytes",
+        "Bytes free for the spool",
+        feed.free.map(|free| free as f64),
+    )?;
+    sheet.gauge(
+        "disk_min_free_bytes",
+        "Cutting pauses below this",
+        Some(feed.config.min_free.0 as f64),
+    )?;
+    sheet.gauge(
+        "disk_days_to_full",
+        "Days until cutting pauses, at the rate free space went away lately",
+        feed.days_to_full,
+    )?;
+    sheet.gauge(
+        "outage_capacity_seconds",
+        "How long the store may be away before cutting pauses, at the size of the recent windows",
+        feed.outage_capacity()
+            .map(|capacity| capacity.as_seconds_f64()),
+    )?;
+    let last_rows = feed.recent.iter().find(|entry| entry.cut_at.is_some());
+    sheet.gauge(
+        "source_rows",
+        "Rows of the newest window that was cut",
+        last_rows.map(|entry| entry.rows as f64),
+    )?;
+    sheet.gauge(
+        "source_rows_usual",
+        "Median rows of the recent windows",
+        feed.usual_rows().map(|rows| rows as f64),
+    )?;
+    let gaps = feed
+        .recent
+        .iter()
+        .filter(|entry| matches!(entry.state, State::Partial | State::Empty))
+        .count();
+    sheet.gauge(
+        "source_gaps",
+        "Windows without rows, or with components missing, of the newest 24",
+        Some(gaps as f64),
+    )?;
+    sheet.gauge(
+        "clock_offset_seconds",
+        "This machine's clock minus the store's Date, to a second",
+        feed.readings.offset.map(|offset| offset.as_seconds_f64()),
+    )?;
+    sheet.counter(
+        "clock_steps",
+        "Steps of the machine's clock since the start",
+        feed.conditions.steps,
+    )?;
+    sheet.gauge(
+        "credentials_expire_timestamp_seconds",
+        "When the credentials in use end, seconds since 1970; absent for those that do not",
+        feed.readings.expiry.map(|expiry| expiry.timestamp() as f64),
+    )?;
+    sheet.counter(
+        "upload_failures",
+        "Attempts to reach the store that failed since the start",
+        feed.conditions.failed_uploads,
+    )?;
+    let paused = feed.conditions.paused.is_some();
+    sheet.gauge(
+        "spool_paused",
+        "1 while cutting is paused because the disk is full",
+        Some(f64::from(u8::from(paused))),
+    )?;
+    sheet.uploads(&feed.conditions.uploads)
+}
+
+fn named(counts: &[(String, u64)]) -> Vec<(&str, f64)> {
+    counts
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count as f64))
+        .collect()
+}
+
+impl Sheet<'_, '_> {
+    fn begin(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'_>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+
+    /// One number, or nothing where it is not known.
+    fn gauge(&mut self, name: &'static str, help: &str, value: Option<f64>) -> fmt::Result {
+        match value {
+            Some(value) => self
+                .begin(name, help, MetricType::Gauge)?
+                .encode_gauge(&value),
+            None => Ok(()),
+        }
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, value: u64) -> fmt::Result {
+        self.begin(name, help, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    /// One number for each value of a label.
+    fn family(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &str,
+        values: &[(&str, f64)],
+    ) -> fmt::Result {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut metric = self.begin(name, help, MetricType::Gauge)?;
+        for (text, value) in values {
+            metric
+                .encode_family(&[(label, *text)])?
+                .encode_gauge(value)?;
+        }
+        Ok(())
+    }
+
+    fn uploads(&mut self, uploads: &Uploads) -> fmt::Result {
+        let bounds = Uploads::BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(uploads.counts).collect();
+        self.begin(
+            "upload_seconds",
+            "How long uploads of whole windows took",
+            MetricType::Histogram,
+        )?
+        .encode_histogram::<NoLabelSet>(
+            uploads.sum,
+            uploads.counts.iter().sum(),
+            &buckets,
+            None,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use chrono::{DateTime, TimeDelta, Utc};
+
+    use super::*;
+    use crate::console::Counts;
+    use crate::feed::{self, Census, Conditions, Entry, Waiting};
+    use crate::ops::site::Standing;
+    use crate::s3::Readings;
+    use crate::signal::{Cadence, Window};
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_767_225_600 + minutes * 60, 0).unwrap()
+    }
+
+    /// A snapshot in which everything is known.
+    fn whole() -> Snapshot {
+        let window = Window::new(at(0), Cadence::Pt5m).unwrap();
+        let mut entry = Entry::new(&window, State::Shipped);
+        (entry.rows, entry.bytes) = (300, 1_000);
+        entry.cut_at = Some(at(0));
+        entry.shipped_at = Some(at(1));
+        Snapshot {
+            now: at(4),
+            started: at(0),
+            feed: Some(FeedSnapshot {
+                config: feed::Config::default(),
+                delay: TimeDelta::zero(),
+                census: Census {
+                    shipped: 1,
+                    ..Census::default()
+                },
+                waiting: Waiting::default(),
+                recent: vec![entry.clone()],
+                delivered: Some(entry),
+                free: Some(1 << 30),
+                days_to_full: Some(100.0),
+                conditions: Conditions::default(),
+                stalled: Vec::new(),
+                readings: Readings {
+                    offset: Some(TimeDelta::seconds(1)),
+                    expiry: Some(at(600)),
+                },
+            }),
+            service: Some(Counts {
+                schedulers: vec![("RUNNING".into(), 1)],
+                failing: 0,
+                last_hour: vec![("SUCCESS".into(), 12)],
+                active: vec!["pump \"1\"".into()],
+                active_count: 1,
+            }),
+            watched: Some(Standing {
+                scheduler: "pump".into(),
+                status: Some("RUNNING".into()),
+                wanted: "RUNNING",
+                failure: None,
+                since: at(0),
+            }),
+            failures: Vec::new(),
+        }
+    }
+
+    fn text() -> String {
+        let score = LatestScore {
+            scheduler: "pump".into(),
+            score: 0.25,
+            time: at(0),
+        };
+        encode(&whole(), &[score]).unwrap()
+    }
+
+    fn document(name: &str) -> (PathBuf, String) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("docs")
+            .join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    }
+
+    /// Every `lookoutd_...` in a text.
+    fn names(text: &str) -> BTreeSet<&str> {
+        text.match_indices("lookoutd_")
+            .map(|(start, _)| {
+                let rest = &text[start..];
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                &rest[..end.unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn everything_known_is_written_once_and_escaped() {
+        let text = text();
+        for line in [
+            "lookoutd_windows{state=\"shipped\"} 1.0",
+            "lookoutd_delivery_slack_seconds 240.0",
+            "lookoutd_event_active{scheduler=\"pump \\\"1\\\"\"} 1.0",
+            "lookoutd_upload_seconds_bucket{le=\"+Inf\"} 0",
+            "lookoutd_anomaly_score{scheduler=\"pump\"} 0.25",
+        ] {
+            assert!(text.contains(line), "{line} not in {text}");
+        }
+        let mut kinds: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        let all = kinds.len();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), all);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let mut snapshot = whole();
+        if let Some(feed) = &mut snapshot.feed {
+            feed.readings = Readings::default();
+            feed.days_to_full = None;
+        }
+        let text = encode(&snapshot, &[]).unwrap();
+        for name in [
+            "clock_offset",
+            "credentials_expire",
+            "days_to_full",
+            "anomaly_score",
+        ] {
+            assert!(!text.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn alerts_and_dashboard_use_metrics_that_exist_and_name_runbooks_that_exist() {
+        let text = text();
+        // Alerts may be about trouble, which a healthy snapshot has none of.
+        let known: BTreeSet<&str> = names(&text)
+            .into_iter()
+            .chain(["lookoutd_trouble"])
+            .collect();
+        let (_, operating) = document("operating.md");
+        let anchors: BTreeSet<String> = operating
+            .lines()
+            .filter_map(|line| line.strip_prefix("### "))
+            .map(str::to_lowercase)
+            .collect();
+        let (path, rules) = document("alerts.rules.yml");
+        let (_, dashboard) = document("grafana-dashboard.json");
+        serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+        for name in names(&rules).into_iter().chain(names(&dashboard)) {
+            assert!(known.contains(name), "{name} is not in /metrics");
+        }
+        let mut alerts = 0;
+        for alert in rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        {
+            alerts += 1;
+            let runbook = format!("runbook: docs/operating.md#{}", alert.to_lowercase());
+            assert!(rules.contains(&runbook), "{alert} has no {runbook}");
+            assert!(
+                anchors.contains(&alert.to_lowercase()),
+                "{alert} has no section in operating.md"
+            );
+        }
+        assert!(
+            alerts > 20 && anchors.len() == alerts,
+            "{alerts} alerts, {} sections",
+            anchors.len()
+        );
+        // Codes that alerts ask for are codes that health gives.
+        let health = include_str!("health.rs");
+        for code in rules
+            .split("code=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+        {
+            assert!(
+                health.contains(&format!("\"{code}\"")),
+                "{code} is no reason of /readyz"
+            );
+        }
+        match Command::new("promtool")
+            .args(["check", "rules"])
+            .arg(&path)
+            .output()
+        {
+            Ok(told) => assert!(
+                told.status.success(),
+                "{}",
+                String::from_utf8_lossy(&told.stdout)
+            ),
+            Err(_) => eprintln!(
+                "SKIPPED: promtool is not installed (apt-get install prometheus): {} is checked by name only",
+                path.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! What runs in this process, for those who look at it: metrics, health, the console.
+//!
+//! A [`Site`] names the parts; a part that does not run is `None`. A [`Snapshot`] is what they said at one instant: a
+//! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::clock::Clock;
+use crate::console::{Counts, Place, State};
+use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
+use crate::s3::{Bucket, Readings};
+use crate::signal::{NameFormat, TagList};
+
+/// Windows a snapshot looks back.
+const RECENT: usize = 24;
+/// How often the free space is noted, how many notes are kept, and how many make a forecast.
+const NOTE_EVERY: TimeDelta = TimeDelta::minutes(10);
+const NOTES: usize = 144;
+
+/// The parts of this process.
+#[derive(Clone)]
+pub struct Site {
+    /// The time.
+    pub clock: Clock,
+    /// The feeder.
+    pub feed: Option<FeedSite>,
+    /// Where executions can be looked up.
+    pub history: Option<Place>,
+    /// Where results and input files are read from.
+    pub s3: Option<aws_sdk_s3::Client>,
+    /// The scheduler that the gateway keeps elsewhere.
+    pub watched: Watched,
+}
+
+/// The feeder's parts.
+#[derive(Clone)]
+pub struct FeedSite {
+    /// Its rules.
+    pub config: feed::Config,
+    /// How files are named.
+    pub naming: NameFormat,
+    /// Key prefix of the input files.
+    pub prefix: String,
+    /// Components and their signals.
+    pub tags: TagList,
+    /// Where files go.
+    pub bucket: Bucket,
+    /// The windows' states.
+    pub ledger: Ledger,
+    /// What waits.
+    pub spool: Spool,
+    /// The loops.
+    pub vitals: Vitals,
+    /// How long the scheduler waits after a window's end.
+    pub delay: TimeDelta,
+}
+
+/// What was last learned of the inference scheduler that this gateway keeps. Written by whoever asks the API.
+#[derive(Clone, Debug, Default)]
+pub struct Watched(Arc<Mutex<Option<Standing>>>);
+
+/// How a scheduler stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub scheduler: String,
+    /// PENDING, RUNNING, STOPPING, STOPPED; `None`: the API knows no such scheduler.
+    pub status: Option<String>,
+    /// What should be: RUNNING or STOPPED.
+    pub wanted: &'static str,
+    /// Why the API could not be asked, if the last attempt failed.
+    pub failure: Option<String>,
+    /// Since when it stands so.
+    pub since: DateTime<Utc>,
+}
+
+/// What all parts said at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When.
+    pub now: DateTime<Utc>,
+    /// When this process took its first one.
+    pub started: DateTime<Utc>,
+    /// The feeder.
+    pub feed: Option<FeedSnapshot>,
+    /// The service.
+    pub service: Option<Counts>,
+    /// The watched scheduler.
+    pub watched: Option<Standing>,
+    /// What could not be read.
+    pub failures: Vec<String>,
+}
+
+/// What the feeder said.
+#[derive(Clone, Debug)]
+pub struct FeedSnapshot {
+    /// Its rules.
+    pub config: feed::Config,
+    /// The scheduler's delay offset.
+    pub delay: TimeDelta,
+    /// Windows by state.
+    pub census: Census,
+    /// What is not in the store yet.
+    pub waiting: Waiting,
+    /// The newest windows, newest first.
+    pub recent: Vec<Entry>,
+    /// The newest window in the store.
+    pub delivered: Option<Entry>,
+    /// Bytes free for the spool.
+    pub free: Option<u64>,
+    /// Days until cutting would pause, at the rate space went away lately.
+    pub days_to_full: Option<f64>,
+    /// What the loops said.
+    pub conditions: Conditions,
+    /// Loops that do not look at their work, and for how many seconds.
+    pub stalled: Vec<(&'static str, u64)>,
+    /// What the store's answers told.
+    pub readings: Readings,
+}
+
+/// Takes snapshots and remembers the free space between them.
+#[derive(Debug, Default)]
+pub struct Observer {
+    /// When this process began to look.
+    started: OnceLock<DateTime<Utc>>,
+    notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
+}
+
+impl Site {
+    /// The executions, opened for reading; `None` where there are none to look up yet.
+    pub fn service(&self) -> Option<State> {
+        self.history.as_ref()?.open()
+    }
+}
+
+impl Watched {
+    /// The API was asked: the scheduler has this status, or there is none.
+    pub fn seen(
+        &self,
+        scheduler: &str,
+        status: Option<&str>,
+        wanted: &'static str,
+        now: DateTime<Utc>,
+    ) {
+        self.put(Standing {
+            scheduler: scheduler.to_owned(),
+            status: status.map(str::to_owned),
+            wanted,
+            failure: None,
+            since: now,
+        });
+    }
+
+    /// The API could not be asked.
+    pub fn failed(&self, scheduler: &str, text: String, now: DateTime<Utc>) {
+        let known = self.read();
+        self.put(Standing {
+            scheduler: scheduler.to_owned(),
+            status: known.as_ref().and_then(|known| known.status.clone()),
+            wanted: known.map_or("RUNNING", |known| known.wanted),
+            failure: Some(text),
+            since: now,
+        });
+    }
+
+    /// What is known.
+    pub fn read(&self) -> Option<Standing> {
+        self.lock().clone()
+    }
+
+    fn put(&self, mut standing: Standing) {
+        let mut slot = self.lock();
+        if let Some(known) = slot.as_ref()
+            && known.status == standing.status
+            && known.failure.is_some() == standing.failure.is_some()
+        {
+            standing.since = known.since;
+        }
+        *slot = Some(standing);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Standing>> {
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Observer {
+    /// What the site's parts say now. Blocks for a few queries.
+    pub fn look(&self, site: &Site) -> Snapshot {
+        let now = site.clock.now();
+        let mut failures = Vec::new();
+        let feed = site.feed.as_ref().and_then(|feed| {
+            let free = feed.spool.free().ok();
+            let days_to_full =
+                free.and_then(|free| self.forecast(now, free, feed.config.min_free.0));
+            match feed.look(free, days_to_full) {
+                Ok(snapshot) => Some(snapshot),
+                Err(error) => {
+                    failures.push(error.to_string());
+                    None
+                }
+            }
+        });
+        let service = site.service().and_then(|state| match state.counts(now) {
+            Ok(counts) => Some(counts),
+            Err(error) => {
+                failures.push(format!("service state: {error}"));
+                None
+            }
+        });
+        Snapshot {
+            now,
+            started: *self.started.get_or_init(|| now),
+            feed,
+            service,
+            watched: site.watched.read(),
+            failures,
+        }
+    }
+
+    /// Days until only `min_free` is left, from how the free space went down since the oldest note; `None` while it
+    /// does not, or before there is an hour of notes.
+    fn forecast(&self, now: DateTime<Utc>, free: u64, min_free: u64) -> Option<f64> {
+        let mut notes = self
+            .notes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        // A clock that went back makes older notes useless.
+        notes.retain(|(at, _)| *at <= now);
+        if notes.back().is_none_or(|(at, _)| now - *at >= NOTE_EVERY) {
+            if notes.len() == NOTES {
+                notes.pop_front();
+            }
+            notes.push_back((now, free));
+        }
+        let (since, before) = *notes.front()?;
+        let passed = now - since;
+        if passed < TimeDelta::hours(1) || before <= free {
+            return None;
+        }
+        let a_day = (before - free) as f64 / passed.as_seconds_f64() * 86_400.0;
+        Some(free.saturating_sub(min_free) as f64 / a_day)
+    }
+}
+
+impl FeedSite {
+    fn look(
+        &self,
+        free: Option<u64>,
+        days_to_full: Option<f64>,
+    ) -> Result<FeedSnapshot, LedgerError> {
+        let ledger = &self.ledger;
+        Ok(FeedSnapshot {
+            config: self.config.clone(),
+            delay: self.delay,
+            census: ledger.census()?,
+            waiting: ledger.waiting()?,
+            recent: ledger.page(None, None, RECENT)?,
+            delivered: ledger.newest_delivered()?,
+            free,
+            days_to_full,
+            conditions: self.vitals.health().now(),
+            stalled: self
+                .vitals
+                .stalled()
+                .into_iter()
+                .map(|(name, silent)| (name, silent.as_secs()))
+                .collect(),
+            readings: self.bucket.readings(),
+        })
+    }
+}
+
+impl FeedSnapshot {
+    /// When a window that starts at `start` is to be cut.
+    pub fn live_at(&self, start: DateTime<Utc>) -> DateTime<Utc> {
+        match self.config.publish {
+            feed::Publish::Ahead => start,
+            feed::Publish::Behind => start + self.config.cadence.duration(),
+        }
+    }
+
+    /// How long the oldest undelivered window has waited since it was to be cut.
+    pub fn oldest_age(&self, now: DateTime<Utc>) -> TimeDelta {
+        self.waiting.oldest.map_or(TimeDelta::zero(), |start| {
+            (now - self.live_at(start)).max(TimeDelta::zero())
+        })
+    }
+
+    /// How long before the scheduler looks for it the newest delivered window was complete; negative: too late.
+    pub fn slack(&self) -> Option<TimeDelta> {
+        let entry = self.delivered.as_ref()?;
+        Some(entry.end + self.delay - entry.shipped_at?)
+    }
+
+    /// Rows of a window of this cadence as most of the recent ones had them, and none missing: the median of those with
+    /// rows.
+    pub fn usual_rows(&self) -> Option<u64> {
+        let mut rows: Vec<u64> = self
+            .recent
+            .iter()
+            .filter(|entry| entry.rows > 0 && entry.cadence == self.config.cadence)
+            .map(|entry| entry.rows)
+            .collect();
+        rows.sort_unstable();
+        (!rows.is_empty()).then(|| rows[rows.len() / 2])
+    }
+
+    /// How long an outage of the store can last before cutting pauses, at the size of the recent windows.
+    pub fn outage_capacity(&self) -> Option<TimeDelta> {
+        let sizes: Vec<u64> = self
+            .recent
+            .iter()
+            .map(|entry| entry.bytes)
+            .filter(|bytes| *bytes > 0)
+            .collect();
+        let mean = sizes.iter().sum::<u64>().checked_div(sizes.len() as u64)?;
+        let left = self.free?.saturating_sub(self.config.min_free.0);
+        let windows = left / mean.max(1);
+        TimeDelta::try_seconds((windows as i64).saturating_mul(self.config.cadence.seconds()))
+    }
+}
+
+/// Resident memory of this process in bytes, where the system tells.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shrinking_disk_is_forecast_and_a_steady_one_is_not() {
+        let observer = Observer::default();
+        let at = |minutes: i64| DateTime::from_timestamp(minutes * 60, 0).unwrap();
+        let gigabyte = 1_000_000_000;
+        assert_eq!(observer.forecast(at(0), 10 * gigabyte, 0), None);
+        assert_eq!(observer.forecast(at(30), 9 * gigabyte, 0), None);
+        // One gigabyte an hour, eight left of which one is kept free.
+        let days = observer.forecast(at(120), 8 * gigabyte, gigabyte).unwrap();
+        assert!((days - 7.0 / 24.0).abs() < 1e-9, "{days}");
+        assert_eq!(observer.forecast(at(180), 11 * gigabyte, 0), None);
+    }
+
+    #[test]
+    fn a_standing_keeps_its_beginning_while_it_lasts() {
+        let watched = Watched::default();
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
+        watched.seen("s", Some("RUNNING"), "RUNNING", at(0));
+        watched.seen("s", None, "RUNNING", at(30));
+        watched.seen("s", None, "RUNNING", at(60));
+        let standing = watched.read().unwrap();
+        assert_eq!((standing.status, standing.since), (None, at(30)));
+    }
+}
