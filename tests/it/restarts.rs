@@ -44,7 +44,7 @@ impl Site {
         write_sample(&directory.path().join("plant"), &options, &mut |_| {}).expect("a plant");
         let text = format!(
             "data_dir = \"{0}/data\"\n[source]\nparquet = \"{0}/plant/signals.parquet\"\n\
-             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[feed]\ndrain_per_minute = 6000\n",
+             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[feed]\ndrain_per_minute = 6000\nmax_age = \"2h\"\n",
             directory.path().display()
         );
         std::fs::write(directory.path().join("lookoutd.toml"), text).expect("a configuration");
@@ -267,7 +267,7 @@ fn a_clock_that_is_stepped_while_the_daemon_runs_neither_bursts_nor_repeats() {
     site.until("an hour later", |entries| {
         entries.len() == 13 && entries.iter().all(delivered)
     });
-    // A year forward: one decision for what is older than max_age, then at most a day of windows.
+    // A year forward: one decision for what is older than max_age, then at most two hours of windows.
     site.set_clock(at("2027-01-01T11:01:00Z"), 1);
     site.until("a year later", |entries| {
         has(entries, "2027-01-01T11:00:00Z")
@@ -279,7 +279,7 @@ fn a_clock_that_is_stepped_while_the_daemon_runs_neither_bursts_nor_repeats() {
         .collect();
     assert_eq!(skipped.len(), 1, "{skipped:?}");
     assert!(skipped[0].end - skipped[0].start > TimeDelta::days(360));
-    site.until("a day of backlog", |entries| {
+    site.until("two hours of backlog", |entries| {
         entries
             .iter()
             .all(|e| delivered(e) || e.state == State::Skipped)
@@ -287,7 +287,7 @@ fn a_clock_that_is_stepped_while_the_daemon_runs_neither_bursts_nor_repeats() {
     daemon.kill();
     let entries = site.entries();
     assert_tiled(&entries);
-    assert!(entries.len() <= 13 + 1 + 288 + 1, "{}", entries.len());
+    assert!(entries.len() <= 13 + 1 + 24 + 1, "{}", entries.len());
     assert!(site.log().contains("the clock was stepped"));
     site.assert_bucket_agrees();
 }
