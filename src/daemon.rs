@@ -143,6 +143,7 @@ pub async fn run(
             lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
         };
         if !ready {
+            notify::status(&feeder.view().status_line().await);
             notify::ready();
             ready = true;
         }

@@ -87,6 +87,16 @@ struct Summary {
 }
 
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
+    let mut args = args;
+    // What is named here counts as configured, so that a bucket alone needs no [source] section.
+    for (key, given) in [
+        ("source.parquet", &args.parquet),
+        ("source.tags", &args.tags),
+    ] {
+        if let Some(given) = given {
+            args.config.set.push((key.to_owned(), given.clone()));
+        }
+    }
     let config = args.config.load()?.config;
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let place = |given: &Option<String>, configured: &str, flag: &str| match given {
