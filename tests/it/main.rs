@@ -11,7 +11,6 @@
 mod ad;
 mod admin;
 mod awsclients;
-mod chaos;
 mod commands;
 mod crash;
 mod disk;
