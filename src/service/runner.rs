@@ -45,7 +45,6 @@ pub struct Runner {
     context: Arc<Context>,
     changed: watch::Receiver<u64>,
     catch_up: bool,
-    slots: Arc<Semaphore>,
     running: JoinSet<()>,
     /// The execution each task runs.
     tasks: HashMap<Id, (String, i64)>,
@@ -69,11 +68,11 @@ impl Runner {
                 s3,
                 clock,
                 models: Models::default(),
+                slots: Semaphore::new(PARALLEL_EXECUTIONS),
                 crowded,
             }),
             changed,
             catch_up,
-            slots: Arc::new(Semaphore::new(PARALLEL_EXECUTIONS)),
             running: JoinSet::new(),
             tasks: HashMap::new(),
             leaving: HashMap::new(),
@@ -225,9 +224,8 @@ impl Runner {
             claim.scheduler.uuid.clone(),
             claim.window.end().timestamp_micros(),
         );
-        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
+        let context = Arc::clone(&self.context);
         let task = self.running.spawn(async move {
-            let _slot = slots.acquire_owned().await;
             let began = Instant::now();
             let end = execute::run(&context, &claim).await;
             log(&claim, &end, began.elapsed());
