@@ -19,6 +19,7 @@ mod faults;
 mod fleet;
 mod golden;
 mod inference;
+mod listing;
 mod model;
 mod peers;
 mod proxy;
