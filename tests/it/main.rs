@@ -21,6 +21,7 @@ mod fleet;
 mod golden;
 mod imports;
 mod inference;
+mod listing;
 mod model;
 mod peers;
 mod proxy;
