@@ -300,12 +300,15 @@ impl Config {
     }
 }
 
-/// The layers above the defaults, lowest first, each with its origin; and the lines of the file's keys.
+/// Layers, lowest first, each with its origin.
+type Layers = Vec<(String, config::Config)>;
+
+/// The layers above the defaults; and the lines of the file's keys.
 fn layers(
     file: Option<&Path>,
     environment: &[(String, String)],
     flags: &[(String, String)],
-) -> Result<(Vec<(String, config::Config)>, HashMap<String, usize>), ConfigError> {
+) -> Result<(Layers, HashMap<String, usize>), ConfigError> {
     let mut layers = Vec::new();
     let mut lines = HashMap::new();
     if let Some(path) = file {
