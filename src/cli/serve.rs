@@ -9,7 +9,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::clock::Clock;
+use super::TimeArgs;
 use crate::config;
 use crate::daemon::{Store, service_config};
 use crate::embedded::KeyPair;
@@ -44,6 +44,8 @@ pub struct ServeArgs {
     /// Runs the windows that were missed while it was down, for every scheduler
     #[arg(long)]
     catch_up: bool,
+    #[command(flatten)]
+    time: TimeArgs,
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -92,7 +94,7 @@ async fn serve(
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         store.bucket.client().clone(),
-        Clock::system(),
+        args.time.clock(),
         shutdown.clone(),
     )
     .await?;

@@ -47,7 +47,6 @@ pub struct Runner {
     context: Arc<Context>,
     changed: watch::Receiver<u64>,
     catch_up: bool,
-    slots: Arc<Semaphore>,
     running: JoinSet<()>,
     /// The execution each task runs.
     tasks: HashMap<Id, (String, i64)>,
@@ -72,11 +71,11 @@ impl Runner {
                 clock,
                 models: Models::default(),
                 health: Health::default(),
+                slots: Semaphore::new(PARALLEL_EXECUTIONS),
                 crowded,
             }),
             changed,
             catch_up,
-            slots: Arc::new(Semaphore::new(PARALLEL_EXECUTIONS)),
             running: JoinSet::new(),
             tasks: HashMap::new(),
             leaving: HashMap::new(),
@@ -228,9 +227,8 @@ impl Runner {
             claim.scheduler.uuid.clone(),
             claim.window.end().timestamp_micros(),
         );
-        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
+        let context = Arc::clone(&self.context);
         let task = self.running.spawn(async move {
-            let _slot = slots.acquire_owned().await;
             let began = Instant::now();
             let end = execute::run(&context, &claim).await;
             log(&claim, &end, began.elapsed());

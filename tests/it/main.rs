@@ -11,6 +11,7 @@
 mod ad;
 mod admin;
 mod awsclients;
+mod chaos;
 mod commands;
 mod configure;
 mod crash;
