@@ -26,5 +26,6 @@ mod restarts;
 mod rig;
 mod s3_server;
 mod service;
+mod sim;
 mod time;
 mod wire;
