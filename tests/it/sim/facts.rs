@@ -287,7 +287,7 @@ impl Facts {
                 .may_skip
                 .iter()
                 .any(|(from, to)| (*from..*to).contains(&at));
-            if !by_age && !(by_downtime && self.skipped_by_rule()) {
+            if !(by_age || by_downtime && self.skipped_by_rule()) {
                 return Err(format!(
                     "window {} was skipped ({}) although the daemon ran",
                     show(at),
