@@ -243,9 +243,10 @@ fn run(seeds: Vec<u64>, minutes: u32) {
                     let setup = Setup::of(seed);
                     match simulate(setup, &generate(seed, minutes)) {
                         Ok(tally) => {
-                            windows.fetch_add(tally.windows as u64, Ordering::SeqCst);
-                            executions.fetch_add(tally.executions as u64, Ordering::SeqCst);
-                            eprintln!("seed {seed}: {tally:?} {setup:?}");
+                            let Tally { windows: cut, executions: run, requests } = tally;
+                            windows.fetch_add(cut as u64, Ordering::SeqCst);
+                            executions.fetch_add(run as u64, Ordering::SeqCst);
+                            eprintln!("seed {seed}: {cut} windows, {run} executions, {requests} requests; {setup:?}");
                         }
                         Err(broken) => {
                             eprintln!(

@@ -195,7 +195,10 @@ impl World {
     ) -> Result<(), String> {
         let name = show(execution.boundary - 300);
         let Some(records) = records else {
-            return Err(format!("the archive lacks {name}: {execution:?}"));
+            return Err(format!(
+                "the archive lacks {name}, which is {} {}",
+                execution.status, execution.reason
+            ));
         };
         let latest = records
             .iter()
