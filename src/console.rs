@@ -28,7 +28,7 @@ mod state;
 mod windows;
 
 pub use scores::{LatestScore, Scores};
-pub use state::{Counts, Place, State};
+pub use state::{Counts, Place, SchedulerRow, State};
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {

@@ -14,6 +14,7 @@ mod archive;
 mod ensure;
 mod execution;
 mod hint;
+mod import;
 mod index;
 mod result;
 mod scheduler;
@@ -23,6 +24,7 @@ mod watcher;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Span;
@@ -34,6 +36,7 @@ pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
 pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
 pub use hint::hint;
+pub use import::{Found, Import, MOST_BYTES, Refusal, Taken, cadence_of, look};
 pub use index::{Archived, Index, IndexError};
 pub use result::{Line, ResultsError, Summary, read_results, top_sensors};
 pub use scheduler::{Described, Difference, Target, describe, list_schedulers};
@@ -42,7 +45,7 @@ pub use table::{write_csv, write_parquet};
 pub use watcher::{Parts, Watcher};
 
 /// The inference scheduler that reads the input files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of the scheduler. Empty: none is kept, and nothing is archived.
@@ -74,7 +77,7 @@ pub struct Config {
 }
 
 /// What the scheduler is kept as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
     /// Created where it is absent, brought to the configuration, and running.
