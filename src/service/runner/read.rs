@@ -151,6 +151,9 @@ async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, Problem> {
     let object = s3.get_object().bucket(bucket).key(key).send().await;
     let object =
         object.map_err(|error| problem(s3_problem::of(&error), s3_problem::passes(&error)))?;
+    if object.e_tag().is_none() {
+        return Err(problem(s3_problem::NOT_A_STORE.to_owned(), true));
+    }
     let body = object
         .body
         .collect()

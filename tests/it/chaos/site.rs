@@ -343,8 +343,15 @@ impl Site {
         })
     }
 
-    /// What an undisturbed `lookoutd replay` writes for `windows` windows from `first` on, with the bucket's keys.
-    pub fn undisturbed(&self, first: DateTime<Utc>, windows: i64) -> Objects {
+    /// What an undisturbed `lookoutd replay` writes for the windows before `end`, with the bucket's keys. It begins where the
+    /// kept mapping does, which may be a window before the first that was cut.
+    pub fn undisturbed(&self, end: DateTime<Utc>) -> Objects {
+        let text = std::fs::read_to_string(self.path("gateway/rebase.json")).expect("a mapping");
+        let json = text.lines().next().expect("a line");
+        let kept: serde_json::Value = serde_json::from_str(json).expect("a mapping");
+        let wall = kept["wall"].as_i64().expect("microseconds");
+        let first = DateTime::from_timestamp_micros(wall).expect("a time");
+        let windows = (end - first).num_minutes() / 5;
         let from: chrono::NaiveDateTime = FROM.parse().expect("a time");
         let to = from + TimeDelta::minutes(5 * windows);
         let out = self.path("undisturbed");
