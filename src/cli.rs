@@ -31,6 +31,7 @@ use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
 use crate::ops::signals::end_with_the_reader;
+use crate::ops::tls::TlsError;
 use crate::s3::{Disposition, S3Error, Transport};
 use crate::service::ServiceError;
 use crate::signal::TagListError;
@@ -228,7 +229,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<EnsureError>() {
             return 77;
         }
-        if cause.is::<ServiceError>() {
+        if cause.is::<ServiceError>() || cause.is::<TlsError>() {
             return 78;
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {

@@ -27,6 +27,8 @@ mod proxy;
 mod restarts;
 mod rig;
 mod s3_server;
+mod security;
 mod service;
 mod time;
+mod tls;
 mod wire;
