@@ -16,11 +16,6 @@ demo:
 full:
     .ci/run clients full
 
-# Gateway, service and store killed at random, a thousand times.
-chaos kills="1000":
-    cargo build --release --locked
-    tests/chaos/run --kills {{kills}} --release
-
 # Side-by-side benchmarks into docs/benchmarks.md.
 bench *cases:
     cargo build --release --locked

@@ -22,10 +22,8 @@ mod windows;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 
-use crate::clock::Clock;
 use crate::config::{self, ConfigError, Loaded};
 use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
@@ -128,41 +126,6 @@ impl ConfigArgs {
     }
 }
 
-/// Time of a rehearsal.
-#[derive(Clone, Debug, Default, Args)]
-struct TimeArgs {
-    /// For rehearsals: time runs this many times faster than real time; signatures keep the real date
-    #[arg(long, value_name = "N", value_parser = above_zero)]
-    speed: Option<f64>,
-    /// With --speed: when simulated and real time were equal; give all processes of a rehearsal the same, at each start
-    #[arg(long, value_name = "TIME", requires = "speed")]
-    since: Option<DateTime<Utc>>,
-}
-
-impl TimeArgs {
-    /// The machine's clock, or one that runs faster: with `since` a function of the real time alone, so that processes
-    /// agree and restarts go on.
-    fn clock(&self) -> Clock {
-        let Some(speed) = self.speed else {
-            return Clock::system();
-        };
-        let now = Clock::system().now();
-        let since = self.since.unwrap_or(now);
-        let passed = (now - since).as_seconds_f64() * speed;
-        Clock::accelerated(
-            since + TimeDelta::microseconds((passed * 1e6) as i64),
-            speed,
-        )
-    }
-}
-
-fn above_zero(text: &str) -> Result<f64, String> {
-    match text.trim_end_matches('x').parse::<f64>() {
-        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
-        _ => Err("write it as a number above 0, such as 60".into()),
-    }
-}
-
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -257,23 +220,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    #[test]
-    fn processes_of_a_rehearsal_agree_on_the_time_whenever_they_start() {
-        let since = Clock::system().now() - TimeDelta::seconds(100);
-        let time = TimeArgs {
-            speed: Some(60.0),
-            since: Some(since),
-        };
-        let first = time.clock();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let second = time.clock();
-        let apart = (second.now() - first.now()).num_milliseconds();
-        // A millisecond of real time is 60.
-        assert!((-600..=600).contains(&apart), "{apart} ms");
-        let run = (first.now() - since).num_seconds();
-        assert!((6_000..6_600).contains(&run), "{run} s");
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -65,17 +65,16 @@ pub struct Store {
     pub embedded: Option<EmbeddedS3>,
 }
 
-/// Runs the daemon until a signal, or for one window with `once`. `load` reads the configuration, again on SIGHUP. `clock`
-/// is what windows and executions go by.
+/// Runs the daemon until a signal, or for one window with `once`. `load` reads the configuration, again on SIGHUP.
 pub async fn run(
     load: &dyn Fn() -> Result<Loaded, ConfigError>,
     requests: Requests,
     once: bool,
-    clock: Clock,
 ) -> anyhow::Result<Ended> {
     let mut config = load()?.config;
     let data_dir = config.data_dir();
     let _lock = lock::lock(&data_dir)?;
+    let clock = Clock::system();
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
     let opening = async {

@@ -2,7 +2,10 @@
 //!
 //! Guarantees: conditional creates are atomic (they are taken one at a time), and a PUT is acknowledged after its bytes are
 //! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. No key leads out of the directory;
-//! connections are bounded, and a client that stops sending is cut off. It serves what s3s-fs implements and nothing more.
+//! connections are bounded, and a client that stops sending is cut off. Listings are its own ([`listing`]); beyond them it
+//! serves what s3s-fs implements and nothing more.
+
+mod listing;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -156,6 +159,7 @@ impl EmbeddedS3 {
             keys.access_key.clone(),
             keys.secret_key.clone(),
         ));
+        builder.set_route(listing::Listing::new(root.to_owned()));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("embedded S3 cannot listen on {listen}"))?;

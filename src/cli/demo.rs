@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Output};
-use super::{above_zero, runtime};
+use super::runtime;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
@@ -334,4 +334,11 @@ fn lead(args: &DemoArgs, config: &Config) -> TimeDelta {
         windows => (windows / 2).clamp(5, 60),
     };
     config.feed.cadence.duration() * i32::try_from(windows).unwrap_or(12)
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('x').parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("write it as a number above 0, such as 60".into()),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, TimeArgs, runtime};
+use super::{ConfigArgs, runtime};
 use crate::daemon::{self, Ended};
 use crate::ops::{log, signals};
 
@@ -23,8 +23,6 @@ pub struct RunArgs {
     /// Cuts what is due now, waits until the store has it, and ends; 75 if the store is not reached in two minutes
     #[arg(long)]
     once: bool,
-    #[command(flatten)]
-    time: TimeArgs,
 }
 
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -32,12 +30,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     log::start(&loaded.config.log).map_err(anyhow::Error::msg)?;
     let requests = signals::listen()?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon::run(
-        &|| args.config.load(),
-        requests,
-        args.once,
-        args.time.clock(),
-    ));
+    let ended = runtime.block_on(daemon::run(&|| args.config.load(), requests, args.once));
     // What is sealed is durable, so a blocking read that is still under way need not hold the process up.
     runtime.shutdown_timeout(Duration::from_millis(300));
     Ok(match ended? {

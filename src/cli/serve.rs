@@ -53,8 +53,6 @@ pub struct ServeArgs {
     /// Runs the windows that were missed while it was down, for every scheduler
     #[arg(long)]
     catch_up: bool,
-    #[command(flatten)]
-    time: TimeArgs,
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -121,7 +119,7 @@ async fn serve(
         },
         tls,
         store.bucket.client().clone(),
-        args.time.clock(),
+        Clock::system(),
         shutdown.clone(),
     )
     .await?;

@@ -20,9 +20,11 @@ use crate::service::faults::Fault;
 use crate::service::store::executions::{self, Claim, End};
 use crate::service::store::{Store, schedulers};
 use execute::Context;
+use health::Health;
 use models::Models;
 
 mod execute;
+mod health;
 mod locate;
 mod models;
 mod near_miss;
@@ -45,6 +47,7 @@ pub struct Runner {
     context: Arc<Context>,
     changed: watch::Receiver<u64>,
     catch_up: bool,
+    slots: Arc<Semaphore>,
     running: JoinSet<()>,
     /// The execution each task runs.
     tasks: HashMap<Id, (String, i64)>,
@@ -68,11 +71,12 @@ impl Runner {
                 s3,
                 clock,
                 models: Models::default(),
-                slots: Semaphore::new(PARALLEL_EXECUTIONS),
+                health: Health::default(),
                 crowded,
             }),
             changed,
             catch_up,
+            slots: Arc::new(Semaphore::new(PARALLEL_EXECUTIONS)),
             running: JoinSet::new(),
             tasks: HashMap::new(),
             leaving: HashMap::new(),
@@ -224,8 +228,9 @@ impl Runner {
             claim.scheduler.uuid.clone(),
             claim.window.end().timestamp_micros(),
         );
-        let context = Arc::clone(&self.context);
+        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
         let task = self.running.spawn(async move {
+            let _slot = slots.acquire_owned().await;
             let began = Instant::now();
             let end = execute::run(&context, &claim).await;
             log(&claim, &end, began.elapsed());

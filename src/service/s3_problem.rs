@@ -3,38 +3,6 @@
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-/// Why an execution could not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// For the client.
-    pub reason: String,
-    /// The store was away, overloaded or starting: the same work may succeed in a moment.
-    pub passes: bool,
-}
-
-impl From<String> for Problem {
-    fn from(reason: String) -> Self {
-        Problem {
-            reason,
-            passes: false,
-        }
-    }
-}
-
-/// Whether a failed call may succeed in a moment without anybody doing anything: no answer, too many requests, or a fault
-/// of the store itself.
-pub fn passes<E>(error: &SdkError<E, HttpResponse>) -> bool {
-    match error.raw_response() {
-        // Credentials that are missing and requests that cannot be built fail before there is an answer, and do not pass.
-        None => !matches!(error, SdkError::ConstructionFailure(_)),
-        Some(response) => {
-            let status = response.status().as_u16();
-            // A success that could not be read was cut off.
-            status < 300 || status == 408 || status == 429 || status >= 500
-        }
-    }
-}
-
 /// One line for a person.
 pub fn of<E>(error: &SdkError<E, HttpResponse>) -> String
 where

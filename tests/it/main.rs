@@ -11,7 +11,6 @@
 mod ad;
 mod admin;
 mod awsclients;
-mod chaos;
 mod commands;
 mod crash;
 mod disk;
@@ -21,6 +20,7 @@ mod fleet;
 mod golden;
 mod imports;
 mod inference;
+mod listing;
 mod model;
 mod peers;
 mod proxy;

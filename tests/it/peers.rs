@@ -75,19 +75,9 @@ impl SeaweedFs {
     /// Kills the server if it runs, and starts it again on the same ports and files. Blocks its thread for some
     /// seconds: pooled connections of a client on a current-thread runtime are dead afterwards without knowing it.
     pub fn restart(&mut self) {
-        self.start_again();
-        self.wait_until_ready();
-    }
-
-    /// Kills the server if it runs, and starts it again without waiting for it.
-    pub fn start_again(&mut self) {
         self.kill();
         self.server = launch(&self.binary, &self.directory, &self.ports);
-    }
-
-    /// Where the S3 gateway listens.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ports.s3))
+        self.wait_until_ready();
     }
 
     /// The S3 endpoint URL.
@@ -109,8 +99,7 @@ impl SeaweedFs {
         )
     }
 
-    /// Blocks until it takes and gives objects.
-    pub fn wait_until_ready(&mut self) {
+    fn wait_until_ready(&mut self) {
         // It takes some 3.4 s on an idle machine; a minute is for a busy one.
         for _ in 0..300 {
             if let Some(status) = self

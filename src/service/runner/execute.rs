@@ -14,16 +14,15 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
+use super::health::Health;
 use super::locate::{Found, Place};
 use super::models::Models;
 use super::{near_miss, read, results};
 use crate::clock::Clock;
-use crate::model::{Model, Scored, ScoringState};
+use crate::model::{Model, Rows, Scored, ScoringState};
 use crate::service::operations::schedulers::with_defaults;
-use crate::service::s3_problem::{self, Problem};
+use crate::service::s3_problem;
 use crate::service::store::Store;
 use crate::service::store::events::Anomaly;
 use crate::service::store::executions::{Claim, End};
@@ -31,10 +30,6 @@ use crate::signal::NameFormat;
 
 /// Work of one execution, waiting for files not counted; a hung store ends there.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long an execution is tried again while the store is away, in real time: longer than a store takes to start.
-const STORE_MAY_BE_AWAY: Duration = Duration::from_secs(120);
-/// First and longest pause between two attempts.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// How often an incomplete set is looked for again.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 /// Components whose near misses are looked for; each costs two listings.
@@ -54,48 +49,29 @@ pub struct Context {
     pub clock: Clock,
     /// Decoded models.
     pub models: Models,
-    /// Executions at once. An execution that waits for the store to come back holds no place.
-    pub slots: Semaphore,
+    /// Sensors that are stuck or rounded otherwise than in training.
+    pub health: Health,
     /// Schedulers whose input prefix does not fit one listing page.
     pub crowded: Mutex<HashSet<String>>,
 }
 
-/// Runs a claimed execution to its end. Never panics on input; what goes wrong is the reason it failed. A store that is
-/// away is waited for a while, or its every restart would cost each scheduler a window.
+/// Runs a claimed execution to its end. Never panics on input; what goes wrong is the reason it failed.
 pub async fn run(context: &Context, claim: &Claim) -> End {
-    let began = Instant::now();
-    let [mut pause, longest] = PAUSES;
-    let reason = loop {
-        let slot = context.slots.acquire().await;
-        let work =
-            tokio::time::timeout(TIMEOUT + claim.options.wait, score_and_put(context, claim)).await;
-        drop(slot);
-        match work {
-            Ok(Ok(end)) => return end,
-            Ok(Err(problem)) if problem.passes && began.elapsed() < STORE_MAY_BE_AWAY => {
-                tracing::debug!(
-                    scheduler = claim.scheduler.name, window = %claim.window, reason = problem.reason,
-                    "the store is away, trying again"
-                );
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
-            }
-            Ok(Err(problem)) => break problem.reason,
-            Err(_) => {
-                break format!(
-                    "The execution did not end within {} seconds",
-                    TIMEOUT.as_secs()
-                );
-            }
-        }
+    let work = tokio::time::timeout(TIMEOUT + claim.options.wait, score_and_put(context, claim));
+    let end = match work.await {
+        Ok(Ok(end)) => return end,
+        Ok(Err(reason)) => reason,
+        Err(_) => format!(
+            "The execution did not end within {} seconds",
+            TIMEOUT.as_secs()
+        ),
     };
-    End::Failed(reason.chars().take(LONGEST_REASON).collect())
+    End::Failed(end.chars().take(LONGEST_REASON).collect())
 }
 
 /// Looks again for the data of a failed window. If it has come it is scored and put like any other, with a `late.json`
 /// beside the results that says so; `None` if it has not.
 pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
-    let _slot = context.slots.acquire().await;
     let end = tokio::time::timeout(TIMEOUT, score_and_put(context, claim))
         .await
         .ok()?
@@ -127,7 +103,7 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
     Some(end)
 }
 
-async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, Problem> {
+async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, String> {
     let path = context
         .store
         .model_file(&claim.model_uuid, claim.model_version);
@@ -149,7 +125,12 @@ async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, Problem>
     )
     .await?;
 
-    let (lines, state) = score(Arc::clone(&model), claim, rows).await?;
+    let (lines, state, rows) = score(Arc::clone(&model), claim, rows).await?;
+    // The first window, and one that came late, say nothing of how long a value has stood.
+    if claim.scoring_state.is_some() {
+        context.health.look(claim, &model, &rows, &state);
+    }
+    let state = state.encode();
     let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
     let body = results::render(&lines, &names, claim.options.results_format);
     let output = &claim.scheduler.output["S3OutputConfiguration"];
@@ -186,7 +167,7 @@ async fn locate(
     claim: &Claim,
     place: &Place,
     components: &[String],
-) -> Result<Vec<Vec<Found>>, Problem> {
+) -> Result<Vec<Vec<Found>>, String> {
     let uuid = &claim.scheduler.uuid;
     let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
     let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
@@ -196,10 +177,7 @@ async fn locate(
         let files = place
             .locate(&context.s3, components, claim.window, &mut crowded)
             .await
-            .map_err(|error| Problem {
-                reason: error.to_string(),
-                passes: error.passes,
-            })?;
+            .map_err(|error| error.to_string())?;
         if crowded {
             lock(&context.crowded).insert(uuid.clone());
         }
@@ -214,7 +192,7 @@ async fn locate(
                 .filter(|(_, found)| found.is_empty())
                 .map(|(component, _)| component.as_str())
                 .collect();
-            return Err(missing_files(context, claim, place, &missing).await.into());
+            return Err(missing_files(context, claim, place, &missing).await);
         }
         context
             .clock
@@ -274,8 +252,8 @@ async fn missing_files(
 async fn score(
     model: Arc<Model>,
     claim: &Claim,
-    rows: crate::model::Rows,
-) -> Result<(Vec<Scored>, Vec<u8>), String> {
+    rows: Rows,
+) -> Result<(Vec<Scored>, ScoringState, Rows), String> {
     let stored = claim.scoring_state.clone();
     let (start, end) = (
         claim.window.start().timestamp_micros(),
@@ -293,7 +271,7 @@ async fn score(
             None => model.live_state(),
         };
         let lines = model.score(&mut state, &rows, start, end);
-        (lines, state.encode())
+        (lines, state, rows)
     });
     scored.await.map_err(|error| {
         tracing::error!(%error, "scoring panicked");
@@ -308,7 +286,7 @@ async fn put(
     key: &str,
     body: Bytes,
     owner: &str,
-) -> Result<Option<Bytes>, Problem> {
+) -> Result<Option<Bytes>, String> {
     let created = s3
         .put_object()
         .bucket(bucket)
@@ -324,21 +302,15 @@ async fn put(
         .raw_response()
         .map(|response| response.status().as_u16());
     if status != Some(412) {
-        return Err(Problem {
-            reason: format!(
-                "Could not write 's3://{bucket}/{key}': {}",
-                s3_problem::of(&error)
-            ),
-            passes: s3_problem::passes(&error),
-        });
+        return Err(format!(
+            "Could not write 's3://{bucket}/{key}': {}",
+            s3_problem::of(&error)
+        ));
     }
-    let problem = |cause: String, passes| Problem {
-        reason: format!("'s3://{bucket}/{key}' is there and cannot be compared: {cause}"),
-        passes,
-    };
+    let problem =
+        |cause: String| format!("'s3://{bucket}/{key}' is there and cannot be compared: {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object =
-        object.map_err(|error| problem(s3_problem::of(&error), s3_problem::passes(&error)))?;
+    let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
     let written_by = object
         .metadata()
         .and_then(|metadata| metadata.get(OWNER))
@@ -347,17 +319,16 @@ async fn put(
         .body
         .collect()
         .await
-        .map_err(|error| problem(error.to_string(), true))?
+        .map_err(|error| problem(error.to_string()))?
         .into_bytes();
     if stored == body {
         return Ok(None);
     }
     if written_by.as_deref() != Some(owner) {
-        let reason = format!(
+        return Err(format!(
             "'s3://{bucket}/{key}' holds other results that this scheduler did not write: give every scheduler an output \
              prefix of its own"
-        );
-        return Err(reason.into());
+        ));
     }
     tracing::warn!(
         bucket,

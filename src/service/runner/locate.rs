@@ -46,8 +46,6 @@ pub struct ListError {
     bucket: String,
     prefix: String,
     cause: String,
-    /// It may succeed in a moment.
-    pub passes: bool,
 }
 
 impl Place {
@@ -141,7 +139,6 @@ impl Place {
                     bucket: self.bucket.clone(),
                     prefix: prefix.to_owned(),
                     cause: s3_problem::of(&error),
-                    passes: s3_problem::passes(&error),
                 })?;
             let truncated = page.is_truncated().unwrap_or(false);
             for object in page.contents() {

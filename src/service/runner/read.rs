@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::locate::{Found, MOST_FILES, Place};
 use crate::model::{Rows, Sensor};
 use crate::service::csv_rows::{Cell, CsvRows};
-use crate::service::s3_problem::{self, Problem};
+use crate::service::s3_problem;
 use crate::signal::Window;
 
 /// Downloads at once for one execution.
@@ -68,26 +68,26 @@ pub async fn rows(
     files: &[Vec<Found>],
     window: Window,
     sensors: usize,
-) -> Result<Rows, Problem> {
+) -> Result<Rows, String> {
     let minutes = window.cadence().minutes();
     let most_bytes = minutes as u64 * BYTES_PER_MINUTE;
     for (group, found) in wanted.iter().zip(files) {
         if found.len() > MOST_FILES {
-            return Err(Problem::from(format!(
+            return Err(format!(
                 "Component '{}' has {} files for this window, the limit is {MOST_FILES}: write fewer, larger files",
                 group.component,
                 found.len()
-            )));
+            ));
         }
     }
     if let Some(large) = files.iter().flatten().find(|file| file.size > most_bytes) {
-        return Err(too_large(&large.key, large.size, window, most_bytes).into());
+        return Err(too_large(&large.key, large.size, window, most_bytes));
     }
     let mut downloads = Vec::new();
     for (index, found) in files.iter().enumerate() {
         for file in found {
             downloads.push(async move {
-                Ok::<_, Problem>((index, file, get(s3, &place.bucket, &file.key).await?))
+                Ok::<_, String>((index, file, get(s3, &place.bucket, &file.key).await?))
             });
         }
     }
@@ -119,43 +119,39 @@ pub async fn rows(
         }
     }
     if total_bytes > most_bytes {
-        return Err(too_large("the input", total_bytes, window, most_bytes).into());
+        return Err(too_large("the input", total_bytes, window, most_bytes));
     }
     if !without.is_empty() {
-        return Err(Problem::from(format!(
+        return Err(format!(
             "Could not find data for sensor {} within expected range of ({}, {}]. Row timestamps must be UTC. Components \
              without a row in the window: {}",
             without[0].split(" (").next().unwrap_or_default(),
             window.start().format("%Y-%m-%dT%H:%M:%SZ"),
             window.end().format("%Y-%m-%dT%H:%M:%SZ"),
             without.join(", ")
-        )));
+        ));
     }
     let rows = merged.finish();
     if rows.times.len() as i64 > minutes * ROWS_PER_MINUTE {
-        return Err(Problem::from(format!(
+        return Err(format!(
             "The window has {} rows, the limit for {} is {}: send at most one row per second",
             rows.times.len(),
             window.cadence(),
             minutes * ROWS_PER_MINUTE
-        )));
+        ));
     }
     Ok(rows)
 }
 
-async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, Problem> {
-    let problem = |cause: String, passes| Problem {
-        reason: format!("Could not read 's3://{bucket}/{key}': {cause}"),
-        passes,
-    };
+async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, String> {
+    let problem = |cause: String| format!("Could not read 's3://{bucket}/{key}': {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object =
-        object.map_err(|error| problem(s3_problem::of(&error), s3_problem::passes(&error)))?;
+    let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
     let body = object
         .body
         .collect()
         .await
-        .map_err(|error| problem(error.to_string(), true))?;
+        .map_err(|error| problem(error.to_string()))?;
     Ok(body.into_bytes())
 }
 

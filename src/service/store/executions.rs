@@ -177,7 +177,7 @@ pub fn interrupted(db: &Connection) -> Result<Vec<Claim>, Fault> {
     Ok(claims)
 }
 
-/// Executions of a scheduler that failed for want of data, or of the store, since `since`, newest first, to be looked at again: with the
+/// Executions of a scheduler that failed for want of data since `since`, newest first, to be looked at again: with the
 /// version they were claimed with and a fresh scoring state, since later windows have moved the stored one on.
 pub fn without_data(
     db: &Connection,
@@ -187,8 +187,7 @@ pub fn without_data(
     let sql = "SELECT e.start_us, e.boundary_us, e.model_version, m.uuid FROM execution e
                JOIN scheduler s ON s.uuid = e.scheduler_uuid JOIN model m ON m.name = s.model_name
                WHERE e.scheduler_uuid = ?1 AND e.boundary_us > ?2 AND e.status = 'FAILED'
-                 AND (e.failed_reason LIKE 'Could not find data%' OR e.failed_reason LIKE 'Could not read ''s3:%'
-                      OR e.failed_reason LIKE 'Could not write ''s3:%' OR e.failed_reason LIKE 'cannot list s3:%')
+                 AND e.failed_reason LIKE 'Could not find data%'
                ORDER BY e.boundary_us DESC LIMIT 12";
     let options = options(db, scheduler)?;
     let mut statement = db.prepare_cached(sql)?;

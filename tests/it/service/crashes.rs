@@ -2,9 +2,6 @@
 //! the state back to what it was before the next one.
 
 use std::path::Path;
-use std::time::Duration;
-
-use crate::chaos::tcp::{Network, Weather};
 
 use super::plant::{Plant, at, csv, output};
 
@@ -220,26 +217,4 @@ async fn a_late_file_is_scored_late_and_marked_when_asked_for() {
         "the late window was not scored: {:?}",
         plant.executions("s").await
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_execution_waits_for_a_store_that_is_away_instead_of_failing() {
-    let mut plant = before_the_second_window().await;
-    let network = Network::before(plant.s3_address);
-    plant.s3 = crate::s3_server::client(network.endpoint()["http://".len()..].parse().unwrap());
-    plant.up().await;
-    network.set(Weather::Refusing);
-    plant.clock.advance_to(at("2026-03-01T10:10:00Z"));
-    // Longer than the SDK itself tries.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let executions = plant.executions("s").await;
-    assert_eq!(executions.len(), 2);
-    assert_eq!(
-        executions[0].status().unwrap().as_str(),
-        "IN_PROGRESS",
-        "{:?}",
-        executions[0].failed_reason()
-    );
-    network.set(Weather::Clear);
-    plant.assert_one_success_each().await;
 }
