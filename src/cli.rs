@@ -160,6 +160,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether the command line takes these arguments; if not, what it says. For the documents' tests.
+pub fn accepts(arguments: &[String]) -> Result<(), String> {
+    let name = std::iter::once("lookoutd");
+    Cli::try_parse_from(name.chain(arguments.iter().map(String::as_str)))
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// The exit code that an error stands for.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {

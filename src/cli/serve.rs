@@ -9,7 +9,6 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::TimeArgs;
 use crate::clock::Clock;
 use crate::config;
 use crate::daemon::{Store, service_config};

@@ -14,6 +14,7 @@ mod awsclients;
 mod commands;
 mod crash;
 mod disk;
+mod docs;
 mod errors;
 mod faults;
 mod fleet;
