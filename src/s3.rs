@@ -22,6 +22,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use classify::{Disposition, Failure, Transport, classify};
@@ -29,7 +30,7 @@ pub use meters::{Meters, Readings};
 pub use range::RangeReader;
 
 /// Where objects go and how to reach the store.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Bucket of the input files. Empty selects the embedded store.
@@ -271,6 +272,9 @@ impl Bucket {
             .await
         {
             Ok(output) => {
+                if output.e_tag().is_none() {
+                    return Err(fail(Failure::not_a_store()));
+                }
                 let body = output
                     .body
                     .collect()
@@ -361,6 +365,10 @@ impl Bucket {
                 return Err(self.error("HeadObject", key, failure));
             }
         };
+        // What answers in the store's place must not look like another object at the key.
+        if head.e_tag().is_none() {
+            return Err(self.error("HeadObject", key, Failure::not_a_store()));
+        }
         let stored = head.content_length().unwrap_or(-1);
         if stored >= 0 && stored as usize != bytes.len() {
             return Ok(Some(Created::Conflict(format!(

@@ -52,6 +52,9 @@ pub struct ServeArgs {
     /// Runs the windows that were missed while it was down, for every scheduler
     #[arg(long)]
     catch_up: bool,
+    /// Runs schedules this many times as fast as real time, from now on; for trials over a directory of their own
+    #[arg(long, default_value = "1", value_parser = speed, value_name = "TIMES")]
+    speed: f64,
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -118,7 +121,11 @@ async fn serve(
         },
         tls,
         store.bucket.client().clone(),
-        Clock::system(),
+        if args.speed == 1.0 {
+            Clock::system()
+        } else {
+            Clock::accelerated(Clock::system().now(), args.speed)
+        },
         shutdown.clone(),
     )
     .await?;
@@ -142,4 +149,15 @@ async fn serve(
     service.stopped().await;
     servers.cancel();
     Ok(())
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text
+        .parse()
+        .map_err(|_| "expected a number such as 60".to_owned())?;
+    if speed > 0.0 && speed <= 100_000.0 {
+        Ok(speed)
+    } else {
+        Err("expected a number above 0, at most 100000".into())
+    }
 }

@@ -3,11 +3,12 @@
 //! Guarantees: a window's rows keep their true offset from the window's start, so a gap in the history stays a gap (the
 //! sample notebook renumbers rows by position and closes it up); of rows with one time the last wins, as pandas' own
 //! de-duplication does, and the others are counted; unsorted histories are sorted within the window.
-//! Memory does not grow with the file: 32 bytes are kept per 2,048 rows and 48 per column of a row group, and at most
-//! two decoded chunks stay resident, so consecutive windows cost next to nothing.
+//! Memory does not grow with the file: 32 bytes are kept per 2,048 rows and 16 per row group, and the decoded chunks that the
+//! last window was in stay resident, one or two, so consecutive windows cost next to nothing.
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
 mod decode;
+mod footer;
 mod history;
 mod layout;
 mod steps;
@@ -16,6 +17,7 @@ use std::fs::File;
 use std::path::Path;
 
 use parquet::file::reader::ChunkReader;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use history::History;
@@ -25,7 +27,7 @@ use super::{Reading, Source, SourceError};
 use crate::signal::{Column, Frame, Rebase, RowRule, TagList, Values, Window};
 
 /// What follows the last recorded row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AtEnd {
     /// The history's first window.
