@@ -302,7 +302,6 @@ async fn the_admin_listener_speaks_tls_beyond_loopback_and_still_wants_its_token
         token_file: token.display().to_string(),
         tls_cert: authority.chain.display().to_string(),
         tls_key: authority.key.display().to_string(),
-        ..Config::default()
     };
     let admin = Admin::start(&config, sites, stop.clone())
         .await
