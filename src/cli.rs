@@ -8,6 +8,7 @@ mod demo;
 mod executions;
 mod lookout;
 mod model;
+mod notify;
 mod output;
 mod plan;
 mod replay;
@@ -81,6 +82,8 @@ enum Command {
     Executions(executions::ExecutionsArgs),
     /// The archived results
     Results(results::ResultsArgs),
+    /// Notifications: a test message, and what waits to be sent
+    Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
     /// Whether the daemon of a data directory is alive and delivering, for containers
@@ -112,16 +115,25 @@ impl ConfigArgs {
             .collect();
         let mut loaded = config::load(self.config.as_deref(), &environment, &flags)?;
         // A systemd credential named aws-credentials is an AWS shared-credentials file.
-        if loaded.config.s3.credentials_file.is_empty()
-            && let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY")
-        {
-            let file = PathBuf::from(directory).join("aws-credentials");
-            if file.exists() {
-                loaded.config.s3.credentials_file = file.display().to_string();
+        let config = &mut loaded.config;
+        for (file, name) in [
+            (&mut config.s3.credentials_file, "aws-credentials"),
+            (&mut config.notify.secret_file, "notify-secret"),
+        ] {
+            if file.is_empty()
+                && let Some(credential) = credential(name)
+            {
+                *file = credential;
             }
         }
         Ok(loaded)
     }
+}
+
+/// The file of a systemd credential, where the unit loads one of that name.
+fn credential(name: &str) -> Option<String> {
+    let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
+    file.exists().then(|| file.display().to_string())
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -140,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
         Command::Model(args) => model::run(args),
+        Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Healthcheck(args) => status::healthcheck(args),
     };

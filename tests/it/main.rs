@@ -20,6 +20,7 @@ mod fleet;
 mod golden;
 mod inference;
 mod model;
+mod notify;
 mod peers;
 mod proxy;
 mod restarts;
