@@ -60,6 +60,7 @@ async fn main() -> anyhow::Result<()> {
         clock,
         feed: None,
         history: Some(Place::service(places.state.clone())),
+        archive: None,
         s3: Some(client),
         watched: Watched::default(),
     }));

@@ -29,6 +29,7 @@ use crate::config::{self, ConfigError, Loaded};
 use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
+use crate::ops::signals::end_with_the_reader;
 use crate::s3::{Disposition, S3Error, Transport};
 use crate::service::ServiceError;
 use crate::signal::TagListError;
@@ -139,6 +140,12 @@ fn credential(name: &str) -> Option<String> {
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Run(_) | Command::Serve(_))
+        && let Err(error) = end_with_the_reader()
+    {
+        eprintln!("error: no signal handler: {error}");
+        return ExitCode::from(71);
+    }
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),

@@ -31,7 +31,7 @@ mod windows;
 
 pub use news::News;
 pub use scores::{LatestScore, Scores};
-pub use state::{Counts, EventRow, Place, State};
+pub use state::{Counts, EventRow, Place, SchedulerRow, State};
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {

@@ -163,6 +163,7 @@ pub async fn run(
             clock: clock.clone(),
             feed: Some(feeder.site(&config, &store, &plant.tags)),
             history: lookout.history(&config, &data_dir),
+            archive: Some(Lookout::archived(&config, &data_dir)),
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
         }));

@@ -116,6 +116,31 @@ struct Learned {
     training_events: usize,
 }
 
+/// The longest step between rows that a model may have.
+const LONGEST_STEP: i64 = 366 * 86_400 * sensor::SECOND;
+
+impl Learned {
+    /// Every part has the size that the others expect of it, so that scoring never looks beyond one.
+    fn is_whole(&self) -> bool {
+        let (all, used) = (self.sensors.len(), self.columns.len());
+        let per_used = [
+            self.scaling.mean.len(),
+            self.scaling.scale.len(),
+            self.stuck.len(),
+        ];
+        let per_feature = [self.form.mean.len(), self.form.sd.len()];
+        used > 0
+            && self.columns.iter().all(|column| *column < all)
+            && [self.whole.len(), self.decimals.len()] == [all; 2]
+            && per_used == [used; 3]
+            && per_feature == [3 * used; 2]
+            && self.same_time.is_of(used)
+            && self.form.precision.is_of(3 * used)
+            && (1..=LONGEST_STEP).contains(&self.step)
+            && self.threshold > 0.0
+    }
+}
+
 /// Columns that cannot be scored: a renamed or added sensor is not ignored silently.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the model knows no sensor {}; it was trained on other columns: rename them, leave them out, or train again", names(.0))]
@@ -171,9 +196,12 @@ impl Model {
         file::encode(file::MODEL, &self.learned)
     }
 
-    /// Reads a model file; refuses a damaged, truncated or newer one.
+    /// Reads a model file; refuses a damaged, truncated or newer one, and one whose parts do not fit together.
     pub fn decode(bytes: &[u8]) -> Result<Self, ModelFileError> {
-        let learned = file::decode(file::MODEL, bytes)?;
+        let learned: Learned = file::decode(file::MODEL, bytes)?;
+        if !learned.is_whole() {
+            return Err(ModelFileError::Content(file::MODEL.name()));
+        }
         Ok(Self::with_fingerprint(learned, file::fingerprint(bytes)))
     }
 
@@ -277,6 +305,53 @@ impl Model {
             kernel: learned.form.kernel(),
             learned,
             fingerprint,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted() -> Model {
+        let mut rows = Rows {
+            sensors: 2,
+            ..Rows::default()
+        };
+        for row in 0..600_u32 {
+            let value = f64::from(row * 7919 % 101);
+            rows.push(i64::from(row) * 60 * sensor::SECOND, &[value, value.sqrt()]);
+        }
+        let sensors = vec![Sensor::new("pump", "a"), Sensor::new("pump", "b")];
+        Model::fit(
+            Training::in_memory(sensors, rows, Vec::new()),
+            &Options::default(),
+            &mut |_| {},
+        )
+        .unwrap()
+    }
+
+    /// A file that somebody made, checksum and all, could otherwise ask for any amount of memory.
+    #[test]
+    fn a_model_file_whose_parts_do_not_fit_together_is_refused() {
+        let model = fitted();
+        assert!(Model::decode(&model.encode()).is_ok());
+        let breaks: [fn(&mut Learned); 6] = [
+            |learned| learned.form.precision.order = 1 << 30,
+            |learned| learned.columns[0] = 2,
+            |learned| learned.scaling.mean.clear(),
+            |learned| learned.decimals.clear(),
+            |learned| learned.step = 0,
+            |learned| learned.threshold = f64::NAN,
+        ];
+        for (at, spoil) in breaks.into_iter().enumerate() {
+            let mut learned = model.learned.clone();
+            spoil(&mut learned);
+            assert_eq!(
+                Model::decode(&file::encode(file::MODEL, &learned)).unwrap_err(),
+                ModelFileError::Content("model file"),
+                "{at}"
+            );
         }
     }
 }

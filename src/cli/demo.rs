@@ -193,6 +193,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         clock: clock.clone(),
         feed: Some(feeder.site(&config, &store, &tags)),
         history: lookout.history(&config, &data_dir),
+        archive: Some(Lookout::archived(&config, &data_dir)),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
     }));

@@ -1,19 +1,25 @@
-//! `lookoutd executions list`: what the API says about a scheduler's runs, with a hint beside every failure.
+//! `lookoutd executions list`: what the API says about a scheduler's runs, and what only the archive still knows, with a
+//! hint beside every failure.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 
 use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
-use crate::inference::{Execution, Filter, hint, list_executions};
+use crate::daemon::archive;
+use crate::inference::{Execution, Filter, Index, hint, list_executions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lookoutd executions list -n 12
-  lookoutd executions list pump-scheduler --status FAILED --after 2026-01-01T00:00:00Z --output json")]
+  lookoutd executions list pump-scheduler --status FAILED --after 2026-01-01T00:00:00Z --output json
+  lookoutd executions list pump-scheduler --archived    without the API: what is archived or was imported")]
 pub struct ExecutionsArgs {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +49,9 @@ struct ListArgs {
     /// IN_PROGRESS, SUCCESS or FAILED
     #[arg(long, value_parser = ["IN_PROGRESS", "SUCCESS", "FAILED"])]
     status: Option<String>,
+    /// Asks no API: only what the archive of the data directory knows
+    #[arg(long)]
+    archived: bool,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -54,7 +63,6 @@ pub fn run(args: ExecutionsArgs) -> anyhow::Result<ExitCode> {
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
-    let client = lookout::api(&config).await?;
     let name = lookout::scheduler(&config, args.name.as_deref())?;
     let filter = Filter {
         after: args.after,
@@ -63,14 +71,18 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     };
     let mut found: Vec<Execution> = Vec::new();
     let mut token = None;
-    while found.len() < args.limit {
-        let page = list_executions(&client, &name, &filter, token).await?;
-        found.extend(page.executions);
-        token = page.next;
-        if token.is_none() {
-            break;
+    if !args.archived {
+        let client = lookout::api(&config).await?;
+        while found.len() < args.limit {
+            let page = list_executions(&client, &name, &filter, token).await?;
+            found.extend(page.executions);
+            token = page.next;
+            if token.is_none() {
+                break;
+            }
         }
     }
+    add_archived(args, &config.data_dir(), &name, &mut found)?;
     found.truncate(args.limit);
     if args.output == Output::Json {
         output::json(&found)?;
@@ -102,4 +114,41 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         println!("\nhint: {hint}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds what the archive knows and the API does not: a deleted scheduler's executions, and imported ones.
+fn add_archived(
+    args: &ListArgs,
+    data_dir: &Path,
+    name: &str,
+    found: &mut Vec<Execution>,
+) -> anyhow::Result<()> {
+    let archive = archive(data_dir);
+    let Some(index) = Index::open_existing(&archive)? else {
+        if args.archived {
+            bail!(
+                "no archive in {}: set --data-dir or --config",
+                archive.root().display()
+            );
+        }
+        return Ok(());
+    };
+    let known: HashSet<_> = found.iter().map(|execution| execution.data_start).collect();
+    let more = index.range(name, args.after, args.before)?;
+    found.extend(
+        more.into_iter()
+            .map(|row| row.execution)
+            .filter(|execution| {
+                !known.contains(&execution.data_start)
+                    && args
+                        .before
+                        .is_none_or(|before| execution.data_end <= before)
+                    && args
+                        .status
+                        .as_ref()
+                        .is_none_or(|status| *status == execution.status)
+            }),
+    );
+    found.sort_by_key(|execution| std::cmp::Reverse(execution.data_start));
+    Ok(())
 }

@@ -330,12 +330,7 @@ impl Show {
     }
 
     fn progress(&self, progress: Progress) {
-        let words = match progress.stage {
-            Stage::Reading => "reading",
-            Stage::Cleaning => "scaling and filling",
-            Stage::Learning => "learning relations",
-            Stage::Calibrating => "calibrating",
-        };
+        let words = progress.stage.as_str();
         let new = self.stage.replace(Some(progress.stage)) != Some(progress.stage);
         match &self.bar {
             Some(bar) => {

@@ -1,4 +1,7 @@
 //! `lookoutd results`: the archive, read. It needs neither the API nor the store, and checks every file's checksum.
+//! `results import` brings the results of the cloud service in.
+
+mod import;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ConfigArgs, output};
 use crate::daemon::archive;
@@ -16,13 +19,19 @@ use crate::inference::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   lookoutd results                                     one line per window
   lookoutd results --from 2026-01-01T00:00:00Z --top 5
   lookoutd results --format csv > results.csv
-  lookoutd results --format parquet --out results.parquet")]
+  lookoutd results --format parquet --out results.parquet
+  lookoutd results import ./output --scheduler pump-scheduler"
+)]
 pub struct ResultsArgs {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     config: ConfigArgs,
     /// The scheduler; otherwise every archived one
@@ -44,6 +53,12 @@ pub struct ResultsArgs {
     out: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Brings results folders of the cloud service into the archive
+    Import(import::ImportArgs),
+}
+
 /// The shape of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -59,6 +74,9 @@ enum Format {
 }
 
 pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Import(args)) = &args.command {
+        return import::run(args);
+    }
     let data_dir = args.config.load()?.config.data_dir();
     let archive = archive(&data_dir);
     let index = Index::open_existing(&archive)?.with_context(|| {

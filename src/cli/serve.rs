@@ -14,7 +14,7 @@ use tracing::{error, info};
 use crate::clock::Clock;
 use crate::config;
 use crate::console::Place;
-use crate::daemon::{Store, service_config};
+use crate::daemon::{Lookout, Store, service_config};
 use crate::embedded::KeyPair;
 use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
@@ -127,6 +127,7 @@ async fn serve(
         history: Some(Place::service(args.data_dir.join("service/state.db"))),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
+        archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
     println!("Lookout API   http://{}", service.address());
     match &store.embedded {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::scheduler::hours;
 use super::scores::seconds;
 use super::signals::{self, Traces};
-use super::state::{EventRow, ExecutionRow, SchedulerRow};
+use super::state::{EventRow, ExecutionRow, SchedulerRow, State as Service};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed, json};
 use crate::ops::site::Site;
@@ -92,13 +92,13 @@ fn answer(result: anyhow::Result<Option<impl Serialize>>) -> Response {
 }
 
 async fn score_chart(shared: &Shared, choice: Choice) -> anyhow::Result<Option<ScoreChart>> {
-    let Some((site, scheduler)) = scheduler(shared, &choice.name).await? else {
+    let Some((site, state, scheduler)) = scheduler(shared, &choice.name).await? else {
         return Ok(None);
     };
-    let (Some(state), Some(client)) = (site.service(), site.s3) else {
+    let Some(client) = site.s3 else {
         return Ok(None);
     };
-    let to = site.clock.now();
+    let to = scheduler.until(site.clock.now());
     let from = to - TimeDelta::hours(i64::from(hours(choice.hours)));
     let uuid = scheduler.uuid.clone();
     let (mut executions, events, labels) = blocking(move || -> rusqlite::Result<_> {
@@ -180,10 +180,10 @@ impl ScoreChart {
 }
 
 async fn contribution_lines(shared: &Shared, choice: Choice) -> anyhow::Result<Option<Lines>> {
-    let Some((site, scheduler, event)) = event(shared, &choice).await? else {
+    let Some((site, state, scheduler, event)) = event(shared, &choice).await? else {
         return Ok(None);
     };
-    let (Some(state), Some(client)) = (site.service(), site.s3) else {
+    let Some(client) = site.s3 else {
         return Ok(None);
     };
     let (from, before) = around(&scheduler, &event);
@@ -232,7 +232,7 @@ async fn contribution_lines(shared: &Shared, choice: Choice) -> anyhow::Result<O
 }
 
 async fn signal_lines(shared: &Shared, choice: Choice) -> anyhow::Result<Option<Lines>> {
-    let Some((site, scheduler, event)) = event(shared, &choice).await? else {
+    let Some((site, _, scheduler, event)) = event(shared, &choice).await? else {
         return Ok(None);
     };
     let Some(client) = site.s3 else {
@@ -268,33 +268,30 @@ fn around(scheduler: &SchedulerRow, event: &EventRow) -> (DateTime<Utc>, DateTim
     (event.start - margin, event.end + margin)
 }
 
-async fn scheduler(shared: &Shared, name: &str) -> anyhow::Result<Option<(Site, SchedulerRow)>> {
+async fn scheduler(
+    shared: &Shared,
+    name: &str,
+) -> anyhow::Result<Option<(Site, Service, SchedulerRow)>> {
     let Some(site) = shared.site() else {
         return Ok(None);
     };
-    let Some(state) = site.service() else {
-        return Ok(None);
-    };
-    let name = name.to_owned();
-    Ok(blocking(move || state.scheduler(&name))
+    let (name, looked) = (name.to_owned(), site.clone());
+    Ok(blocking(move || looked.scheduler(&name))
         .await??
-        .map(|scheduler| (site, scheduler)))
+        .map(|(state, scheduler)| (site, state, scheduler)))
 }
 
 async fn event(
     shared: &Shared,
     choice: &Choice,
-) -> anyhow::Result<Option<(Site, SchedulerRow, EventRow)>> {
+) -> anyhow::Result<Option<(Site, Service, SchedulerRow, EventRow)>> {
     let Some(start) = choice.event.and_then(DateTime::from_timestamp_micros) else {
         return Ok(None);
     };
-    let Some((site, scheduler)) = scheduler(shared, &choice.name).await? else {
+    let Some((site, state, scheduler)) = scheduler(shared, &choice.name).await? else {
         return Ok(None);
     };
-    let Some(state) = site.service() else {
-        return Ok(None);
-    };
-    let uuid = scheduler.uuid.clone();
-    let event = blocking(move || state.event(&uuid, start)).await??;
-    Ok(event.map(|event| (site, scheduler, event)))
+    let (uuid, looked) = (scheduler.uuid.clone(), state.clone());
+    let event = blocking(move || looked.event(&uuid, start)).await??;
+    Ok(event.map(|event| (site, state, scheduler, event)))
 }

@@ -70,23 +70,16 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let status = STATUSES.into_iter().find(|status| *status == choice.status);
     let before = choice.before.and_then(DateTime::from_timestamp_micros);
     let event = choice.event.and_then(DateTime::from_timestamp_micros);
-    let found = match site.service() {
-        Some(state) => {
-            let (name, now) = (choice.name.clone(), snapshot.now);
-            blocking(move || {
-                load(
-                    &state,
-                    &name,
-                    status,
-                    before,
-                    event,
-                    now - TimeDelta::hours(i64::from(hours)),
-                )
-            })
-            .await??
+    let range = TimeDelta::hours(i64::from(hours));
+    let (looked, name, now) = (site.clone(), choice.name.clone(), snapshot.now);
+    let found = blocking(move || match looked.scheduler(&name)? {
+        Some((state, scheduler)) => {
+            let from = scheduler.until(now) - range;
+            load(&state, scheduler, status, before, event, from).map(Some)
         }
-        None => None,
-    };
+        None => Ok::<_, rusqlite::Error>(None),
+    })
+    .await??;
     let Some(shown) = found else {
         let body = html! { h1 { "No such scheduler" } p { "There is no scheduler " b { (choice.name) } " here. " a href="/schedulers" { "All schedulers" } } };
         let mut response = page(
@@ -181,15 +174,12 @@ pub fn hours(asked: Option<u32>) -> u32 {
 
 fn load(
     state: &Service,
-    name: &str,
+    scheduler: SchedulerRow,
     status: Option<&str>,
     before: Option<DateTime<Utc>>,
     event: Option<DateTime<Utc>>,
     from: DateTime<Utc>,
-) -> rusqlite::Result<Option<Shown>> {
-    let Some(scheduler) = state.scheduler(name)? else {
-        return Ok(None);
-    };
+) -> rusqlite::Result<Shown> {
     let executions = state.executions(&scheduler.uuid, status, None, before, PAGE)?;
     let events = state.events(&scheduler.uuid, Some(from), None, EVENTS)?;
     let selected = match event {
@@ -199,13 +189,13 @@ fn load(
     let newest = state
         .executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?
         .pop();
-    Ok(Some(Shown {
+    Ok(Shown {
         scheduler,
         executions,
         events,
         selected,
         newest,
-    }))
+    })
 }
 
 fn now_line(scheduler: &SchedulerRow, now: DateTime<Utc>, score: Option<f64>) -> Markup {

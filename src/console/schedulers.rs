@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::layout::{absent, encoded, page};
 use super::overview::{scheduler_table, starting};
+use super::state::{SchedulerRow, State as Known};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::judge;
@@ -37,7 +38,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         return Ok(starting());
     };
     let readiness = judge(&snapshot);
-    let Some(state) = site.service() else {
+    let Some(state) = site.service().or_else(|| site.archived()) else {
         let body =
             html! { h1 { "Schedulers" } (absent("No inference service runs in this process.")) };
         return Ok(page(
@@ -58,7 +59,17 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     };
     let status = STATUSES.into_iter().find(|status| *status == choice.status);
     let (part, after) = (choice.part.clone(), choice.after.clone());
-    let rows = blocking(move || state.schedulers(&part, status, &after, PAGE)).await??;
+    let (rows, archived) = blocking(move || {
+        let rows = state.schedulers(&part, status, &after, PAGE)?;
+        let archived = match site.archived() {
+            Some(archive) if after.is_empty() && status.is_none() => {
+                only_archived(&state, &archive, &part)?
+            }
+            _ => Vec::new(),
+        };
+        Ok::<_, rusqlite::Error>((rows, archived))
+    })
+    .await??;
     let address = |after: &str| {
         format!(
             "/schedulers?part={}&status={}&after={}",
@@ -86,6 +97,13 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         div id="list" data-live {
             @if rows.is_empty() { (absent("No such scheduler.")) } @else { (scheduler_table(&rows, snapshot.now, &score_of)) }
         }
+        @if !archived.is_empty() {
+            section aria-labelledby="archived-title" {
+                h2 id="archived-title" { "Archived" }
+                p class="dim" { "Imported, or deleted since. Their results stay in the archive of this data directory." }
+                (scheduler_table(&archived, snapshot.now, &score_of))
+            }
+        }
         @if !choice.after.is_empty() || next.is_some() {
             nav class="pager" aria-label="Pages of the list" {
                 @if !choice.after.is_empty() { a href=(address("")) { "First" } }
@@ -100,4 +118,20 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         false,
         body,
     ))
+}
+
+/// Schedulers that only the archive knows, at most a page of them.
+fn only_archived(
+    state: &Known,
+    archive: &Known,
+    part: &str,
+) -> rusqlite::Result<Vec<SchedulerRow>> {
+    let mut rows = archive.schedulers(part, None, "", PAGE)?;
+    let mut unknown = Vec::new();
+    for row in rows.drain(..) {
+        if state.scheduler(&row.name)?.is_none() {
+            unknown.push(row);
+        }
+    }
+    Ok(unknown)
 }

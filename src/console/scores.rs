@@ -5,19 +5,20 @@
 //! [`KEPT`] windows are kept. An object that cannot be read is a gap in the chart, and is tried again.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt;
 use futures_util::stream;
-use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::state::ExecutionRow;
 use crate::feed::blocking;
+use crate::inference::{Line, read_results};
 use crate::ops::site::Site;
 use crate::s3::Bucket;
 
@@ -80,10 +81,18 @@ impl Scores {
     ) -> Vec<Option<Arc<Scored>>> {
         let places: Vec<_> = executions
             .iter()
-            .map(|execution| execution.result.clone())
+            .map(|execution| (execution.file.clone(), execution.result.clone()))
             .collect();
         stream::iter(places)
-            .map(|place| async move {
+            .map(|(file, place)| async move {
+                // What is archived here needs no store.
+                if let Some(file) = file {
+                    let name = (String::new(), file.display().to_string());
+                    return match self.known(&name) {
+                        Some(known) => Some(known),
+                        None => Some(self.keep(name, &read_file(file).await?)),
+                    };
+                }
                 let (bucket, key) = place?;
                 self.one(client, bucket, key).await
             })
@@ -138,8 +147,8 @@ impl Scores {
 
     async fn one(&self, client: &Client, bucket: String, key: String) -> Option<Arc<Scored>> {
         let name = (bucket, key);
-        if let Some(known) = lock(&self.cache).windows.get(&name) {
-            return Some(known.clone());
+        if let Some(known) = self.known(&name) {
+            return Some(known);
         }
         let bytes = match Bucket::new(client.clone(), &name.0).get(&name.1).await {
             Ok(bytes) => bytes?,
@@ -148,7 +157,15 @@ impl Scores {
                 return None;
             }
         };
-        let scored = Arc::new(thin(&bytes));
+        Some(self.keep(name, &bytes))
+    }
+
+    fn known(&self, name: &(String, String)) -> Option<Arc<Scored>> {
+        lock(&self.cache).windows.get(name).cloned()
+    }
+
+    fn keep(&self, name: (String, String), bytes: &[u8]) -> Arc<Scored> {
+        let scored = Arc::new(thin(bytes));
         let mut cache = lock(&self.cache);
         if cache.windows.insert(name.clone(), scored.clone()).is_none() {
             cache.order.push_back(name);
@@ -158,69 +175,47 @@ impl Scores {
         {
             cache.windows.remove(&oldest);
         }
-        Some(scored)
+        scored
     }
 }
 
-#[derive(Deserialize)]
-struct Line {
-    timestamp: String,
-    prediction: f64,
-    anomaly_score: Option<f64>,
-    #[serde(default)]
-    diagnostics: Vec<Diagnostic>,
-}
-
-#[derive(Deserialize)]
-struct Diagnostic {
-    name: String,
-    value: f64,
+async fn read_file(file: PathBuf) -> Option<Vec<u8>> {
+    blocking(move || std::fs::read(file)).await.ok()?.ok()
 }
 
 /// Thins a results object out. Lines of eras without a score count as 0 or 1; lines that are no result are left out.
 fn thin(bytes: &[u8]) -> Scored {
-    let lines: Vec<(DateTime<Utc>, Line)> = bytes
+    let lines: Vec<Line> = bytes
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
-        .filter_map(|line| Some((time(&line.timestamp)?, line)))
+        .filter_map(|line| read_results(line).ok()?.pop())
         .collect();
     let mut scored = Scored::default();
-    let score = |line: &Line| line.anomaly_score.unwrap_or(line.prediction);
+    let score = |line: &Line| line.score.unwrap_or(if line.anomalous { 1.0 } else { 0.0 });
     for stretch in lines.chunks(lines.len().div_ceil(POINTS).max(1)) {
         let highest = stretch
             .iter()
-            .map(|(time, line)| (seconds(*time), score(line)))
+            .map(|line| (seconds(line.time), score(line)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         scored.points.extend(highest);
     }
-    let told: Vec<&(DateTime<Utc>, Line)> = lines
+    let told: Vec<&Line> = lines
         .iter()
-        .filter(|(_, line)| !line.diagnostics.is_empty())
+        .filter(|line| !line.sensors.is_empty())
         .collect();
-    if let Some((_, first)) = told.first() {
-        scored.names = first
-            .diagnostics
-            .iter()
-            .map(|diagnostic| diagnostic.name.clone())
-            .collect();
+    if let Some(first) = told.first() {
+        scored.names = first.sensors.iter().map(|(name, _)| name.clone()).collect();
     }
     for stretch in told.chunks(told.len().div_ceil(SHARES).max(1)) {
         let mut means = vec![0.0; scored.names.len()];
-        for (_, line) in stretch {
-            for (mean, diagnostic) in means.iter_mut().zip(&line.diagnostics) {
-                *mean += diagnostic.value / stretch.len() as f64;
+        for line in stretch {
+            for (mean, (_, share)) in means.iter_mut().zip(&line.sensors) {
+                *mean += share / stretch.len() as f64;
             }
         }
-        scored.shares.push((seconds(stretch[0].0), means));
+        scored.shares.push((seconds(stretch[0].time), means));
     }
-    scored.last = lines.last().map(|(time, line)| (*time, score(line)));
+    scored.last = lines.last().map(|line| (line.time, score(line)));
     scored
-}
-
-fn time(text: &str) -> Option<DateTime<Utc>> {
-    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
-        .ok()
-        .map(|time| time.and_utc())
 }
 
 /// Seconds since 1970, as charts want them.

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use tracing::warn;
 
 use super::news::overdue;
+use crate::inference::Archive;
 use crate::signal::{Cadence, NameFormat};
 
 /// The service's state. Cheap to clone; clones share the connection.
@@ -22,6 +23,8 @@ pub struct State {
     shift: i64,
     /// How files are named where a scheduler does not say.
     naming: NameFormat,
+    /// The archive's directory, where this is an archive.
+    archive: Option<Archive>,
 }
 
 /// Where executions can be looked up. Opened when it is first asked for and there; cheap to clone.
@@ -108,6 +111,8 @@ pub struct ExecutionRow {
     pub result: Option<(String, String)>,
     /// Lines, and how many of them are anomalous.
     pub rows: Option<(i64, i64)>,
+    /// The archived results, where they lie on this machine.
+    pub file: Option<PathBuf>,
 }
 
 /// One event.
@@ -140,12 +145,19 @@ const SCHEDULER: &str = "s.name, s.uuid, s.model_name, s.status, s.latest_result
 /// The archive's index in the shape of a service's state. Events are runs of anomalous windows of the newest week, with the
 /// leading sensors of the window that scored highest.
 const ARCHIVE_VIEWS: &str = "
+-- One seek per scheduler; imported ones were never listed and have no cursor.
+CREATE TEMP VIEW known AS
+    WITH RECURSIVE step (scheduler) AS (
+        SELECT min(scheduler) FROM main.execution
+        UNION ALL
+        SELECT (SELECT min(e.scheduler) FROM main.execution e WHERE e.scheduler > step.scheduler) FROM step WHERE scheduler IS NOT NULL)
+    SELECT scheduler FROM step WHERE scheduler IS NOT NULL UNION SELECT scheduler FROM main.cursor;
 CREATE TEMP VIEW scheduler AS
     SELECT c.scheduler AS name, c.scheduler AS uuid, 'ARCHIVED' AS status, '{cadence}' AS frequency, 0 AS delay_minutes, NULL AS due_us,
            coalesce(json_extract(n.execution, '$.model'), '') AS model_name,
            json_object('S3InputConfiguration', json_object('Bucket', json_extract(n.execution, '$.input'))) AS input,
            CASE WHEN n.anomalous > 0 THEN 'ANOMALOUS' WHEN n.rows > 0 THEN 'NORMAL' END AS latest_result
-    FROM main.cursor c LEFT JOIN main.execution n
+    FROM known c LEFT JOIN main.execution n
       ON n.scheduler = c.scheduler AND n.start_us = (SELECT max(e.start_us) FROM main.execution e WHERE e.scheduler = c.scheduler);
 CREATE TEMP VIEW execution AS
     SELECT scheduler AS scheduler_uuid, start_us + {us} AS boundary_us, start_us, start_us + {us} AS scheduled_us,
@@ -157,7 +169,8 @@ CREATE TEMP VIEW event AS
     SELECT scheduler AS scheduler_uuid, min(start_us) AS start_us, max(start_us) + {us} AS end_us, top AS diagnostics, max(score)
     FROM (SELECT *, start_us / {us} - row_number() OVER (PARTITION BY scheduler ORDER BY start_us) AS run
           FROM main.execution e
-          WHERE anomalous > 0 AND start_us > (SELECT max(start_us) FROM main.execution) - 604800000000)
+          WHERE anomalous > 0 AND start_us >
+                (SELECT max(x.start_us) FROM main.execution x WHERE x.scheduler = e.scheduler) - 604800000000)
     GROUP BY scheduler, run;
 CREATE TEMP VIEW label AS SELECT 0 AS start_us, 0 AS end_us, '' AS rating, '' AS notes WHERE 0;
 ";
@@ -216,6 +229,7 @@ impl State {
             key: "boundary_us",
             shift: 0,
             naming: NameFormat::default(),
+            archive: None,
         }))
     }
 
@@ -237,6 +251,7 @@ impl State {
         ))?;
         (state.key, state.shift) = ("start_us", cadence.micros());
         state.naming = naming;
+        state.archive = path.parent().map(Archive::new);
         Ok(Some(state))
     }
 
@@ -347,10 +362,17 @@ impl State {
             from.saturating_sub(self.shift),
             before.saturating_sub(self.shift),
         );
-        self.lock()
+        let mut rows: Vec<ExecutionRow> = self
+            .lock()
             .prepare_cached(&sql)?
             .query_map(params![uuid, from, before, status, limit as i64], execution)?
-            .collect()
+            .collect::<rusqlite::Result<_>>()?;
+        if let Some(archive) = &self.archive {
+            for row in &mut rows {
+                row.file = Some(archive.results_file(uuid, row.start));
+            }
+        }
+        Ok(rows)
     }
 
     /// Events that overlap `from..before`, newest first, at most `limit`.
@@ -427,6 +449,14 @@ impl State {
 }
 
 impl SchedulerRow {
+    /// The time up to which it is looked at: one that only the archive knows ended with its last execution.
+    pub fn until(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match &self.last {
+            Some((_, end)) if self.status == "ARCHIVED" => (*end).min(now),
+            _ => now,
+        }
+    }
+
     /// Its window length; five minutes where the text is not one of ours.
     pub fn cadence(&self) -> Cadence {
         self.frequency.parse().unwrap_or(Cadence::Pt5m)
@@ -505,6 +535,7 @@ pub(super) fn execution(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
         reason: row.get(5)?,
         result: result.0.zip(result.1),
         rows: rows.0.zip(rows.1),
+        file: None,
     })
 }
 

@@ -93,13 +93,16 @@ impl Lookout {
         if self.service.is_some() {
             return Some(Place::service(data_dir.join("service/state.db")));
         }
-        (!config.inference.scheduler.is_empty()).then(|| {
-            Place::archive(
-                archive(data_dir).root().join("index.db"),
-                config.feed.cadence,
-                config.naming,
-            )
-        })
+        (!config.inference.scheduler.is_empty()).then(|| Self::archived(config, data_dir))
+    }
+
+    /// The archive of a data directory, to look executions up.
+    pub fn archived(config: &Config, data_dir: &Path) -> Place {
+        Place::archive(
+            archive(data_dir).root().join("index.db"),
+            config.feed.cadence,
+            config.naming,
+        )
     }
 
     /// Starts to keep and watch the configured scheduler; `None` where there is none to watch. In embedded mode, without a

@@ -15,10 +15,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::execution::Execution;
+use super::is_name;
 
 /// The archive under one directory.
 #[derive(Clone, Debug)]
@@ -81,6 +83,9 @@ pub enum ArchiveError {
         /// What is wrong with it.
         what: String,
     },
+    /// A name that would lead out of the archive, as an answer of a service that is not what it should be may hold.
+    #[error("\"{0}\" is not the name of a scheduler: nothing is archived for it")]
+    Name(String),
 }
 
 const FORMAT: u32 = 1;
@@ -105,12 +110,26 @@ impl Archive {
         )
     }
 
+    /// Where the results of a window lie, the late ones where there are some.
+    pub fn results_file(&self, scheduler: &str, data_start: DateTime<Utc>) -> PathBuf {
+        let place = format!("{scheduler}/{}", data_start.format("%Y/%m/%d/%H%M%S"));
+        let late = self.root.join(format!("{place}.late.jsonl"));
+        if late.exists() {
+            late
+        } else {
+            self.root.join(format!("{place}.jsonl"))
+        }
+    }
+
     /// Keeps an execution and its results, durably. May be repeated.
     pub fn keep(
         &self,
         execution: &Execution,
         results: Option<&[u8]>,
     ) -> Result<Kept, ArchiveError> {
+        if !is_name(&execution.scheduler) {
+            return Err(ArchiveError::Name(execution.scheduler.clone()));
+        }
         let place = Self::place(execution);
         let late = self.record(&place).ok().flatten().is_some_and(|before| {
             before.execution.status == "FAILED" && execution.status == "SUCCESS"

@@ -64,6 +64,11 @@ impl Recursion {
         self.live = false;
     }
 
+    /// Whether it was made for that many sensors.
+    pub fn is_of(&self, sensors: usize) -> bool {
+        self.lag.len() == sensors && self.ewma.len() == sensors
+    }
+
     /// Whether there is a row before the next one.
     pub fn is_live(&self) -> bool {
         self.live

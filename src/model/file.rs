@@ -17,6 +17,13 @@ pub struct Kind {
     name: &'static str,
 }
 
+impl Kind {
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
 /// A trained model.
 pub const MODEL: Kind = Kind {
     magic: *b"LKTMODEL",
@@ -64,6 +71,11 @@ pub enum ModelFileError {
         "this {0} is damaged: its checksum does not match; restore it from a copy, or train again"
     )]
     Damaged(&'static str),
+    /// The checksum matches, but the content is not one that is ever written.
+    #[error(
+        "this {0} holds what lookoutd never writes, although its checksum matches; restore it from a copy, or train again"
+    )]
+    Content(&'static str),
 }
 
 /// Wraps a value.
@@ -115,7 +127,7 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, ModelF
     if checksum(version, length, payload) != *sum {
         return Err(ModelFileError::Damaged(kind.name));
     }
-    postcard::from_bytes(payload).map_err(|_| ModelFileError::Damaged(kind.name))
+    postcard::from_bytes(payload).map_err(|_| ModelFileError::Content(kind.name))
 }
 
 /// The checksum that `encode` stored; it identifies the content.

@@ -44,6 +44,18 @@ pub enum Stage {
     Calibrating,
 }
 
+impl Stage {
+    /// What people are told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Cleaning => "scaling and filling",
+            Self::Learning => "learning relations",
+            Self::Calibrating => "calibrating",
+        }
+    }
+}
+
 /// Why no model could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {

@@ -69,39 +69,61 @@ pub enum Warning {
     AbsentSensors(Vec<Sensor>),
 }
 
-/// Warns where the resolution of data to judge differs from that of training by at least two decimals. `rows` are raw, in
-/// the model's order; sensors that change fewer than ten times in them say too little.
+/// Changes of a sensor that must be seen before its resolution says anything.
+const ENOUGH_CHANGES: u32 = 10;
+
+/// Watches data to judge for a resolution that differs from that of training by at least two decimals, over any number
+/// of blocks of rows; each sensor is named once.
+#[derive(Clone, Debug, Default)]
+pub struct ResolutionWatch {
+    seen: Vec<Option<u8>>,
+    changes: Vec<u32>,
+    last: Vec<f64>,
+    named: Vec<bool>,
+}
+
+impl ResolutionWatch {
+    /// Takes the next rows, raw and in the model's order; returns what is new.
+    pub fn observe(&mut self, model: &Model, rows: &Rows) -> Vec<Warning> {
+        self.seen.resize(rows.sensors, None);
+        self.changes.resize(rows.sensors, 0);
+        self.last.resize(rows.sensors, f64::NAN);
+        self.named.resize(rows.sensors, false);
+        for row in 0..rows.len() {
+            let values = rows.row(row);
+            observe_decimals(&mut self.seen, values);
+            for ((changes, last), value) in self
+                .changes
+                .iter_mut()
+                .zip(&mut self.last)
+                .zip(values)
+                .filter(|(_, value)| !value.is_nan())
+            {
+                *changes = changes.saturating_add(u32::from(value != last));
+                *last = *value;
+            }
+        }
+        let mut warnings = Vec::new();
+        for (column, sensor) in model.sensors().iter().enumerate() {
+            if let (Some(training), Some(inference)) = (model.decimals()[column], self.seen[column])
+                && training.abs_diff(inference) >= 2
+                && self.changes[column] >= ENOUGH_CHANGES
+                && !std::mem::replace(&mut self.named[column], true)
+            {
+                warnings.push(Warning::Resolution {
+                    sensor: sensor.clone(),
+                    training,
+                    inference,
+                });
+            }
+        }
+        warnings
+    }
+}
+
+/// [`ResolutionWatch`] over one block of rows.
 pub fn resolution(model: &Model, rows: &Rows) -> Vec<Warning> {
-    let mut seen = vec![None; rows.sensors];
-    let mut changes = vec![0; rows.sensors];
-    let mut last = vec![f64::NAN; rows.sensors];
-    for row in 0..rows.len() {
-        let values = rows.row(row);
-        observe_decimals(&mut seen, values);
-        for ((changes, last), value) in changes
-            .iter_mut()
-            .zip(&mut last)
-            .zip(values)
-            .filter(|(_, value)| !value.is_nan())
-        {
-            *changes += usize::from(value != last);
-            *last = *value;
-        }
-    }
-    let mut warnings = Vec::new();
-    for (column, sensor) in model.sensors().iter().enumerate() {
-        if let (Some(training), Some(inference)) = (model.decimals()[column], seen[column])
-            && training.abs_diff(inference) >= 2
-            && changes[column] >= 10
-        {
-            warnings.push(Warning::Resolution {
-                sensor: sensor.clone(),
-                training,
-                inference,
-            });
-        }
-    }
-    warnings
+    ResolutionWatch::default().observe(model, rows)
 }
 
 impl fmt::Display for Warning {

@@ -49,6 +49,19 @@ struct Bin {
 }
 
 impl Intake {
+    /// Whether what it remembers is of rows with that many sensors.
+    pub fn is_of(&self, sensors: usize) -> bool {
+        let carried = self
+            .carried
+            .as_ref()
+            .is_none_or(|(_, row)| row.len() == sensors);
+        let open = self
+            .open
+            .as_ref()
+            .is_none_or(|bin| [bin.sums.len(), bin.counts.len(), bin.last.len()] == [sensors; 3]);
+        carried && open
+    }
+
     /// Takes the next raw row. `whole` tells which signals only take whole numbers.
     pub fn push(
         &mut self,

@@ -115,6 +115,11 @@ impl Symmetric {
         Self { order, lower }
     }
 
+    /// Whether it is a whole matrix of that order.
+    pub fn is_of(&self, order: usize) -> bool {
+        self.order == order && self.lower.len() == order * (order + 1) / 2
+    }
+
     /// The element at (row, column).
     pub fn at(&self, row: usize, column: usize) -> f64 {
         let (row, column) = (row.max(column), row.min(column));

@@ -151,7 +151,7 @@ impl Model {
         end_us: i64,
     ) -> Vec<Scored> {
         debug_assert_eq!(raw.sensors, self.learned.sensors.len());
-        if state.model != self.fingerprint || state.scored_to.is_some_and(|to| to > start_us) {
+        if !self.owns(state) || state.scored_to.is_some_and(|to| to > start_us) {
             let expects_past = state.expects_past;
             *state = self.fresh_state();
             state.expects_past = expects_past;
@@ -208,6 +208,15 @@ impl Model {
         columns
             .map(|(column, _)| &self.learned.sensors[*column])
             .collect()
+    }
+
+    /// The state is one of this model's.
+    fn owns(&self, state: &ScoringState) -> bool {
+        let used = self.learned.columns.len();
+        state.model == self.fingerprint
+            && state.recursion.is_of(used)
+            && state.intake.is_of(self.learned.sensors.len())
+            && [state.runs.len(), state.last_values.len()] == [used; 2]
     }
 
     fn column(&self, sensor: &Sensor) -> Option<usize> {

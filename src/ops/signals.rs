@@ -1,8 +1,10 @@
 //! Signals, through signal-hook: SIGTERM and SIGINT drain, a second one exits at once, SIGHUP asks for new configuration.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,13 @@ pub struct Requests {
     pub shutdown: CancellationToken,
     /// Notified by SIGHUP.
     pub reload: Arc<Notify>,
+}
+
+/// Ends this process, as any Unix tool ends, when whoever reads its output has gone: `lookoutd plan | head`. Not for
+/// daemons, whose log may lose its reader while their work goes on.
+pub fn end_with_the_reader() -> std::io::Result<()> {
+    flag::register_conditional_default(SIGPIPE, Arc::new(AtomicBool::new(true)))?;
+    Ok(())
 }
 
 /// Listens for signals on a thread of its own until the process ends.

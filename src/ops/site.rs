@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock::Clock;
-use crate::console::{Counts, Place, State};
+use crate::console::{Counts, Place, SchedulerRow, State};
 use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
@@ -31,6 +31,8 @@ pub struct Site {
     pub feed: Option<FeedSite>,
     /// Where executions can be looked up.
     pub history: Option<Place>,
+    /// The archive beside it, which may know schedulers that were imported or deleted.
+    pub archive: Option<Place>,
     /// Where results and input files are read from.
     pub s3: Option<aws_sdk_s3::Client>,
     /// The scheduler that the gateway keeps elsewhere.
@@ -137,6 +139,21 @@ impl Site {
     /// The executions, opened for reading; `None` where there are none to look up yet.
     pub fn service(&self) -> Option<State> {
         self.history.as_ref()?.open()
+    }
+
+    /// The archive, opened for reading.
+    pub fn archived(&self) -> Option<State> {
+        self.archive.as_ref()?.open()
+    }
+
+    /// The scheduler of that name and where it is known; the archive is asked last.
+    pub fn scheduler(&self, name: &str) -> rusqlite::Result<Option<(State, SchedulerRow)>> {
+        for state in [self.service(), self.archived()].into_iter().flatten() {
+            if let Some(scheduler) = state.scheduler(name)? {
+                return Ok(Some((state, scheduler)));
+            }
+        }
+        Ok(None)
     }
 }
 

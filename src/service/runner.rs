@@ -20,9 +20,11 @@ use crate::service::faults::Fault;
 use crate::service::store::executions::{self, Claim, End};
 use crate::service::store::{Store, schedulers};
 use execute::Context;
+use health::Health;
 use models::Models;
 
 mod execute;
+mod health;
 mod locate;
 mod models;
 mod near_miss;
@@ -69,6 +71,7 @@ impl Runner {
                 s3,
                 clock,
                 models: Models::default(),
+                health: Health::default(),
                 crowded,
             }),
             changed,

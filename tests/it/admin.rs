@@ -60,7 +60,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    async fn over(site: Site) -> Desk {
+    pub async fn over(site: Site) -> Desk {
         let (sites, seen) = watch::channel(Some(site));
         let stop = CancellationToken::new();
         let config = Config {
@@ -115,7 +115,7 @@ impl Desk {
         panic!("not in 15 s: {code:?}; last {last:?}");
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub async fn page(&self, path: &str) -> String {
         let answer = get(self.address, path, "").await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.body
@@ -146,6 +146,7 @@ fn site(
             delay: TimeDelta::minutes(2),
         }),
         history: None,
+        archive: None,
         s3: Some(bucket.client().clone()),
         watched: Watched::default(),
     }
@@ -283,6 +284,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
         clock: clock.clone(),
         feed: None,
         history: None,
+        archive: None,
         s3: None,
         watched: watched.clone(),
     })
@@ -691,6 +693,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
         clock: Clock::manual(now),
         feed: None,
         history: Some(Place::service(places.state.clone())),
+        archive: None,
         s3: Some(store.bucket().client().clone()),
         watched: Watched::default(),
     })

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -678,6 +679,21 @@ fn check_finds_out_what_is_wrong_with_the_store_and_says_what_to_do() {
         assert_eq!(bad.status.code(), Some(3), "{}", text(&bad));
         assert!(text(&bad).contains(remedy), "{}", text(&bad));
     }
+}
+
+#[test]
+fn a_command_whose_reader_has_gone_ends_quietly() {
+    let home = directory();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = lookoutd()
+        .args(["check", "--offline", "--data-dir", show(home.path())])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("lookoutd runs");
+    assert_eq!(output.status.signal(), Some(13), "{}", text(&output));
+    assert_eq!(text(&output), "");
 }
 
 #[test]

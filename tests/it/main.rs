@@ -18,6 +18,7 @@ mod errors;
 mod faults;
 mod fleet;
 mod golden;
+mod imports;
 mod inference;
 mod model;
 mod notify;

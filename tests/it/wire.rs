@@ -2,6 +2,7 @@
 //!
 //! `LOOKOUTD_PYTHON` names a Python with `tests/requirements.txt` installed; without it the tests say loudly that they
 //! are skipped. The servers are in process with schedules at 60 times real time, and once more the real `lookoutd serve`.
+//! The notebooks run from first to last on the sample plant with all its signals.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +12,7 @@ use lookoutd::clock::Clock;
 use lookoutd::daemon::service_config;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::s3::local_client;
+use lookoutd::sample::{SampleOptions, write_sample};
 use lookoutd::service::Service;
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +21,36 @@ const SPEED: f64 = 60.0;
 const DEADLINE: Duration = Duration::from_secs(540);
 const SCHEDULER_PART: &str = "test_the_notebooks_scheduler_part_runs_through_the_sdk";
 
+/// Days of the sample plant: three weeks to learn from, and its last fault.
+const PLANT_DAYS: u32 = 45;
+const NOTEBOOKS: &str = "tests/wire/test_notebooks.py";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unmodified_clients_run_every_operation() {
     let Some(python) = python() else { return };
+    against_servers_in_process(&python, |pytest, _| {
+        pytest.args(["tests/wire", "--ignore", NOTEBOOKS]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_notebooks_run_from_first_to_last_on_the_sample_plant() {
+    let Some(python) = python() else { return };
+    against_servers_in_process(&python, |pytest, scratch| {
+        let plant = scratch.join("plant");
+        let options = SampleOptions {
+            days: PLANT_DAYS,
+            ..SampleOptions::default()
+        };
+        write_sample(&plant, &options, &mut |_| {}).unwrap();
+        pytest.env("LOOKOUTD_PLANT", plant).arg(NOTEBOOKS);
+    })
+    .await;
+}
+
+/// Runs pytest against an S3 and a service of this process whose schedules run at `SPEED`.
+async fn against_servers_in_process(python: &Path, prepare: impl FnOnce(&mut Command, &Path)) {
     let directory = tempfile::tempdir().unwrap();
     let keys = KeyPair::load_or_create(directory.path()).unwrap();
     let stop = CancellationToken::new();
@@ -38,15 +67,15 @@ async fn unmodified_clients_run_every_operation() {
     .await
     .unwrap();
     let mut pytest = pytest(
-        &python,
+        python,
         &format!("http://{}", service.address()),
         &s3.endpoint_url(),
     );
     pytest
         .env("LOOKOUTD_SPEED", SPEED.to_string())
         .env("AWS_ACCESS_KEY_ID", &keys.access_key)
-        .env("AWS_SECRET_ACCESS_KEY", &keys.secret_key)
-        .arg("tests/wire");
+        .env("AWS_SECRET_ACCESS_KEY", &keys.secret_key);
+    prepare(&mut pytest, directory.path());
     let scratch = directory.path().to_owned();
     tokio::task::spawn_blocking(move || assert_passes(pytest, &scratch))
         .await

@@ -1,8 +1,8 @@
 """The official Python SDK (PyPI lookoutequipment 0.1.5) and the AWS CLI, unmodified, against the service.
 
 The SDK makes its own boto3 client: AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT and AWS_ENDPOINT_URL_S3 redirect it, as they do
-for its users. The flow is the one of the notebooks: dataset, ingestion, training, evaluation, scheduler, predictions,
-and the clean-up in the order of notebook 7.
+for its users. The notebooks from first to last are in test_notebooks.py; here is their scheduler part alone, which also runs
+against the real binary.
 """
 
 import datetime
@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from conftest import BUCKET, COMPONENT, DAYS, ENDPOINT, ROLE, S3_ENDPOINT, START, UTC, csv, train, wait
+from conftest import BUCKET, COMPONENT, ENDPOINT, ROLE, S3_ENDPOINT, UTC, csv, train, wait
 
 # Simulated minutes per real minute, if the server runs its schedules on an accelerated clock.
 SPEED = float(os.environ.get("LOOKOUTD_SPEED", "1"))
@@ -88,42 +88,3 @@ def test_the_notebooks_scheduler_part_runs_through_the_sdk(sdk, api, s3, dataset
     life.delete()
     with pytest.raises(api.exceptions.ResourceNotFoundException):
         api.describe_inference_scheduler(InferenceSchedulerName="sdk-scheduler")
-
-
-def test_the_notebooks_run_from_dataset_to_clean_up_through_the_sdk(sdk, api, s3, training_data, tmp_path):
-    from lookoutequipment import dataset as sdk_dataset
-    from lookoutequipment import evaluation as sdk_evaluation
-    from lookoutequipment import model as sdk_model
-
-    folder = tmp_path / "training-data" / COMPONENT
-    folder.mkdir(parents=True)
-    (folder / "sensors.csv").write_text(csv(START, DAYS * 288, 5))
-    data = sdk_dataset.LookoutEquipmentDataset(
-        dataset_name="sdk-dataset", component_root_dir=str(tmp_path / "training-data"), access_role_arn=ROLE
-    )
-    data.create()
-    assert api.describe_dataset(DatasetName="sdk-dataset")["Status"] == "CREATED"
-    answer = data.ingest_data(BUCKET, training_data["Prefix"], wait=True, sleep_time=1)
-    assert api.describe_dataset(DatasetName="sdk-dataset")["Status"] == "ACTIVE", answer
-
-    pandas = pytest.importorskip("pandas")
-    split = pandas.Timestamp(START) + pandas.Timedelta(days=25)
-    last = pandas.Timestamp(START) + pandas.Timedelta(days=DAYS)
-    trained = sdk_model.LookoutEquipmentModel(model_name="sdk-full-model", dataset_name="sdk-dataset")
-    trained.set_time_periods(split + pandas.Timedelta(minutes=5), last, pandas.Timestamp(START), split)
-    trained.set_label_data(bucket=BUCKET, prefix="label-data/", access_role_arn=ROLE)
-    trained.set_target_sampling_rate(sampling_rate="PT5M")
-    trained.train()
-    trained.poll_model_training(sleep_time=1)
-    assert api.describe_model(ModelName="sdk-full-model")["Status"] == "SUCCESS"
-
-    signals = pandas.read_csv(folder / "sensors.csv", index_col="Timestamp", parse_dates=True)
-    analysis = sdk_evaluation.LookoutEquipmentAnalysis(model_name="sdk-full-model", tags_df=signals)
-    predicted = analysis.get_predictions()
-    labelled = analysis.get_labels()
-    assert len(predicted) >= 2 and len(labelled) == 2
-
-    # Conflict: the SDK deletes the dataset's models first, as notebook 7 does.
-    data.delete(force_delete=True)
-    assert not api.list_models(ModelNameBeginsWith="sdk-full")["ModelSummaries"]
-    assert not api.list_datasets(DatasetNameBeginsWith="sdk-dataset")["DatasetSummaries"]

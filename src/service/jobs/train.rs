@@ -183,7 +183,19 @@ fn make(
         to,
         rows: Box::new(move || history.next_block()),
     };
-    let model = Model::fit(training, &options, &mut |_| {})?;
+    let mut stage = None;
+    let model = Model::fit(training, &options, &mut |progress| {
+        if stage.replace(progress.stage) != Some(progress.stage) {
+            let step = progress.stage.as_str();
+            tracing::info!(
+                model = job.model,
+                version = job.version,
+                step,
+                rows = progress.total,
+                "training"
+            );
+        }
+    })?;
     for warning in model.warnings() {
         tracing::warn!(model = job.model, %warning, "training data");
     }
@@ -192,6 +204,9 @@ fn make(
         .map(|range| evaluate(&model, open(range)?, &labels))
         .transpose()?
         .flatten();
+    for warning in judged.iter().flat_map(|judged| &judged.warnings) {
+        tracing::warn!(model = job.model, %warning, "evaluation");
+    }
     let before = match (prior, evaluation) {
         (Some(prior), Some(range)) => evaluate(prior, open(range)?, &labels)?,
         _ => None,

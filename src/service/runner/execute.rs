@@ -15,11 +15,12 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
 
+use super::health::Health;
 use super::locate::{Found, Place};
 use super::models::Models;
 use super::{near_miss, read, results};
 use crate::clock::Clock;
-use crate::model::{Model, Scored, ScoringState};
+use crate::model::{Model, Rows, Scored, ScoringState};
 use crate::service::operations::schedulers::with_defaults;
 use crate::service::s3_problem;
 use crate::service::store::Store;
@@ -48,6 +49,8 @@ pub struct Context {
     pub clock: Clock,
     /// Decoded models.
     pub models: Models,
+    /// Sensors that are stuck or rounded otherwise than in training.
+    pub health: Health,
     /// Schedulers whose input prefix does not fit one listing page.
     pub crowded: Mutex<HashSet<String>>,
 }
@@ -122,7 +125,12 @@ async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, String> 
     )
     .await?;
 
-    let (lines, state) = score(Arc::clone(&model), claim, rows).await?;
+    let (lines, state, rows) = score(Arc::clone(&model), claim, rows).await?;
+    // The first window, and one that came late, say nothing of how long a value has stood.
+    if claim.scoring_state.is_some() {
+        context.health.look(claim, &model, &rows, &state);
+    }
+    let state = state.encode();
     let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
     let body = results::render(&lines, &names, claim.options.results_format);
     let output = &claim.scheduler.output["S3OutputConfiguration"];
@@ -244,8 +252,8 @@ async fn missing_files(
 async fn score(
     model: Arc<Model>,
     claim: &Claim,
-    rows: crate::model::Rows,
-) -> Result<(Vec<Scored>, Vec<u8>), String> {
+    rows: Rows,
+) -> Result<(Vec<Scored>, ScoringState, Rows), String> {
     let stored = claim.scoring_state.clone();
     let (start, end) = (
         claim.window.start().timestamp_micros(),
@@ -263,7 +271,7 @@ async fn score(
             None => model.live_state(),
         };
         let lines = model.score(&mut state, &rows, start, end);
-        (lines, state.encode())
+        (lines, state, rows)
     });
     scored.await.map_err(|error| {
         tracing::error!(%error, "scoring panicked");

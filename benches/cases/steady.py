@@ -1,0 +1,34 @@
+"""Memory of `run` as a gateway: no embedded parts, the bucket in SeaweedFS, after some windows' time."""
+
+import os
+import time
+
+from harness import daemon, memory, sample, scratch
+from seaweedfs import SeaweedFs
+
+ORDER = 60
+# The last is after two windows at least, whenever the minute began.
+MINUTES = [1, 11]
+
+
+def run(_rounds):
+    rows = []
+    with scratch() as directory, SeaweedFs(directory / "weed") as store:
+        plant = sample()
+        environment = {
+            **store.environment("steady/", directory / "data"),
+            "LOOKOUTD__SOURCE__PARQUET": str(plant / "signals.parquet"),
+            "LOOKOUTD__SOURCE__TAGS": str(plant / "tags_description.csv"),
+        }
+        with daemon(["run"], environment, directory / "log") as process:
+            began = time.monotonic()
+            for minutes in MINUTES:
+                time.sleep(began + minutes * 60 - time.monotonic())
+                os.kill(process.pid, 0)
+                rows.append([f"after {minutes} min", *(f"{value:.1f}" for value in memory(process.pid))])
+        written = len([name for name in store.list("steady/") if not name.startswith("_lookoutd/")])
+    return [{
+        "title": f"Memory of `run` as a gateway, {written // 24} windows shipped",
+        "head": ["", "PSS MB", "of it anonymous", "RSS MB", "peak RSS MB", "CPU s"],
+        "rows": rows,
+    }]
