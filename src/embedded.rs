@@ -1,8 +1,8 @@
 //! Embedded mode: S3 served in process on loopback, files under the data directory, reached by the same client as any store.
 //!
 //! Guarantees: conditional creates are atomic (they are taken one at a time), and a PUT is acknowledged after its bytes are
-//! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. It serves what s3s-fs implements and
-//! nothing more, and it is not meant to be reached from other machines.
+//! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. Listings are its own ([`listing`]); beyond
+//! them it serves what s3s-fs implements and nothing more, and it is not meant to be reached from other machines.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+mod listing;
 
 /// An access key and its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl EmbeddedS3 {
             keys.access_key.clone(),
             keys.secret_key.clone(),
         ));
+        builder.set_route(listing::Listing::new(root.to_owned()));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("embedded S3 cannot listen on {listen}"))?;

@@ -20,6 +20,7 @@ mod fleet;
 mod golden;
 mod imports;
 mod inference;
+mod listing;
 mod model;
 mod notify;
 mod peers;

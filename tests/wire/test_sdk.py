@@ -88,3 +88,34 @@ def test_the_notebooks_scheduler_part_runs_through_the_sdk(sdk, api, s3, dataset
     life.delete()
     with pytest.raises(api.exceptions.ResourceNotFoundException):
         api.describe_inference_scheduler(InferenceSchedulerName="sdk-scheduler")
+
+
+@pytest.mark.skipif(SPEED == 1, reason="would wait for windows of real time")
+def test_executions_have_the_members_types_and_order_of_the_recorded_ones(api, s3, dataset, recorded):
+    assert train(api, "recorded-model", dataset)["Status"] == "SUCCESS"
+    location = lambda part: {"S3%sConfiguration" % part: {"Bucket": BUCKET, "Prefix": f"recorded/{part.lower()}/"}}
+    api.create_inference_scheduler(
+        ModelName="recorded-model", InferenceSchedulerName="recorded-scheduler", DataUploadFrequency="PT5M", RoleArn=ROLE,
+        DataInputConfiguration={**location("Input"), "InferenceInputNameConfiguration": {"ComponentTimestampDelimiter": "_"}},
+        DataOutputConfiguration=location("Output"), ClientToken="recorded",
+    )
+    listed = lambda status: api.list_inference_executions(
+        InferenceSchedulerName="recorded-scheduler", Status=status)["InferenceExecutionSummaries"]
+    # Without files the first windows fail; then files for the next ones.
+    [failed, *_] = wait(lambda: listed("FAILED"), bool, 60)
+    for window in range(1, 6):
+        start = failed["DataEndTime"].astimezone(UTC) + datetime.timedelta(minutes=5 * window)
+        body = csv(start + datetime.timedelta(minutes=5), 1, 5, lambda when: 4.0)
+        s3.put_object(Bucket=BUCKET, Key=f"recorded/input/{COMPONENT}_{start:%Y%m%d%H%M%S}.csv", Body=body)
+    [success, *_] = wait(lambda: listed("SUCCESS"), bool, 60)
+    for execution, name in ((success, "2021_success"), (failed, "2022_failed")):
+        [reference, *_] = recorded(f"list_inference_executions_{name}.json")["InferenceExecutionSummaries"]
+        # What later versions of the service added comes beside the recorded members, not between other ones.
+        assert [key for key in execution if key in reference] == list(reference), execution
+        for key, value in reference.items():
+            time_of = key in ("ScheduledStartTime", "DataStartTime", "DataEndTime")
+            assert isinstance(execution[key], datetime.datetime if time_of else type(value)), key
+        assert execution["CustomerResultObject"].keys() == reference["CustomerResultObject"].keys() if name == "2021_success" \
+            else "CustomerResultObject" not in execution
+        assert execution["DataOutputConfiguration"].keys() == reference["DataOutputConfiguration"].keys()
+    api.stop_inference_scheduler(InferenceSchedulerName="recorded-scheduler")

@@ -46,13 +46,18 @@ pub struct Plant {
 impl Plant {
     /// A plant with the model `model-1`.
     pub async fn start() -> Plant {
+        Plant::start_at(at(START)).await
+    }
+
+    /// The same at another time.
+    pub async fn start_at(now: DateTime<Utc>) -> Plant {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("s3").join(BUCKET)).unwrap();
         let s3 =
             s3_server::serve(&directory.path().join("s3"), "127.0.0.1:0".parse().unwrap()).await;
         let mut plant = Plant {
             directory,
-            clock: Clock::manual(at(START)),
+            clock: Clock::manual(now),
             s3: s3_server::client(s3),
             api: client("127.0.0.1:1".parse().unwrap(), "AKIDTEST", "secret"),
             address: "127.0.0.1:1".parse().unwrap(),
@@ -299,12 +304,17 @@ pub fn output(prefix: &str) -> InferenceOutputConfiguration {
 
 /// The rows `(start, start + 5 min]` of a component, one a minute.
 pub fn csv(component: &str, start: DateTime<Utc>, fault: f64) -> String {
+    csv_of(component, start, 5, fault)
+}
+
+/// The rows of as many minutes after `start`.
+pub fn csv_of(component: &str, start: DateTime<Utc>, minutes: i64, fault: f64) -> String {
     let (_, signals) = COMPONENTS
         .iter()
         .find(|(name, _)| *name == component)
         .unwrap();
     let mut text = format!("Timestamp,{}\n", signals.join(","));
-    for minute in 1..=5 {
+    for minute in 1..=minutes {
         text.push_str(&row(component, start + TimeDelta::minutes(minute), fault));
     }
     text

@@ -370,6 +370,48 @@ async fn limits_on_files_and_bytes_are_reasons_and_not_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_a_second_is_the_most_a_window_may_have() {
+    let plant = Plant::start().await;
+    plant.run("s", |request| request).await;
+    for (start, rows, extra) in [
+        ("10:00", 300, ""),
+        ("10:05", 300, "2026-03-01T10:09:59.5,1500\n"),
+    ] {
+        let start = at(&format!("2026-03-01T{start}:00Z"));
+        let name = start.format("20260301%H%M%S");
+        let lines = |values: &str| -> String {
+            let line = |second| {
+                let time = start + TimeDelta::seconds(second);
+                format!("{},{values}\n", time.format("%Y-%m-%dT%H:%M:%S"))
+            };
+            (1..=rows).map(line).collect()
+        };
+        let pump = format!("t,flow,power\n{}", lines("10,50"));
+        plant.put(&format!("in/pump-1-{name}.csv"), pump).await;
+        let fan = format!("t,speed\n{}{extra}", lines("1500"));
+        plant.put(&format!("in/fan-{name}.csv"), fan).await;
+        let done = plant
+            .execute("s", &(start + TimeDelta::minutes(5)).to_rfc3339())
+            .await;
+        match extra {
+            "" => assert_eq!(
+                done.status().unwrap().as_str(),
+                "SUCCESS",
+                "{:?}",
+                done.failed_reason()
+            ),
+            _ => assert!(
+                done.failed_reason()
+                    .unwrap()
+                    .contains("The window has 301 rows, the limit for PT5M is 300"),
+                "{:?}",
+                done.failed_reason()
+            ),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_of_more_than_a_page_is_listed_by_component() {
     let plant = Plant::start().await;
     plant.run("s", |request| request).await;
