@@ -319,7 +319,7 @@ impl Notifier {
                 let (observer, notifier) = (observer.clone(), notifier.clone());
                 let settled = began.elapsed() >= pace.settle;
                 let looked = blocking(move || notifier.look(&observer, &site, settled)).await;
-                match looked.and_then(|looked| Ok(looked?)) {
+                match looked.flatten() {
                     Ok(0) => failing = false,
                     Ok(queued) => {
                         failing = false;
