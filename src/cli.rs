@@ -4,8 +4,10 @@
 //! service is unavailable, 73 the data directory cannot be used, 75 try again later, 77 refused, 78 configuration.
 
 mod check;
+mod config;
 mod demo;
 mod executions;
+mod generate;
 mod lookout;
 mod model;
 mod notify;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Loaded};
+use crate::config::{ConfigError, Finding, Loaded};
 use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
@@ -87,6 +89,13 @@ enum Command {
     Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
+    /// The configuration: values in force and their origin, what a key is for, the JSON Schema
+    Config(config::ConfigCommandArgs),
+    /// Completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Man pages, for packages
+    #[command(hide = true)]
+    Man(generate::ManArgs),
     /// Whether the daemon of a data directory is alive and delivering, for containers
     Healthcheck(status::HealthArgs),
 }
@@ -107,6 +116,14 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Loaded, ConfigError> {
+        match self.inspect()? {
+            (loaded, findings) if findings.is_empty() => Ok(loaded),
+            (_, findings) => Err(ConfigError { findings }),
+        }
+    }
+
+    /// What could be loaded, and what is wrong with it.
+    fn inspect(&self) -> Result<(Loaded, Vec<Finding>), ConfigError> {
         let mut flags = self.set.clone();
         if let Some(data_dir) = &self.data_dir {
             flags.push(("data_dir".into(), data_dir.display().to_string()));
@@ -114,20 +131,32 @@ impl ConfigArgs {
         let environment: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let mut loaded = config::load(self.config.as_deref(), &environment, &flags)?;
-        // A systemd credential named aws-credentials is an AWS shared-credentials file.
-        let config = &mut loaded.config;
-        for (file, name) in [
-            (&mut config.s3.credentials_file, "aws-credentials"),
-            (&mut config.notify.secret_file, "notify-secret"),
+        let (mut loaded, findings) =
+            crate::config::inspect(self.config.as_deref(), &environment, &flags)?;
+        // Secrets that the unit loads are files of these names.
+        for (key, file, name) in [
+            (
+                "s3.credentials_file",
+                &mut loaded.config.s3.credentials_file,
+                "aws-credentials",
+            ),
+            (
+                "notify.secret_file",
+                &mut loaded.config.notify.secret_file,
+                "notify-secret",
+            ),
         ] {
             if file.is_empty()
                 && let Some(credential) = credential(name)
             {
                 *file = credential;
+                loaded.origins.retain(|(known, _)| known != key);
+                loaded
+                    .origins
+                    .push((key.to_owned(), "systemd credential".to_owned()));
             }
         }
-        Ok(loaded)
+        Ok((loaded, findings))
     }
 }
 
@@ -161,6 +190,9 @@ pub fn main() -> ExitCode {
         Command::Model(args) => model::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Healthcheck(args) => status::healthcheck(args),
     };
     match result {
@@ -236,5 +268,60 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command a person can meet, with its path.
+    fn commands(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let mut found = vec![(path.to_owned(), command.clone())];
+        for below in command
+            .get_subcommands()
+            .filter(|it| it.get_name() != "help")
+        {
+            found.extend(commands(below, &format!("{path} {}", below.get_name())));
+        }
+        found
+    }
+
+    /// The calls of lookoutd in an example: without the shell around them, and without the remark behind two spaces.
+    fn calls(example: &str) -> Vec<Vec<String>> {
+        let text = example.trim();
+        let text = text.split("  ").next().unwrap_or_default();
+        let pieces = text.split([';', '|', '>']).flat_map(|it| it.split("&&"));
+        pieces
+            .filter_map(|piece| piece.trim().strip_prefix("lookoutd "))
+            .map(|arguments| {
+                let quoted = arguments.split('\'').enumerate();
+                let words = quoted.flat_map(|(at, part)| match at % 2 {
+                    1 => vec![part.to_owned()],
+                    _ => part.split_whitespace().map(str::to_owned).collect(),
+                });
+                ["lookoutd".to_owned()].into_iter().chain(words).collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_and_each_of_them_parses() {
+        let mut seen = 0;
+        for (path, command) in commands(&Cli::command(), "lookoutd") {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            assert!(help.contains("Example"), "{path} has no examples");
+            let joined = help.replace("\\\n      ", "");
+            for example in joined.lines().filter(|it| it.starts_with("  ")) {
+                for call in calls(example) {
+                    if let Err(error) = Cli::try_parse_from(&call) {
+                        let informs = matches!(
+                            error.kind(),
+                            clap::error::ErrorKind::DisplayHelp
+                                | clap::error::ErrorKind::DisplayVersion
+                        );
+                        assert!(informs, "{path}: {example}: {error}");
+                    }
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen >= 60, "{seen} examples");
     }
 }

@@ -4,21 +4,28 @@
 //! key; `config/lookoutd.toml` lists every key with its default (held by a test). Cross-checks that need more than one
 //! component live here. It opens no network connection, and reads no file but the configuration.
 
+mod lines;
+mod reference;
+mod secrets;
 mod units;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Value, ValueKind};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::NameFormat;
 use crate::{feed, inference, notify, ops, s3, service, source};
 
+pub use reference::{Allowed, Key, keys, schema};
+pub use secrets::{REDACTED, is_secret, redact};
 pub use units::{ByteSize, Span};
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Directory of spool, ledger, archive and embedded store. Empty: `$STATE_DIRECTORY`, else `lookoutd-data`.
@@ -46,7 +53,7 @@ pub struct Config {
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The file, `LOOKOUTD__...` or `flag` that says so.
+    /// The `file:line`, `LOOKOUTD__...` or `flag` that says so.
     pub origin: String,
     /// The key, such as `feed.cadence`.
     pub key: String,
@@ -71,26 +78,65 @@ pub struct Loaded {
     pub origins: Vec<(String, String)>,
 }
 
+/// One value in force, as it may be shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setting {
+    /// The key, such as `feed.cadence`.
+    pub key: String,
+    /// Its value; a secret is replaced by [`REDACTED`].
+    pub value: serde_json::Value,
+    /// `default`, `file:line`, `LOOKOUTD__...` or `flag`.
+    pub origin: String,
+}
+
+impl Loaded {
+    /// Where a key's value came from.
+    pub fn origin(&self, key: &str) -> &str {
+        let found = self.origins.iter().find(|(known, _)| known == key);
+        found.map_or("default", |(_, origin)| origin)
+    }
+
+    /// Every value in force with its origin, secrets redacted.
+    pub fn settings(&self) -> Vec<Setting> {
+        let values = serde_json::to_value(&self.config).unwrap_or_default();
+        let value = |key: &str| values.pointer(&format!("/{}", key.replace('.', "/")));
+        known_keys()
+            .into_iter()
+            .map(|key| Setting {
+                value: value(&key).map_or_else(Default::default, |value| redact(&key, value)),
+                origin: self.origin(&key).to_owned(),
+                key,
+            })
+            .collect()
+    }
+}
+
 /// Loads and checks a configuration from a file, an environment and flags (`section.key`, value).
 pub fn load(
     file: Option<&Path>,
     environment: &[(String, String)],
     flags: &[(String, String)],
 ) -> Result<Loaded, ConfigError> {
+    let (loaded, findings) = inspect(file, environment, flags)?;
+    settle(loaded, findings)
+}
+
+/// As [`load`], for looking at a configuration that is wrong: what could be loaded, and every finding. What cannot be
+/// read at all is an error.
+pub fn inspect(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: &[(String, String)],
+) -> Result<(Loaded, Vec<Finding>), ConfigError> {
     let (loaded, mut findings) = merge(file, environment, flags)?;
     for (key, problem) in loaded.config.problems() {
-        let origin = loaded
-            .origins
-            .iter()
-            .find(|(known, _)| known == key)
-            .map_or("default", |(_, origin)| origin);
         findings.push(Finding {
-            origin: origin.to_owned(),
+            origin: loaded.origin(key).to_owned(),
             key: key.to_owned(),
             problem,
         });
     }
-    settle(loaded, findings)
+    Ok((loaded, findings))
 }
 
 /// As [`load`], for the service alone: what only a feeder needs may be absent.
@@ -116,15 +162,21 @@ fn merge(
     environment: &[(String, String)],
     flags: &[(String, String)],
 ) -> Result<(Loaded, Vec<Finding>), ConfigError> {
-    let layers = layers(file, environment, flags)?;
+    let (layers, lines) = layers(file, environment, flags)?;
     let defaults = config::Config::try_from(&Config::default())
         .map_err(|error| one("defaults", "", &error))?;
     let known = known_keys();
     let mut findings = Vec::new();
     let mut origins: Vec<(String, String)> = Vec::new();
     let mut merged = config::Config::builder().add_source(defaults.clone());
-    for (origin, layer) in layers {
+    for (place, layer) in layers {
         for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
+            let origin = match (lines.get(&key), file) {
+                (Some(line), Some(file)) if place == file.display().to_string() => {
+                    format!("{place}:{line}")
+                }
+                _ => place.clone(),
+            };
             if !known.contains(&key) {
                 findings.push(unknown(&origin, &key, &known));
                 continue;
@@ -253,13 +305,17 @@ impl Config {
     }
 }
 
-/// The layers above the defaults, lowest first, each with its origin.
+/// Layers, lowest first, each with its origin.
+type Layers = Vec<(String, config::Config)>;
+
+/// The layers above the defaults; and the lines of the file's keys.
 fn layers(
     file: Option<&Path>,
     environment: &[(String, String)],
     flags: &[(String, String)],
-) -> Result<Vec<(String, config::Config)>, ConfigError> {
+) -> Result<(Layers, HashMap<String, usize>), ConfigError> {
     let mut layers = Vec::new();
+    let mut lines = HashMap::new();
     if let Some(path) = file {
         let origin = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
@@ -273,6 +329,7 @@ fn layers(
             .add_source(File::from_str(&text, FileFormat::Toml))
             .build()
             .map_err(|error| one(&origin, "", &error))?;
+        lines = lines::of_keys(&text);
         layers.push((origin, layer));
     }
     for (name, value) in environment {
@@ -298,7 +355,7 @@ fn layers(
             .map_err(|error| one("flag", key, &error))?;
         layers.push(("flag".to_owned(), layer));
     }
-    Ok(layers)
+    Ok((layers, lines))
 }
 
 fn table(config: &config::Config) -> config::Map<String, Value> {
@@ -353,20 +410,24 @@ fn leaves(value: &Value, path: &str) -> Vec<(String, Value)> {
 }
 
 fn unknown(origin: &str, key: &str, known: &[String]) -> Finding {
+    Finding {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        problem: format!("is not a known key; {}", suggestion(key, known)),
+    }
+}
+
+/// What to say about a key that is not among those known.
+pub fn suggestion(key: &str, known: &[String]) -> String {
     let nearest = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(known, key), known))
         .min();
-    let hint = match nearest {
+    match nearest {
         Some((distance, nearest)) if distance <= key.len() / 2 => {
             format!("did you mean {nearest}?")
         }
-        _ => "see config/lookoutd.toml for all keys".to_owned(),
-    };
-    Finding {
-        origin: origin.to_owned(),
-        key: key.to_owned(),
-        problem: format!("is not a known key; {hint}"),
+        _ => "lookoutd config show lists all keys".to_owned(),
     }
 }
 
@@ -451,6 +512,10 @@ mod tests {
         };
         assert_eq!(origin("feed.cadence"), Some("flag"));
         assert_eq!(origin("s3.region"), Some("LOOKOUTD__S3__REGION"));
+        assert_eq!(
+            loaded.origin("feed.drain_per_minute"),
+            format!("{}:3", file.path().display())
+        );
         assert_eq!(origin("feed.max_age"), None);
     }
 

@@ -16,6 +16,7 @@ mod spool;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByteSize, Span};
@@ -31,7 +32,7 @@ pub use shipper::Shipper;
 pub use spool::{InputFile, Manifest, Spool, SpoolError};
 
 /// What is cut, when, and how far back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Window length; the scheduler's `DataUploadFrequency`.

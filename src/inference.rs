@@ -24,6 +24,7 @@ mod watcher;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Span;
@@ -44,7 +45,7 @@ pub use table::{write_csv, write_parquet};
 pub use watcher::{Parts, Watcher};
 
 /// The inference scheduler that reads the input files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of the scheduler. Empty: none is kept, and nothing is archived.
@@ -76,7 +77,7 @@ pub struct Config {
 }
 
 /// What the scheduler is kept as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
     /// Created where it is absent, brought to the configuration, and running.

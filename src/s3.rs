@@ -22,6 +22,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use classify::{Disposition, Failure, Transport, classify};
@@ -29,7 +30,7 @@ pub use meters::{Meters, Readings};
 pub use range::RangeReader;
 
 /// Where objects go and how to reach the store.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Bucket of the input files. Empty selects the embedded store.

@@ -7,6 +7,7 @@
 pub mod replay;
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::{Frame, RowRule, Window};
@@ -61,7 +62,7 @@ impl SourceError {
 }
 
 /// Which samples are fed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The Parquet history: a path or `s3://bucket/key`. Empty, in embedded mode: the sample plant.

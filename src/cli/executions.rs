@@ -32,6 +32,10 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd executions list -n 12
+  lookoutd executions list pump-scheduler --status FAILED --after 2026-01-01T00:00:00Z")]
 struct ListArgs {
     /// The scheduler; otherwise inference.scheduler
     name: Option<String>,

@@ -24,6 +24,11 @@ use history::{HistoryArgs, score_history, time, time_ranges};
 
 /// Model files: train, score, evaluate
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model train --parquet signals.parquet --tags tags_description.csv --out plant.model
+  lookoutd model evaluate plant.model --parquet signals.parquet --tags tags_description.csv --labels labels.csv
+  lookoutd model list --config lookoutd.toml")]
 pub struct ModelArgs {
     #[command(subcommand)]
     command: ModelCommand,
@@ -87,6 +92,10 @@ pub struct TrainArgs {
 
 /// Arguments of `model score`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model score plant.model --parquet signals.parquet --tags tags_description.csv --out scores.csv
+  lookoutd model score plant.model --parquet january.csv.gz --from 2026-01-10T00:00:00 --out scores.csv")]
 pub struct ScoreArgs {
     /// Model file
     model: PathBuf,
@@ -105,6 +114,10 @@ pub struct ScoreArgs {
 
 /// Arguments of `model evaluate`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model evaluate plant.model --parquet signals.parquet --tags tags_description.csv \\
+      --labels labels.csv --timeranges timeranges.txt --plot picture.png")]
 pub struct EvaluateArgs {
     /// Model file
     model: PathBuf,

@@ -30,8 +30,14 @@ pub struct SchedulerArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Creates it, which also starts it
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler create --wait --config lookoutd.toml")]
     Create(Change),
     /// What it is, and in what it differs from the configuration
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler describe pump-scheduler --output json")]
     Describe {
         #[command(flatten)]
         which: Which,
@@ -39,14 +45,30 @@ enum Command {
         output: Output,
     },
     /// Brings it to the configuration; it must be stopped
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler stop --wait && lookoutd scheduler update && lookoutd scheduler start --wait")]
     Update(Change),
     /// Starts it
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler start --wait")]
     Start(Change),
     /// Stops it
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler stop --wait")]
     Stop(Change),
     /// Deletes it and its history; with --wait it is stopped first. Results in S3 and the archive stay
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler delete --wait")]
     Delete(Change),
     /// All schedulers
+    #[command(after_help = "\
+Examples:
+  lookoutd scheduler list
+  lookoutd scheduler list pump- --output json")]
     List {
         #[command(flatten)]
         config: ConfigArgs,

@@ -20,6 +20,12 @@ use crate::inference::{Archived, Index};
 use crate::ops::lock;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd status --config lookoutd.toml
+  lookoutd status --output json | jq .verdict
+
+Exit codes: 0 all well, 3 late or something needs attention, 69 no daemon runs.")]
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -28,6 +34,12 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd healthcheck --config lookoutd.toml
+  lookoutd healthcheck --data-dir /var/lib/lookoutd
+
+Exit codes: 0 alive and delivering, 1 stopped or late by more than two windows.")]
 pub struct HealthArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -35,9 +47,9 @@ pub struct HealthArgs {
 
 /// What is going on.
 #[derive(Debug, Serialize)]
-struct Status {
+pub(super) struct Status {
     verdict: Verdict,
-    why: String,
+    pub(super) why: String,
     running: bool,
     process: Option<u32>,
     data_dir: String,
@@ -86,7 +98,7 @@ pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status> {
+pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status> {
     let data_dir = config.data_dir();
     let process = lock::holder(&data_dir);
     let ledger = Ledger::open_existing(&data_dir)?;

@@ -32,6 +32,10 @@ pub struct WindowsArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The newest windows first
+    #[command(after_help = "\
+Examples:
+  lookoutd windows list -n 12
+  lookoutd windows list --state quarantined --output json")]
     List {
         #[command(flatten)]
         config: ConfigArgs,
@@ -45,6 +49,9 @@ enum Command {
         output: Output,
     },
     /// All that is recorded of one window
+    #[command(after_help = "\
+Examples:
+  lookoutd windows show 2026-01-01T00:05:00Z")]
     Show {
         #[command(flatten)]
         config: ConfigArgs,
@@ -54,6 +61,9 @@ enum Command {
         output: Output,
     },
     /// Ships a window again that was set aside, or has it cut again
+    #[command(after_help = "\
+Examples:
+  lookoutd windows retry 2026-01-01T00:05:00Z")]
     Retry {
         #[command(flatten)]
         config: ConfigArgs,
@@ -61,6 +71,9 @@ enum Command {
         start: DateTime<Utc>,
     },
     /// Gives a window up; its files are set aside, not deleted
+    #[command(after_help = "\
+Examples:
+  lookoutd windows skip 2026-01-01T00:05:00Z --reason 'sensor rack was being replaced'")]
     Skip {
         #[command(flatten)]
         config: ConfigArgs,

@@ -1,9 +1,11 @@
 //! Values with units as people write them: spans of time (`24h`, `90s`) and sizes in bytes (`64MiB`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A span of time, written like `5m`, `24h` or `1d 12h`.
@@ -65,7 +67,7 @@ impl FromStr for ByteSize {
 }
 
 macro_rules! as_string {
-    ($name:ty) => {
+    ($name:ident, $pattern:literal) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -78,11 +80,19 @@ macro_rules! as_string {
                     .map_err(serde::de::Error::custom)
             }
         }
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": $pattern})
+            }
+        }
     };
 }
 
-as_string!(Span);
-as_string!(ByteSize);
+as_string!(Span, r"^\s*(0|(\d+\s*[A-Za-zµ]+\s*)+)\s*$");
+as_string!(ByteSize, r"^\s*\d+\s*(B|KiB|MiB|GiB)?\s*$");
 
 #[cfg(test)]
 mod tests {

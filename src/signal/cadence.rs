@@ -3,10 +3,12 @@
 //! Guarantees: only the five values of the service's `DataUploadFrequency` exist (contract 3.1), so every cadence
 //! divides the hour and its windows align to the UTC hour.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::TimeDelta;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The length of a window: the service's `DataUploadFrequency`.
@@ -97,6 +99,16 @@ impl FromStr for Cadence {
 impl Serialize for Cadence {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for Cadence {
+    fn schema_name() -> Cow<'static, str> {
+        "Cadence".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Cadence::ALL.map(Cadence::as_str)})
     }
 }
 

@@ -5,10 +5,12 @@
 //! split, because components such as `subsystem-01` contain the delimiter (contract 3.5).
 //! EPOCH names count seconds and ignore the offset (the contract leaves both open; this is the choice).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Timelike, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const EXTENSION: &str = ".csv";
@@ -46,7 +48,7 @@ pub struct ZoneOffset {
 }
 
 /// How input files are named: the API's `InferenceInputNameConfiguration` and `InputTimeZoneOffset`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NameFormat {
     /// How the stamp is written.
@@ -345,6 +347,26 @@ macro_rules! serde_as_text {
 }
 
 serde_as_text!(TimestampFormat, Delimiter, ZoneOffset);
+
+macro_rules! schema_of_text {
+    ($($kind:ident: $schema:tt),*) => {$(
+        impl JsonSchema for $kind {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($kind).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+schema_of_text!(
+    TimestampFormat: {"type": "string", "enum": TimestampFormat::ALL.map(TimestampFormat::as_str)},
+    Delimiter: {"type": "string", "enum": Delimiter::ALL.map(Delimiter::as_str)},
+    ZoneOffset: {"type": "string", "pattern": "^[+-][0-9]{2}:[0-9]{2}$"}
+);
 
 fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0i64, |value, digit| {

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::path::Path;
 
 use parquet::file::reader::ChunkReader;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use history::History;
@@ -25,7 +26,7 @@ use super::{Reading, Source, SourceError};
 use crate::signal::{Column, Frame, Rebase, RowRule, TagList, Values, Window};
 
 /// What follows the last recorded row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AtEnd {
     /// The history's first window.

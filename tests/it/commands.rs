@@ -37,12 +37,12 @@ pub fn lookoutd() -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub fn run(arguments: &[&str]) -> Output {
     lookoutd().args(arguments).output().expect("lookoutd runs")
 }
 
 #[track_caller]
-fn succeed(arguments: &[&str]) -> String {
+pub fn succeed(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(
         output.status.success(),
@@ -54,15 +54,15 @@ fn succeed(arguments: &[&str]) -> String {
 }
 
 #[track_caller]
-fn json(arguments: &[&str]) -> Value {
+pub fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&succeed(arguments)).expect("one JSON document")
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn show(path: &Path) -> &str {
+pub fn show(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 

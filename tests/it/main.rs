@@ -12,6 +12,7 @@ mod ad;
 mod admin;
 mod awsclients;
 mod commands;
+mod configure;
 mod crash;
 mod disk;
 mod errors;

@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Arguments of `model list`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model list --config lookoutd.toml")]
 pub struct ListArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -34,6 +37,9 @@ pub struct ListArgs {
 
 /// Arguments of `model show`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd model show pump-model --config lookoutd.toml")]
 pub struct ShowArgs {
     /// The model
     name: String,
@@ -45,6 +51,9 @@ pub struct ShowArgs {
 
 /// Arguments of `model delete`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lookoutd scheduler delete pump-scheduler --wait && lookoutd model delete pump-model")]
 pub struct DeleteArgs {
     /// The model; its schedulers must be deleted first
     name: String,
