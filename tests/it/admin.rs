@@ -660,6 +660,7 @@ async fn serve_has_the_console_too_and_asks_for_a_token_beyond_loopback() {
     assert_eq!(get(address, "/livez", "").await.status, 200);
     for (path, part) in [
         ("/", "No feeder runs in this process"),
+        ("/", "pump-42"),
         ("/schedulers", "pump-42"),
         ("/scheduler?name=pump-42", "bearing_vibration"),
         ("/models", "model-0"),
