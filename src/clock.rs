@@ -1,12 +1,13 @@
 //! The only reader of the time. Task loops ask a [`Clock`]; everything below them takes `now` as an argument.
 //!
-//! Three forms: the system clock, an accelerated clock for demonstrations and replays, and a manual clock for simulated
-//! days. All give UTC. Sleeping re-checks the wall clock at least once a second, so a stepped system clock delays or
+//! Three forms: the system clock, an accelerated clock for demonstrations, replays and simulations, and a manual clock for
+//! single steps. All give UTC. Sleeping re-checks the wall clock at least once a second, so a stepped clock delays or
 //! advances a wake-up by no more than that.
 //!
 //! It does not schedule anything and knows no cadence; what is due is decided from the ledger and `now`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -27,6 +28,8 @@ enum Kind {
         start: DateTime<Utc>,
         origin: Instant,
         speed: f64,
+        /// Microseconds by which it was stepped.
+        stepped: Arc<AtomicI64>,
     },
     Manual(Arc<watch::Sender<DateTime<Utc>>>),
 }
@@ -43,6 +46,7 @@ impl Clock {
             start,
             origin: Instant::now(),
             speed: speed.max(1e-6),
+            stepped: Arc::default(),
         })
     }
 
@@ -59,9 +63,11 @@ impl Clock {
                 start,
                 origin,
                 speed,
+                stepped,
             } => {
                 let elapsed = origin.elapsed().as_secs_f64() * speed;
-                *start + TimeDelta::microseconds((elapsed * 1e6) as i64)
+                let stepped = stepped.load(Ordering::Relaxed);
+                *start + TimeDelta::microseconds((elapsed * 1e6) as i64 + stepped)
             }
             Kind::Manual(sender) => *sender.borrow(),
         }
@@ -98,7 +104,8 @@ impl Clock {
                 if left.is_zero() {
                     return;
                 }
-                tokio::time::sleep(left.div_f64(*speed).max(Duration::from_millis(1))).await;
+                let left = left.div_f64(*speed).min(RECHECK);
+                tokio::time::sleep(left.max(Duration::from_millis(1))).await;
             },
             Kind::Manual(sender) => {
                 let mut receiver = sender.subscribe();
@@ -115,10 +122,16 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock by `step`. Other forms ignore it.
+    /// Moves a manual clock by `step`, or steps an accelerated one, as an operator or NTP steps a machine's. The system
+    /// clock ignores it.
     pub fn advance(&self, step: TimeDelta) {
-        if let Kind::Manual(sender) = &self.0 {
-            sender.send_modify(|now| *now += step);
+        match &self.0 {
+            Kind::System => {}
+            Kind::Accelerated { stepped, .. } => {
+                let micros = step.num_microseconds().unwrap_or_default();
+                stepped.fetch_add(micros, Ordering::Relaxed);
+            }
+            Kind::Manual(sender) => sender.send_modify(|now| *now += step),
         }
     }
 }
@@ -146,6 +159,24 @@ mod tests {
         assert_eq!(clock.now(), at(1_300));
         clock.sleep_until(at(1_900)).await;
         assert!(clock.now() >= at(1_900) && clock.now() < at(1_901));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_accelerated_clock_that_is_stepped_wakes_its_sleepers_within_a_second() {
+        let clock = Clock::accelerated(at(1_000), 60.0);
+        let sleeper = {
+            let clock = clock.clone();
+            tokio::spawn(async move {
+                clock.sleep_until(at(10_000)).await;
+                Instant::now()
+            })
+        };
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let stepped = Instant::now();
+        clock.advance(TimeDelta::hours(3));
+        assert!(sleeper.await.unwrap() - stepped <= RECHECK);
+        clock.advance(TimeDelta::hours(-3));
+        assert!(clock.now() < at(1_100));
     }
 
     #[tokio::test]

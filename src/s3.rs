@@ -272,6 +272,9 @@ impl Bucket {
             .await
         {
             Ok(output) => {
+                if output.e_tag().is_none() {
+                    return Err(fail(Failure::not_a_store()));
+                }
                 let body = output
                     .body
                     .collect()
@@ -362,6 +365,10 @@ impl Bucket {
                 return Err(self.error("HeadObject", key, failure));
             }
         };
+        // What answers in the store's place must not look like another object at the key.
+        if head.e_tag().is_none() {
+            return Err(self.error("HeadObject", key, Failure::not_a_store()));
+        }
         let stored = head.content_length().unwrap_or(-1);
         if stored >= 0 && stored as usize != bytes.len() {
             return Ok(Some(Created::Conflict(format!(

@@ -51,6 +51,7 @@ pub struct Parts {
 pub struct Feeder {
     view: View,
     vitals: Vitals,
+    wake: Arc<Notify>,
     tasks: JoinSet<anyhow::Result<()>>,
     cron: Option<JobScheduler>,
 }
@@ -115,7 +116,7 @@ impl Feeder {
             vitals.pulse("cutter", Duration::from_secs(60)),
         );
         let cron = if parts.clock.is_system() {
-            Some(poke(parts.config.cadence, wake).await?)
+            Some(poke(parts.config.cadence, wake.clone()).await?)
         } else {
             None
         };
@@ -141,9 +142,15 @@ impl Feeder {
                 cadence: parts.config.cadence,
             },
             vitals,
+            wake,
             tasks,
             cron,
         })
+    }
+
+    /// A tick like the cron job's: a hint to look at what is due.
+    pub fn tick(&self) {
+        self.wake.notify_one();
     }
 
     /// The pulses of the loops.

@@ -348,13 +348,16 @@ impl Cutter {
     }
 
     /// A wall clock that moved otherwise than time went by is a step. After a long one forward, what lies between is a
-    /// downtime, decided once.
+    /// downtime, decided once. A manual clock only ever steps, and says nothing by it.
     fn watch_for_steps(&mut self, before: &mut (DateTime<Utc>, Instant)) {
         let (wall, mono) = (self.clock.now(), Instant::now());
-        if self.clock.is_system() {
-            let passed = TimeDelta::from_std(mono - before.1).unwrap_or_default();
+        let speed = self.clock.speed();
+        if speed > 0.0 {
+            let passed = TimeDelta::from_std((mono - before.1).mul_f64(speed)).unwrap_or_default();
             let step = (wall - before.0) - passed;
-            if step.abs() > TimeDelta::seconds(2) {
+            // The two are not read at one instant, which a fast clock makes long.
+            let noise = TimeDelta::milliseconds((2_000.0 * speed.max(1.0)) as i64);
+            if step.abs() > noise {
                 warn!(seconds = step.num_seconds(), now = %wall, "the clock was stepped");
                 self.pulse.health().stepped(step.num_seconds(), wall);
             }

@@ -3,6 +3,10 @@
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+/// An answer of 200 that no store gives: every store names what it has by an ETag.
+pub const NOT_A_STORE: &str =
+    "the answer names no ETag, so it is not the store's: something on the way answers in its place";
+
 /// One line for a person.
 pub fn of<E>(error: &SdkError<E, HttpResponse>) -> String
 where

@@ -30,5 +30,6 @@ mod restarts;
 mod rig;
 mod s3_server;
 mod service;
+mod sim;
 mod time;
 mod wire;

@@ -113,6 +113,26 @@ impl Rule {
         }
     }
 
+    /// What happens to this request by the first rule that names it; counts it.
+    pub fn next(rules: &mut [Rule], method: &str, path: &str) -> Option<Fault> {
+        for rule in rules {
+            let wanted = rule.method.as_ref().map(Method::as_str);
+            let fits = wanted.is_none_or(|wanted| wanted == method)
+                && path.contains(&rule.path)
+                && rule.times > 0;
+            if !fits {
+                continue;
+            }
+            if rule.after > 0 {
+                rule.after -= 1;
+                continue;
+            }
+            rule.times -= 1;
+            return Some(rule.fault.clone());
+        }
+        None
+    }
+
     /// As it is, but `passed` requests of its kind go through first.
     pub fn after(mut self, passed: usize) -> Rule {
         self.after = passed;
@@ -247,26 +267,9 @@ impl State {
         outcome
     }
 
-    fn fault_for(&self, method: &Method, path: &str) -> Option<Fault> {
-        for rule in lock(&self.rules).iter_mut() {
-            let fits = rule.method.as_ref().is_none_or(|wanted| wanted == method)
-                && path.contains(&rule.path)
-                && rule.times > 0;
-            if !fits {
-                continue;
-            }
-            if rule.after > 0 {
-                rule.after -= 1;
-                continue;
-            }
-            rule.times -= 1;
-            return Some(rule.fault.clone());
-        }
-        None
-    }
-
     async fn apply(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
-        let fault = self.fault_for(request.method(), request.uri().path());
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let fault = Rule::next(&mut lock(&self.rules), method, path);
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
         let request = |body: Bytes| {

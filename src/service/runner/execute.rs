@@ -297,7 +297,16 @@ async fn put(
         .body(ByteStream::from(body.clone()))
         .send()
         .await;
-    let Err(error) = created else { return Ok(None) };
+    let error = match created {
+        Ok(answer) if answer.e_tag().is_some() => return Ok(None),
+        Ok(_) => {
+            return Err(format!(
+                "Could not write 's3://{bucket}/{key}': {}",
+                s3_problem::NOT_A_STORE
+            ));
+        }
+        Err(error) => error,
+    };
     let status = error
         .raw_response()
         .map(|response| response.status().as_u16());
@@ -311,6 +320,9 @@ async fn put(
         |cause: String| format!("'s3://{bucket}/{key}' is there and cannot be compared: {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
     let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
+    if object.e_tag().is_none() {
+        return Err(problem(s3_problem::NOT_A_STORE.to_owned()));
+    }
     let written_by = object
         .metadata()
         .and_then(|metadata| metadata.get(OWNER))

@@ -147,6 +147,9 @@ async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, String> {
     let problem = |cause: String| format!("Could not read 's3://{bucket}/{key}': {cause}");
     let object = s3.get_object().bucket(bucket).key(key).send().await;
     let object = object.map_err(|error| problem(s3_problem::of(&error)))?;
+    if object.e_tag().is_none() {
+        return Err(problem(s3_problem::NOT_A_STORE.to_owned()));
+    }
     let body = object
         .body
         .collect()

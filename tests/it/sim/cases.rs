@@ -1,0 +1,68 @@
+//! Cases that the simulation found, each as a list of operations that once broke an invariant.
+
+use super::ops::{Op, Setup, To, store_faults};
+use super::simulate;
+use crate::proxy::Fault;
+
+/// A store that honours conditions, a clock that runs 20 times as fast.
+fn plain() -> Setup {
+    Setup {
+        seed: 0,
+        speed: 20.0,
+        backfill: true,
+        catch_up: true,
+        late_files: false,
+        keeps_checksums: true,
+        ignores_condition: false,
+    }
+}
+
+#[track_caller]
+fn holds(setup: Setup, ops: &[Op]) {
+    if let Err(broken) = simulate(setup, ops) {
+        panic!("{} (operation {})", broken.what, broken.at);
+    }
+}
+
+/// A captive portal answers requests to the store.
+fn portal(to: To, after: u8, times: u8) -> Op {
+    let portal = |(fault, _): &(Fault, bool)| matches!(fault, Fault::Portal);
+    let fault = store_faults()
+        .iter()
+        .position(portal)
+        .expect("a class of fault") as u8;
+    Op::Store {
+        to,
+        fault,
+        after,
+        times,
+    }
+}
+
+#[test]
+fn a_captive_portal_in_the_way_of_a_comparison_sets_nothing_aside() {
+    let setup = Setup {
+        ignores_condition: true,
+        ..plain()
+    };
+    let run = Op::Run { minutes: 20 };
+    holds(setup, &[run.clone(), portal(To::Gateway, 0, 9), run]);
+}
+
+#[test]
+fn a_captive_portal_is_not_archived_as_results() {
+    let run = Op::Run { minutes: 20 };
+    holds(plain(), &[run.clone(), portal(To::Gateway, 0, 90), run]);
+}
+
+#[test]
+fn results_that_only_a_captive_portal_took_are_not_called_written() {
+    let run = Op::Run { minutes: 12 };
+    // One of these is the write: a listing and the files of three windows come first.
+    for after in 6..12 {
+        holds(
+            plain(),
+            &[run.clone(), portal(To::Service, after, 1), run.clone()],
+        );
+    }
+}
