@@ -54,6 +54,9 @@ pub struct ServeArgs {
     /// Runs the windows that were missed while it was down, for every scheduler
     #[arg(long)]
     catch_up: bool,
+    /// Runs schedules this many times as fast as real time, from now on; for trials over a directory of their own
+    #[arg(long, default_value = "1", value_parser = speed, value_name = "TIMES")]
+    speed: f64,
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -106,6 +109,11 @@ async fn serve(
         servers.clone(),
     )?;
     let console = console(&admin, seen, servers.clone()).await?;
+    let clock = if args.speed == 1.0 {
+        Clock::system()
+    } else {
+        Clock::accelerated(Clock::system().now(), args.speed)
+    };
     let service = Service::start(
         crate::service::Config {
             credentials: if args.no_auth {
@@ -117,12 +125,12 @@ async fn serve(
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         store.bucket.client().clone(),
-        Clock::system(),
+        clock.clone(),
         shutdown.clone(),
     )
     .await?;
     sites.send_replace(Some(Site {
-        clock: Clock::system(),
+        clock,
         feed: None,
         history: Some(Place::service(args.data_dir.join("service/state.db"))),
         s3: Some(store.bucket.client().clone()),
@@ -192,5 +200,16 @@ async fn console(
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text
+        .parse()
+        .map_err(|_| "expected a number such as 60".to_owned())?;
+    if speed > 0.0 && speed <= 100_000.0 {
+        Ok(speed)
+    } else {
+        Err("expected a number above 0, at most 100000".into())
     }
 }

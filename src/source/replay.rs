@@ -3,11 +3,12 @@
 //! Guarantees: a window's rows keep their true offset from the window's start, so a gap in the history stays a gap (the
 //! sample notebook renumbers rows by position and closes it up); of rows with one time the last wins, as pandas' own
 //! de-duplication does, and the others are counted; unsorted histories are sorted within the window.
-//! Memory does not grow with the file: 32 bytes are kept per 2,048 rows and 48 per column of a row group, and at most
-//! two decoded chunks stay resident, so consecutive windows cost next to nothing.
+//! Memory does not grow with the file: 32 bytes are kept per 2,048 rows and 16 per row group, and the decoded chunks that the
+//! last window was in stay resident, one or two, so consecutive windows cost next to nothing.
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
 mod decode;
+mod footer;
 mod history;
 mod layout;
 mod steps;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use parquet::basic::{Compression, Type as Physical};
+use parquet::basic::Type as Physical;
 use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{
     BoolType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96Type,
@@ -13,49 +13,19 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
-use parquet::schema::types::ColumnDescPtr;
 
 use super::layout::{Kind, SignalColumn, TimeColumn, Unit};
 use crate::signal::Values;
 
-/// Where one column of one row group lies: all of the footer that reading needs, in a tenth of its size.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    compression: Compression,
-    values: i64,
-    length: i64,
-    data_page: i64,
-    dictionary_page: Option<i64>,
-}
-
-impl Place {
-    pub fn of(chunk: &ColumnChunkMetaData) -> Place {
-        Place {
-            compression: chunk.compression(),
-            values: chunk.num_values(),
-            length: chunk.compressed_size(),
-            data_page: chunk.data_page_offset(),
-            dictionary_page: chunk.dictionary_page_offset(),
-        }
-    }
-
-    /// A reader of the column, at its first row.
-    pub fn column<R: ChunkReader + 'static>(
-        &self,
-        reader: &Arc<R>,
-        descr: &ColumnDescPtr,
-    ) -> Result<ColumnReader, ParquetError> {
-        let chunk = ColumnChunkMetaData::builder(descr.clone())
-            .set_compression(self.compression)
-            .set_num_values(self.values)
-            .set_total_compressed_size(self.length)
-            .set_data_page_offset(self.data_page)
-            .set_dictionary_page_offset(self.dictionary_page)
-            .build()?;
-        let rows = usize::try_from(self.values).unwrap_or_default();
-        let pages = SerializedPageReader::new(reader.clone(), &chunk, rows, None)?;
-        Ok(get_column_reader(descr.clone(), Box::new(pages)))
-    }
+/// A reader of one column of one row group, at its first row.
+pub(super) fn column_reader<R: ChunkReader + 'static>(
+    reader: &Arc<R>,
+    chunk: &ColumnChunkMetaData,
+    rows: i64,
+) -> Result<ColumnReader, ParquetError> {
+    let rows = usize::try_from(rows).unwrap_or_default();
+    let pages = SerializedPageReader::new(reader.clone(), chunk, rows, None)?;
+    Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
 }
 
 /// A typed reader that yields rows in order.

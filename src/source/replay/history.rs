@@ -1,19 +1,18 @@
-//! A Parquet history, checked and indexed: when each chunk of rows happened, and where each column lies.
+//! A Parquet history, checked and indexed: when each chunk of rows happened.
 //!
-//! Guarantees: opening reads the footer once and the time column once, as a stream; what is kept is small and the
-//! footer itself is let go. A chunk never spans two row groups.
+//! Guarantees: opening reads the footer once and the time column once, as a stream, a row group at a time; what is kept is
+//! small. A chunk never spans two row groups.
 
 use std::sync::Arc;
 
-use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
-use parquet::schema::types::ColumnDescPtr;
 
 use super::super::SourceError;
 use super::AtEnd;
-use super::decode::{Place, TimeReader, needs_doubles, read_values};
+use super::decode::{TimeReader, column_reader, needs_doubles, read_values};
+use super::footer::Footer;
 use super::layout::{Kind, Layout};
 use super::steps::Steps;
 use crate::signal::{Cadence, Rebase, TagList, Values};
@@ -26,9 +25,8 @@ pub struct History<R: ChunkReader> {
     name: String,
     tags: TagList,
     reader: Arc<R>,
+    footer: Footer<R>,
     layout: Layout,
-    /// Row group after row group: the time column, then the signals in the layout's order.
-    places: Vec<Place>,
     chunks: Vec<ChunkSpan>,
     rows: usize,
     null_times: usize,
@@ -55,6 +53,7 @@ pub(super) struct Chunk {
 }
 
 const NULL_TIME: i64 = i64::MIN;
+const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
 
 impl<R: ChunkReader + 'static> History<R> {
     pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
@@ -64,30 +63,18 @@ impl<R: ChunkReader + 'static> History<R> {
                 vec!["the file is empty; expected a Parquet file".to_owned()],
             ));
         }
-        let metadata = ParquetMetaDataReader::new()
-            .parse_and_finish(&reader)
-            .map_err(|error| failed(name, "not a Parquet file, or a truncated one", error))?;
-        let layout = Layout::of(metadata.file_metadata().schema_descr(), tags)
-            .map_err(|problems| invalid(name, problems))?;
-        if metadata.file_metadata().num_rows() == 0 {
-            return Err(invalid(name, vec!["the file has no rows".to_owned()]));
-        }
-        let mut places = Vec::with_capacity(metadata.num_row_groups() * (layout.signals.len() + 1));
-        for group in metadata.row_groups() {
-            places.push(Place::of(group.column(layout.time.index)));
-            places.extend(
-                layout
-                    .signals
-                    .iter()
-                    .map(|signal| Place::of(group.column(signal.index))),
-            );
-        }
+        let reader = Arc::new(reader);
+        let mut footer =
+            Footer::open(reader.clone()).map_err(|error| failed(name, NOT_PARQUET, error))?;
+        let layout =
+            Layout::of(footer.schema(), tags).map_err(|problems| invalid(name, problems))?;
+        footer.keep_statistics(&layout.nullable_integers());
         let mut history = History {
             name: name.to_owned(),
             tags: tags.clone(),
-            reader: Arc::new(reader),
+            reader,
+            footer,
             layout,
-            places,
             chunks: Vec::new(),
             rows: 0,
             null_times: 0,
@@ -96,8 +83,7 @@ impl<R: ChunkReader + 'static> History<R> {
             last: i64::MIN,
             interval: None,
         };
-        history.index_times(&metadata)?;
-        history.settle_integers(&metadata)?;
+        history.index()?;
         Ok(history)
     }
 
@@ -180,15 +166,18 @@ impl<R: ChunkReader + 'static> History<R> {
             ..
         } = self.chunks[index];
         let (group, offset, rows) = (group as usize, offset as usize, rows as usize);
-        let mut reader = self.time_reader(group)?;
         let what = |column: &str| format!("cannot read column \"{column}\" of row group {group}");
+        let entry = self
+            .footer
+            .entry(group)
+            .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
+        let mut reader = self.time_reader(&entry)?;
         let time_failed = |error| failed(&self.name, &what(self.layout.time.descr.name()), error);
         reader.skip(offset).map_err(time_failed)?;
         let times = reader.read(rows).map_err(time_failed)?;
         let mut columns = Vec::with_capacity(self.layout.signals.len());
-        for (at, signal) in self.layout.signals.iter().enumerate() {
-            let values = self
-                .column(group, at + 1, &signal.descr)
+        for signal in &self.layout.signals {
+            let values = column_reader(&self.reader, entry.column(signal.index), entry.num_rows())
                 .and_then(|column| read_values(column, signal, offset, rows))
                 .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
             columns.push(values);
@@ -220,52 +209,21 @@ impl<R: ChunkReader + 'static> History<R> {
         invalid(&self.name, vec![problem])
     }
 
-    fn index_times(&mut self, metadata: &ParquetMetaData) -> Result<(), SourceError> {
+    /// Visits every row group once.
+    fn index(&mut self) -> Result<(), SourceError> {
         let mut steps = Steps::default();
         let mut previous = None;
-        for (group, row_group) in metadata.row_groups().iter().enumerate() {
-            let rows = group_rows(row_group);
-            let too_large = |_| {
-                invalid(
-                    &self.name,
-                    vec![format!("row group {group} has {rows} rows; at most 2^32")],
-                )
-            };
-            u32::try_from(rows).map_err(too_large)?;
-            let mut reader = self.time_reader(group)?;
-            for offset in (0..rows).step_by(CHUNK_ROWS) {
-                let count = CHUNK_ROWS.min(rows - offset);
-                let times = reader.read(count).map_err(|error| {
-                    failed(
-                        &self.name,
-                        &format!("cannot read the timestamp column of row group {group}"),
-                        error,
-                    )
-                })?;
-                let mut span = ChunkSpan {
-                    group: group as u32,
-                    offset: offset as u32,
-                    rows: count as u32,
-                    first: i64::MAX,
-                    last: NULL_TIME,
-                };
-                for time in times {
-                    let Some(time) = time else {
-                        self.null_times += 1;
-                        continue;
-                    };
-                    span.first = span.first.min(time);
-                    span.last = span.last.max(time);
-                    if let Some(previous) = previous.replace(time) {
-                        steps.add(time.abs_diff(previous));
-                        self.sorted &= previous <= time;
-                    }
-                }
-                self.first = self.first.min(span.first);
-                self.last = self.last.max(span.last);
-                self.rows += count;
-                self.chunks.push(span);
-            }
+        for group in 0.. {
+            let entry = self
+                .footer
+                .next()
+                .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
+            let Some(entry) = entry else { break };
+            self.index_times(group, &entry, &mut steps, &mut previous)?;
+            self.settle_integers(&entry)?;
+        }
+        if self.rows == 0 {
+            return Err(self.invalid("the file has no rows".to_owned()));
         }
         if previous.is_none() {
             let column = self.layout.time.descr.name();
@@ -273,65 +231,101 @@ impl<R: ChunkReader + 'static> History<R> {
                 "every row of column \"{column}\" is null; there is no time to replay"
             )));
         }
+        self.chunks.shrink_to_fit();
         self.interval = steps.median();
         Ok(())
     }
 
-    /// Decides which integer columns must be read as doubles: the footer's null counts where it has them, else a look.
-    fn settle_integers(&mut self, metadata: &ParquetMetaData) -> Result<(), SourceError> {
-        let mut settled = Vec::new();
-        for (at, signal) in self.layout.signals.iter().enumerate() {
-            let Kind::Integer { unsigned } = signal.kind else {
-                continue;
+    fn index_times(
+        &mut self,
+        group: u32,
+        entry: &RowGroupMetaData,
+        steps: &mut Steps,
+        previous: &mut Option<i64>,
+    ) -> Result<(), SourceError> {
+        let rows = group_rows(entry);
+        let too_large =
+            |_| self.invalid(format!("row group {group} has {rows} rows; at most 2^32"));
+        u32::try_from(rows).map_err(too_large)?;
+        let mut reader = self.time_reader(entry)?;
+        for offset in (0..rows).step_by(CHUNK_ROWS) {
+            let count = CHUNK_ROWS.min(rows - offset);
+            let times = reader.read(count).map_err(|error| {
+                failed(
+                    &self.name,
+                    &format!("cannot read the timestamp column of row group {group}"),
+                    error,
+                )
+            })?;
+            let mut span = ChunkSpan {
+                group,
+                offset: offset as u32,
+                rows: count as u32,
+                first: i64::MAX,
+                last: NULL_TIME,
             };
-            let large = unsigned && signal.descr.physical_type() == parquet::basic::Type::INT64;
-            for (group, row_group) in metadata.row_groups().iter().enumerate() {
-                let nulls = match signal.descr.max_def_level() {
-                    0 => Some(0),
-                    _ => row_group
-                        .column(signal.index)
-                        .statistics()
-                        .and_then(|statistics| statistics.null_count_opt()),
+            for time in times {
+                let Some(time) = time else {
+                    self.null_times += 1;
+                    continue;
                 };
-                let doubles = match nulls {
-                    Some(0) if !large => false,
-                    Some(nulls) if nulls > 0 => true,
-                    _ => self
-                        .column(group, at + 1, &signal.descr)
-                        .and_then(|column| needs_doubles(column, signal, group_rows(row_group)))
-                        .map_err(|error| {
-                            failed(
-                                &self.name,
-                                &format!("cannot read column \"{}\"", signal.descr.name()),
-                                error,
-                            )
-                        })?,
-                };
-                if doubles {
-                    settled.push((at, Kind::IntegerAsF64 { unsigned }));
-                    break;
+                span.first = span.first.min(time);
+                span.last = span.last.max(time);
+                if let Some(previous) = previous.replace(time) {
+                    steps.add(time.abs_diff(previous));
+                    self.sorted &= previous <= time;
                 }
             }
-        }
-        for (at, kind) in settled {
-            self.layout.signals[at].kind = kind;
+            self.first = self.first.min(span.first);
+            self.last = self.last.max(span.last);
+            self.rows += count;
+            self.chunks.push(span);
         }
         Ok(())
     }
 
-    fn time_reader(&self, group: usize) -> Result<TimeReader, SourceError> {
-        self.column(group, 0, &self.layout.time.descr)
-            .map(|column| TimeReader::new(column, &self.layout.time))
-            .map_err(|error| failed(&self.name, "cannot read the timestamp column", error))
+    /// Decides which integer columns must be read as doubles: the footer's null counts where it has them, else a look.
+    fn settle_integers(&mut self, entry: &RowGroupMetaData) -> Result<(), SourceError> {
+        for signal in &mut self.layout.signals {
+            let Kind::Integer { unsigned } = signal.kind else {
+                continue;
+            };
+            let large = unsigned && signal.descr.physical_type() == parquet::basic::Type::INT64;
+            let nulls = match signal.descr.max_def_level() {
+                0 => Some(0),
+                _ => entry
+                    .column(signal.index)
+                    .statistics()
+                    .and_then(|statistics| statistics.null_count_opt()),
+            };
+            let doubles = match nulls {
+                Some(0) if !large => false,
+                Some(nulls) if nulls > 0 => true,
+                _ => column_reader(&self.reader, entry.column(signal.index), entry.num_rows())
+                    .and_then(|column| needs_doubles(column, signal, group_rows(entry)))
+                    .map_err(|error| {
+                        failed(
+                            &self.name,
+                            &format!("cannot read column \"{}\"", signal.descr.name()),
+                            error,
+                        )
+                    })?,
+            };
+            if doubles {
+                signal.kind = Kind::IntegerAsF64 { unsigned };
+            }
+        }
+        Ok(())
     }
 
-    fn column(
-        &self,
-        group: usize,
-        at: usize,
-        descr: &ColumnDescPtr,
-    ) -> Result<ColumnReader, ParquetError> {
-        self.places[group * (self.layout.signals.len() + 1) + at].column(&self.reader, descr)
+    fn time_reader(&self, entry: &RowGroupMetaData) -> Result<TimeReader, SourceError> {
+        column_reader(
+            &self.reader,
+            entry.column(self.layout.time.index),
+            entry.num_rows(),
+        )
+        .map(|column| TimeReader::new(column, &self.layout.time))
+        .map_err(|error| failed(&self.name, "cannot read the timestamp column", error))
     }
 }
 

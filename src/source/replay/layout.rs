@@ -108,6 +108,19 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Columns of which it must be known whether they have nulls.
+    pub fn nullable_integers(&self) -> Vec<usize> {
+        self.signals
+            .iter()
+            .filter(|signal| {
+                matches!(signal.kind, Kind::Integer { .. }) && signal.descr.max_def_level() > 0
+            })
+            .map(|signal| signal.index)
+            .collect()
+    }
+}
+
 fn describe_missing<'a>(missing: &[&str], columns: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 10;
     let mut columns: Vec<&str> = columns.collect();

@@ -279,7 +279,7 @@ fn template(plant: &Plant) -> TempDir {
     template
 }
 
-/// Three windows of a scheduler that looks for late files: the first failed without data, which has come since; the second
+/// Three hourly windows of a scheduler that looks for late files: the first failed without data, which has come since; the second
 /// and third are due, with a fault in the second. `end` is the third's end.
 async fn three_windows(end: DateTime<Utc>) -> Trial {
     let hours = |n: i64| end + TimeDelta::hours(n);
@@ -332,7 +332,7 @@ fn killed_at_every_durable_step_of_an_execution_each_boundary_is_scored_once_as_
         std::thread::sleep(Duration::from_secs(left as u64 + 1));
     }
     let now = Clock::system().now();
-    let end = now - TimeDelta::microseconds(now.timestamp_micros().rem_euclid(3_600_000_000));
+    let end = hour_of(now);
     let trial = runtime().block_on(three_windows(end));
     let claimed_scored_recorded = [
         "sync service/state.db-wal",
@@ -495,6 +495,42 @@ fn killed_at_every_durable_step_of_the_jobs_each_is_done_once_as_if_undisturbed(
         ],
         |_, _| true,
     );
+}
+
+#[test]
+fn asked_for_speed_schedules_run_ahead_of_the_machines_time() {
+    let now = Clock::system().now();
+    let trial = runtime().block_on(three_windows(hour_of(now)));
+    let refused = lookoutd()
+        .args(["serve", "--speed", "0", "--data-dir"])
+        .arg(trial.template.path())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("above 0"));
+    let service = lookoutd()
+        .args(["serve", "--speed", "3600", "--listen", "127.0.0.1:0"])
+        .args(["--s3-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(trial.template.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let _service = Process(service.unwrap());
+    // An hour a second: within moments a boundary has been run that is hours away.
+    let ahead = (now + TimeDelta::hours(2)).timestamp_micros();
+    let query = format!("SELECT count(*) > 0 FROM execution WHERE boundary_us > {ahead}");
+    let begun = Instant::now();
+    while !trial
+        .rows(trial.template.path(), &query)
+        .is_ok_and(|rows| rows == [[Value::Integer(1)]])
+    {
+        assert!(begun.elapsed() < PATIENCE, "no execution runs ahead");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The last full hour.
+fn hour_of(now: DateTime<Utc>) -> DateTime<Utc> {
+    now - TimeDelta::microseconds(now.timestamp_micros().rem_euclid(3_600_000_000))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
