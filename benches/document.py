@@ -49,7 +49,8 @@ def write(cases, results):
 
 
 def about(name, result):
-    return f"`benches/run {name}`, {result['when']}, revision {result['revision']}."
+    busy = f", load average {result['load']} on {os.cpu_count()} cores" if "load" in result else ""
+    return f"`benches/run {name}`, {result['when']}, revision {result['revision']}{busy}."
 
 
 def revision():

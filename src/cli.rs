@@ -32,6 +32,7 @@ use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
 use crate::ops::signals::end_with_the_reader;
+use crate::ops::tls::TlsError;
 use crate::s3::{Disposition, S3Error, Transport};
 use crate::service::ServiceError;
 use crate::signal::TagListError;
@@ -204,6 +205,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether the command line takes these arguments; if not, what it says. For the documents' tests.
+pub fn accepts(arguments: &[String]) -> Result<(), String> {
+    let name = std::iter::once("lookoutd");
+    Cli::try_parse_from(name.chain(arguments.iter().map(String::as_str)))
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// The exit code that an error stands for.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
@@ -236,7 +245,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<EnsureError>() {
             return 77;
         }
-        if cause.is::<ServiceError>() {
+        if cause.is::<ServiceError>() || cause.is::<TlsError>() {
             return 78;
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {

@@ -28,6 +28,7 @@ use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
+use crate::ops::tls::Tls;
 use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
 
@@ -246,10 +247,22 @@ impl Store {
         prefix: &str,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::embed_tls(data_dir, listen, prefix, None, shutdown).await
+    }
+
+    /// As [`Store::embed`], for others with TLS where there is a certificate.
+    pub async fn embed_tls(
+        data_dir: &Path,
+        listen: SocketAddr,
+        prefix: &str,
+        tls: Option<Tls>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let keys = KeyPair::load_or_create(data_dir)?;
-        let server = EmbeddedS3::start(&data_dir.join("s3"), listen, &keys, shutdown).await?;
+        let server =
+            EmbeddedS3::start_tls(&data_dir.join("s3"), listen, &keys, tls, shutdown).await?;
         server.create_bucket(EMBEDDED_BUCKET)?;
-        info!(url = server.endpoint_url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
+        info!(url = server.url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
         let client = local_client(&server.endpoint_url(), &keys.access_key, &keys.secret_key);
         Ok(Self {
             bucket: Bucket::new(client, EMBEDDED_BUCKET),

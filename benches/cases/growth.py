@@ -3,6 +3,7 @@
 from harness import record, replay, sample, scratch, table
 
 ORDER = 50
+NOT_MEASURED = ["Growth with signals, schedulers and backlog."]
 
 
 def run(rounds):

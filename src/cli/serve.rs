@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config;
@@ -19,6 +19,7 @@ use crate::embedded::KeyPair;
 use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
 use crate::ops::site::{Site, Watched};
+use crate::ops::tls::{Tls, Validity};
 use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
@@ -27,6 +28,7 @@ use crate::service::{Auth, Service};
 #[command(after_help = "\
 Examples:
   lookoutd serve --data-dir /var/lib/lookoutd
+  lookoutd serve --data-dir D --listen 0.0.0.0:9180 --s3-listen 0.0.0.0:9190 --tls-cert chain.pem --tls-key key.pem
   lookoutd serve --data-dir D --listen 0.0.0.0:9180 --config store.toml    with the S3 of its [s3] section
 
 Clients find it with AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT and AWS_ENDPOINT_URL_S3, and the key pair of DIR/credentials
@@ -48,6 +50,12 @@ pub struct ServeArgs {
     /// [notify] who is told, [log] the logs
     #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
     config: Option<PathBuf>,
+    /// Certificate chain of both listeners, PEM: with it they speak TLS only. A replaced file is taken by itself
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
     /// Takes requests that nobody signed; on loopback only
     #[arg(long)]
     no_auth: bool,
@@ -85,11 +93,28 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let _lock = lock::lock(&args.data_dir)?;
     let keys = KeyPair::load_or_create(&args.data_dir)?;
+    let file = |file: &Option<String>| file.clone().unwrap_or_default();
+    let tls = Tls::open(&file(&args.tls_cert), &file(&args.tls_key))?;
+    if let Some(Validity::Ended(at) | Validity::Begins(at)) = tls
+        .as_ref()
+        .map(|tls| tls.validity(Clock::system().now()))
+        .transpose()?
+    {
+        warn!(%at, "the certificate does not hold now: clients will refuse it");
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     // The embedded store goes down after the service, so that executions under way can end.
     let servers = CancellationToken::new();
     // Requests name their buckets; a configured endpoint is enough.
     let store = if config.is_embedded() && config.s3.endpoint_url.is_empty() {
-        Store::embed(&args.data_dir, args.s3_listen, "", servers.clone()).await?
+        Store::embed_tls(
+            &args.data_dir,
+            args.s3_listen,
+            "",
+            tls.clone(),
+            servers.clone(),
+        )
+        .await?
     } else {
         Store {
             bucket: Bucket::new(config.s3.client().await, &config.s3.bucket),
@@ -114,7 +139,7 @@ async fn serve(
     } else {
         Clock::accelerated(Clock::system().now(), args.speed)
     };
-    let service = Service::start(
+    let service = Service::start_tls(
         crate::service::Config {
             credentials: if args.no_auth {
                 Auth::Open
@@ -124,6 +149,7 @@ async fn serve(
             catch_up: args.catch_up,
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
+        tls,
         store.bucket.client().clone(),
         clock.clone(),
         shutdown.clone(),
@@ -137,11 +163,11 @@ async fn serve(
         watched: Watched::default(),
         archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
-    println!("Lookout API   http://{}", service.address());
+    println!("Lookout API   {scheme}://{}", service.address());
     match &store.embedded {
         Some(s3) => println!(
             "S3            {}   bucket {}",
-            s3.endpoint_url(),
+            s3.url(),
             store.bucket.name()
         ),
         None => println!("S3            as configured"),

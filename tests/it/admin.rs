@@ -509,6 +509,7 @@ async fn the_listener_is_closed_to_strangers() {
     let config = Config {
         listen: "0.0.0.0:0".into(),
         token_file: token_file.display().to_string(),
+        ..Config::default()
     };
     let admin = Admin::start(&config, seen.clone(), stop.clone())
         .await
