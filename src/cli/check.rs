@@ -70,6 +70,9 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             Err(error) => bad("tag list", &error.into()),
         });
     }
+    if config.notify.is_on() {
+        looks.push(notifications(&config));
+    }
     if !args.offline {
         runtime()?.block_on(online(&config, &mut looks));
     }
@@ -91,6 +94,20 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         code @ (73 | 78) => code,
         _ => 3,
     }))
+}
+
+/// The secret and the program are there; nothing is sent.
+fn notifications(config: &Config) -> Look {
+    match config.notify.targets() {
+        Ok(targets) => {
+            let places: Vec<_> = targets.iter().map(|target| target.place()).collect();
+            good(
+                "notifications",
+                format!("to {}; lookoutd notify test sends one", places.join(", ")),
+            )
+        }
+        Err(error) => bad("notifications", &error.into()),
+    }
 }
 
 fn data_dir(config: &Config) -> Look {

@@ -1,20 +1,26 @@
 //! `lookoutd serve`: the Lookout-compatible service alone, with an S3 beside it unless one is configured.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::daemon::{Store, service_config};
+use crate::console::Place;
+use crate::daemon::{Lookout, Store, service_config};
 use crate::embedded::KeyPair;
+use crate::notify::{self, Notifier, Pace};
+use crate::ops::admin::{self, Admin};
+use crate::ops::site::{Site, Watched};
 use crate::ops::tls::{Tls, Validity};
-use crate::ops::{lock, log, notify, signals};
+use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
 
@@ -37,7 +43,11 @@ pub struct ServeArgs {
     /// Address of the embedded S3; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:9190")]
     s3_listen: SocketAddr,
-    /// Configuration file whose [s3] section names the store, and [log] the logs
+    /// Address of console, metrics and health; "" serves none. Otherwise admin.listen
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Configuration file: [s3] names the store, [admin] console, metrics and health,
+    /// [notify] who is told, [log] the logs
     #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
     config: Option<PathBuf>,
     /// Certificate chain of both listeners, PEM: with it they speak TLS only. A replaced file is taken by itself
@@ -61,7 +71,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let config = config::load_service(args.config.as_deref(), &environment)?.config;
+    let mut config = config::load_service(args.config.as_deref(), &environment)?.config;
+    if config.notify.secret_file.is_empty() {
+        config.notify.secret_file = super::credential("notify-secret").unwrap_or_default();
+    }
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let requests = signals::listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -109,6 +122,23 @@ async fn serve(
             embedded: None,
         }
     };
+    let mut admin = config.admin.clone();
+    if let Some(listen) = &args.admin_listen {
+        admin.listen.clone_from(listen);
+    }
+    let (sites, seen) = watch::channel(None);
+    let telling = tell(
+        &config.notify,
+        &args.data_dir,
+        seen.clone(),
+        servers.clone(),
+    )?;
+    let console = console(&admin, seen, servers.clone()).await?;
+    let clock = if args.speed == 1.0 {
+        Clock::system()
+    } else {
+        Clock::accelerated(Clock::system().now(), args.speed)
+    };
     let service = Service::start_tls(
         crate::service::Config {
             credentials: if args.no_auth {
@@ -121,14 +151,18 @@ async fn serve(
         },
         tls,
         store.bucket.client().clone(),
-        if args.speed == 1.0 {
-            Clock::system()
-        } else {
-            Clock::accelerated(Clock::system().now(), args.speed)
-        },
+        clock.clone(),
         shutdown.clone(),
     )
     .await?;
+    sites.send_replace(Some(Site {
+        clock,
+        feed: None,
+        history: Some(Place::service(args.data_dir.join("service/state.db"))),
+        s3: Some(store.bucket.client().clone()),
+        watched: Watched::default(),
+        archive: Some(Lookout::archived(config, &args.data_dir)),
+    }));
     println!("Lookout API   {scheme}://{}", service.address());
     match &store.embedded {
         Some(s3) => println!(
@@ -138,17 +172,61 @@ async fn serve(
         ),
         None => println!("S3            as configured"),
     }
+    if let Some(console) = console {
+        println!("console       {}", console.url());
+    }
     println!(
         "credentials   {}",
         args.data_dir.join("credentials").display()
     );
-    notify::ready();
+    systemd::ready();
     shutdown.cancelled().await;
-    notify::stopping();
+    systemd::stopping();
     info!("draining");
     service.stopped().await;
     servers.cancel();
+    if let Some(telling) = telling {
+        // What it has not sent stays in its queue.
+        let _ = tokio::time::timeout(Duration::from_millis(500), telling).await;
+    }
     Ok(())
+}
+
+/// Starts to tell whom the configuration names. What is configured wrongly ends the start.
+fn tell(
+    config: &notify::Config,
+    data_dir: &Path,
+    seen: watch::Receiver<Option<Site>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    if let Some((key, problem)) = config.problems().into_iter().next() {
+        anyhow::bail!("{key}: {problem}");
+    }
+    let notifier = Notifier::open(config, data_dir)?;
+    Ok(notifier.map(|notifier| notifier.start(seen, Pace::default(), shutdown)))
+}
+
+/// Serves console, metrics and health. What is configured wrongly ends the start; a port that is taken does not, because
+/// clients can do without.
+async fn console(
+    config: &admin::Config,
+    seen: watch::Receiver<Option<Site>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Option<Admin>> {
+    if let Some((key, problem)) = config.problems().into_iter().next() {
+        anyhow::bail!("{key}: {problem}");
+    }
+    match Admin::start(config, seen, shutdown).await {
+        Ok(admin) => Ok(admin),
+        Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+            error!(
+                error = format!("{error:#}"),
+                "no console, metrics and health: the service goes on without them"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

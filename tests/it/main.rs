@@ -24,6 +24,7 @@ mod imports;
 mod inference;
 mod listing;
 mod model;
+mod notify;
 mod peers;
 mod proxy;
 mod restarts;
