@@ -2,7 +2,7 @@
 #
 #   docker build -t lookoutd .                        compiles from source; needs a registry for RUST_IMAGE
 #   docker build -t lookoutd --target prebuilt DIR    takes DIR/dist/{lookoutd,ca-certificates.crt,state/}
-#   docker run -v lookoutd:/var/lib/lookoutd -v "$PWD/gateway.toml:/gateway.toml:ro" lookoutd run --config /gateway.toml
+#   docker run -v lookoutd:/var/lib/lookoutd -v "$PWD/gateway.toml:/lookoutd.toml:ro" -e LOOKOUTD_CONFIG=/lookoutd.toml lookoutd
 #
 # `prebuilt` comes first so that builders which run every stage up to the target stop there.
 
@@ -18,7 +18,8 @@ ENV PATH=/ \
     LOOKOUTD__DATA_DIR=/var/lib/lookoutd \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 10001:10001
-# The binary is its own probe: it reads the health file that the daemon keeps in the data directory.
+# The binary is its own probe: it reads ledger and lock in the data directory. It must judge by the daemon's configuration,
+# so that is named in LOOKOUTD_CONFIG, which both see, and not in an argument of `run`.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["/lookoutd", "healthcheck"]
 # Exec form: lookoutd is process 1 and gets SIGTERM itself; its drain takes 2 s of Docker's 10.
 ENTRYPOINT ["/lookoutd"]

@@ -10,6 +10,7 @@ mod executions;
 mod generate;
 mod lookout;
 mod model;
+mod notify;
 mod output;
 mod plan;
 mod replay;
@@ -33,6 +34,7 @@ use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
 use crate::ops::signals::end_with_the_reader;
+use crate::ops::tls::TlsError;
 use crate::s3::{Disposition, S3Error, Transport};
 use crate::service::ServiceError;
 use crate::signal::TagListError;
@@ -86,6 +88,8 @@ enum Command {
     Executions(executions::ExecutionsArgs),
     /// The archived results
     Results(results::ResultsArgs),
+    /// Notifications: a test message, and what waits to be sent
+    Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
     Sample(sample::SampleArgs),
     /// The configuration: values in force and their origin, what a key is for, the JSON Schema
@@ -132,17 +136,27 @@ impl ConfigArgs {
             .collect();
         let (mut loaded, findings) =
             crate::config::inspect(self.config.as_deref(), &environment, &flags)?;
-        // A systemd credential named aws-credentials is an AWS shared-credentials file.
-        if loaded.config.s3.credentials_file.is_empty()
-            && let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY")
-        {
-            let file = PathBuf::from(directory).join("aws-credentials");
-            if file.exists() {
-                loaded.config.s3.credentials_file = file.display().to_string();
-                let origin = "systemd credential".to_owned();
-                let key = "s3.credentials_file".to_owned();
-                loaded.origins.retain(|(known, _)| *known != key);
-                loaded.origins.push((key, origin));
+        // Secrets that the unit loads are files of these names.
+        for (key, file, name) in [
+            (
+                "s3.credentials_file",
+                &mut loaded.config.s3.credentials_file,
+                "aws-credentials",
+            ),
+            (
+                "notify.secret_file",
+                &mut loaded.config.notify.secret_file,
+                "notify-secret",
+            ),
+        ] {
+            if file.is_empty()
+                && let Some(credential) = credential(name)
+            {
+                *file = credential;
+                loaded.origins.retain(|(known, _)| known != key);
+                loaded
+                    .origins
+                    .push((key.to_owned(), "systemd credential".to_owned()));
             }
         }
         Ok((loaded, findings))
@@ -184,6 +198,12 @@ fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The file of a systemd credential, where the unit loads one of that name.
+fn credential(name: &str) -> Option<String> {
+    let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
+    file.exists().then(|| file.display().to_string())
+}
+
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -206,6 +226,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
         Command::Model(args) => model::run(args),
+        Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => generate::completions(&args),
@@ -219,6 +240,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Whether the command line takes these arguments; if not, what it says. For the documents' tests.
+pub fn accepts(arguments: &[String]) -> Result<(), String> {
+    let name = std::iter::once("lookoutd");
+    Cli::try_parse_from(name.chain(arguments.iter().map(String::as_str)))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// The exit code that an error stands for.
@@ -253,7 +282,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<EnsureError>() {
             return 77;
         }
-        if cause.is::<ServiceError>() {
+        if cause.is::<ServiceError>() || cause.is::<TlsError>() {
             return 78;
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {

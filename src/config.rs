@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::NameFormat;
-use crate::{feed, inference, ops, s3, service, source};
+use crate::{feed, inference, notify, ops, s3, service, source};
 
 pub use reference::{Allowed, Key, keys, schema};
 pub use secrets::{REDACTED, is_secret, redact};
@@ -44,6 +44,8 @@ pub struct Config {
     pub service: service::Listen,
     /// Metrics, health and the console.
     pub admin: ops::admin::Config,
+    /// Who is told about events and trouble.
+    pub notify: notify::Config,
     /// Logs.
     pub log: ops::log::Config,
 }
@@ -263,6 +265,9 @@ impl Config {
             say("feed.drain_per_minute", "must be at least 1");
         }
         for (key, problem) in self.admin.problems() {
+            say(key, &problem);
+        }
+        for (key, problem) in self.notify.problems() {
             say(key, &problem);
         }
         for (key, address) in [

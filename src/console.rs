@@ -19,6 +19,8 @@ use crate::ops::admin::Shared;
 mod api;
 mod coverage;
 mod layout;
+mod models;
+mod news;
 mod overview;
 mod scheduler;
 mod schedulers;
@@ -27,8 +29,9 @@ mod signals;
 mod state;
 mod windows;
 
+pub use news::News;
 pub use scores::{LatestScore, Scores};
-pub use state::{Counts, Place, SchedulerRow, State};
+pub use state::{Counts, EventRow, Place, SchedulerRow, State};
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {
@@ -37,6 +40,7 @@ pub fn router() -> Router<Shared> {
         .route("/windows", get(windows::show))
         .route("/schedulers", get(schedulers::show))
         .route("/scheduler", get(scheduler::show))
+        .route("/models", get(models::show))
         .route("/coverage", get(coverage::show))
         .route("/api/score", get(api::score))
         .route("/api/contribution", get(api::contribution))

@@ -24,10 +24,12 @@ use crate::config::{Config, ConfigError, Loaded};
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
 use crate::feed::disk::LocalDisk;
+use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
-use crate::ops::{lock, notify};
+use crate::ops::tls::Tls;
+use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
 
 pub use feeder::{Feeder, Parts, View};
@@ -90,6 +92,17 @@ pub async fn run(
         opened = opening => opened?,
     };
     let (sites, seen) = watch::channel(None);
+    let telling = match Notifier::open(&config.notify, &data_dir) {
+        Ok(notifier) if !once => {
+            notifier.map(|notifier| notifier.start(seen.clone(), Pace::default(), servers.clone()))
+        }
+        Ok(_) => None,
+        // Feeding is worth more than telling.
+        Err(error) => {
+            error!(%error, "no notifications: feeding goes on without them");
+            None
+        }
+    };
     if !once {
         // A port that is taken must not keep a gateway from feeding.
         match Admin::start(&config.admin, seen, servers.clone()).await {
@@ -144,8 +157,8 @@ pub async fn run(
             lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
         };
         if !ready {
-            notify::status(&feeder.view().status_line().await);
-            notify::ready();
+            systemd::status(&feeder.view().status_line().await);
+            systemd::ready();
             ready = true;
         }
         sites.send_replace(Some(Site {
@@ -156,7 +169,7 @@ pub async fn run(
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
         }));
-        let watchdog = tokio::spawn(notify::watchdog(feeder.vitals(), stop.clone()));
+        let watchdog = tokio::spawn(systemd::watchdog(feeder.vitals(), stop.clone()));
         let view = feeder.view();
         let next = loop {
             tokio::select! {
@@ -176,11 +189,11 @@ pub async fn run(
                     Ok(next) => break Ok(next),
                     Err(error) => error!(error = format!("{error:#}"), "the new configuration is refused, the old one stays"),
                 },
-                () = tokio::time::sleep(Duration::from_secs(10)) => notify::status(&view.status_line().await),
+                () = tokio::time::sleep(Duration::from_secs(10)) => systemd::status(&view.status_line().await),
             }
         };
         if next.is_err() {
-            notify::stopping();
+            systemd::stopping();
         }
         stop.cancel();
         feeder.drain(DRAIN).await;
@@ -199,6 +212,10 @@ pub async fn run(
         }
     };
     servers.cancel();
+    if let Some(telling) = telling {
+        // What it has not sent stays in its queue.
+        let _ = tokio::time::timeout(DRAIN / 3, telling).await;
+    }
     Ok(ended)
 }
 
@@ -231,10 +248,22 @@ impl Store {
         prefix: &str,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::embed_tls(data_dir, listen, prefix, None, shutdown).await
+    }
+
+    /// As [`Store::embed`], for others with TLS where there is a certificate.
+    pub async fn embed_tls(
+        data_dir: &Path,
+        listen: SocketAddr,
+        prefix: &str,
+        tls: Option<Tls>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let keys = KeyPair::load_or_create(data_dir)?;
-        let server = EmbeddedS3::start(&data_dir.join("s3"), listen, &keys, shutdown).await?;
+        let server =
+            EmbeddedS3::start_tls(&data_dir.join("s3"), listen, &keys, tls, shutdown).await?;
         server.create_bucket(EMBEDDED_BUCKET)?;
-        info!(url = server.endpoint_url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
+        info!(url = server.url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
         let client = local_client(&server.endpoint_url(), &keys.access_key, &keys.secret_key);
         Ok(Self {
             bucket: Bucket::new(client, EMBEDDED_BUCKET),
@@ -270,12 +299,13 @@ async fn reload(
     clock: &Clock,
 ) -> anyhow::Result<(Config, Plant)> {
     let new = load()?.config;
-    let fixed: [(&str, bool); 6] = [
+    let fixed: [(&str, bool); 7] = [
         ("data_dir", new.data_dir() != *data_dir),
         ("s3", new.s3 != old.s3),
         ("service", new.service != old.service),
         ("inference", new.inference != old.inference),
         ("admin", new.admin != old.admin),
+        ("notify", new.notify != old.notify),
         ("log", new.log != old.log),
     ];
     let changed: Vec<_> = fixed

@@ -1,29 +1,45 @@
 //! Embedded mode: S3 served in process on loopback, files under the data directory, reached by the same client as any store.
 //!
 //! Guarantees: conditional creates are atomic (they are taken one at a time), and a PUT is acknowledged after its bytes are
-//! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. Listings are its own ([`listing`]); beyond
-//! them it serves what s3s-fs implements and nothing more, and it is not meant to be reached from other machines.
+//! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. No key leads out of the directory;
+//! connections are bounded, and a client that stops sending is cut off. Listings are its own ([`listing`]); beyond them it
+//! serves what s3s-fs implements and nothing more.
+
+mod listing;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use hyper::body::Incoming;
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-mod listing;
+use crate::ops::tls::{Tls, secure};
+
+/// Connections at once; the next one waits to be accepted.
+const MOST_CONNECTIONS: usize = 512;
+/// A client that has not sent its headers by then, or that keeps a connection idle for so long, is cut off.
+const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// All headers of a request together.
+const MOST_HEADER_BYTES: usize = 128 << 10;
+/// So long a body may pause.
+const BODY_PAUSE: Duration = Duration::from_secs(20);
 
 /// An access key and its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +60,9 @@ impl std::fmt::Debug for KeyPair {
 #[derive(Debug)]
 pub struct EmbeddedS3 {
     address: SocketAddr,
+    /// Where this process reaches it, which needs no certificate.
+    inside: SocketAddr,
+    encrypted: bool,
     root: PathBuf,
 }
 
@@ -54,6 +73,9 @@ impl KeyPair {
         let path = data_dir.join("credentials");
         match std::fs::read(&path) {
             Ok(bytes) => {
+                if std::fs::metadata(&path).is_ok_and(|file| file.mode() & 0o077 != 0) {
+                    warn!(path = %path.display(), "others on this machine can read the key pair: chmod 600 it");
+                }
                 return Self::parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
                     anyhow!(
                         "{}: expected aws_access_key_id and aws_secret_access_key; remove the file to have it made anew",
@@ -75,10 +97,11 @@ impl KeyPair {
             )?,
         };
         let staging = data_dir.join(".credentials.new");
+        // Made anew, so that neither the mode nor the target of what lies there matters.
+        let _ = std::fs::remove_file(&staging);
         let written = std::fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&staging)
             .and_then(|mut file| {
@@ -116,6 +139,18 @@ impl EmbeddedS3 {
         keys: &KeyPair,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::start_tls(root, listen, keys, None, shutdown).await
+    }
+
+    /// As [`EmbeddedS3::start`]; with a certificate `listen` speaks TLS only, and a second listener on a free loopback port
+    /// is for this process.
+    pub async fn start_tls(
+        root: &Path,
+        listen: SocketAddr,
+        keys: &KeyPair,
+        tls: Option<Tls>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("creating {}", root.display()))?;
         let files = s3s_fs::FileSystem::new(root)
             .map_err(|error| anyhow!("embedded S3 in {}: {error:?}", root.display()))?;
@@ -129,24 +164,42 @@ impl EmbeddedS3 {
             .await
             .with_context(|| format!("embedded S3 cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
-        tokio::spawn(serve(
-            listener,
-            Arc::new(Store {
-                s3: builder.build(),
-                root: root.to_owned(),
-                creating: Mutex::new(()),
-            }),
-            shutdown,
-        ));
+        let store = Arc::new(Store {
+            s3: builder.build(),
+            root: root.to_owned(),
+            creating: Mutex::new(()),
+        });
+        let encrypted = tls.is_some();
+        let mut inside = address;
+        if encrypted {
+            let own = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+            inside = own.local_addr()?;
+            tokio::spawn(serve(own, None, store.clone(), shutdown.clone()));
+        } else if !address.ip().is_loopback() {
+            warn!(%address, "the embedded S3 is reached from elsewhere without TLS: requests are signed, but can be read on the way");
+            inside = SocketAddr::from(([127, 0, 0, 1], address.port()));
+            if !address.ip().is_unspecified() {
+                inside = address;
+            }
+        }
+        tokio::spawn(serve(listener, tls, store, shutdown));
         Ok(Self {
             address,
+            inside,
+            encrypted,
             root: root.to_owned(),
         })
     }
 
-    /// Where clients reach it.
+    /// Where this process reaches it.
     pub fn endpoint_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.inside)
+    }
+
+    /// Where others reach it.
+    pub fn url(&self) -> String {
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Makes sure a bucket exists.
@@ -162,39 +215,123 @@ struct Store {
     creating: Mutex<()>,
 }
 
-async fn serve(listener: TcpListener, store: Arc<Store>, shutdown: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    store: Arc<Store>,
+    shutdown: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(%error, "embedded S3 could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+            accepted = async {
+                let slot = slots.clone().acquire_owned().await;
+                (listener.accept().await, slot)
+            } => accepted,
         };
-        // Small answers must not wait for more to send.
-        let _ = stream.set_nodelay(true);
-        let (store, shutdown) = (store.clone(), shutdown.clone());
+        let (stream, slot) = match accepted {
+            (Ok((stream, _)), slot) => (stream, slot),
+            (Err(error), _) => {
+                warn!(%error, "embedded S3 could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, store, shutdown) = (tls.clone(), store.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let store = store.clone();
-                async move { store.answer(request).await }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(75))
-                .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                result = connection => if let Err(error) = result {
-                    debug!(%error, "embedded S3 connection ended");
-                }
+                () = converse(stream, tls, store) => {}
             }
+            drop(slot);
         });
     }
+}
+
+/// One connection to its end.
+async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>) {
+    // Small answers must not wait for more to send.
+    let _ = stream.set_nodelay(true);
+    let stream = match secure(tls.as_ref(), stream).await {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%error, "embedded S3 handshake failed"),
+    };
+    let service = service_fn(move |request| {
+        let store = store.clone();
+        async move {
+            // A length beside it may mean something else to a proxy in between: nothing that follows is a request.
+            let chunked = request
+                .headers()
+                .contains_key(hyper::header::TRANSFER_ENCODING);
+            let mut answer = store.answer(request).await;
+            if let (true, Ok(answer)) = (chunked, &mut answer) {
+                let close = hyper::header::HeaderValue::from_static("close");
+                answer
+                    .headers_mut()
+                    .insert(hyper::header::CONNECTION, close);
+            }
+            answer
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(MOST_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!(%error, "embedded S3 connection ended");
+    }
+}
+
+/// A body whose sender may pause, but not for ever.
+struct Impatient {
+    body: Incoming,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Impatient {
+    fn body(body: Incoming) -> s3s::Body {
+        s3s::Body::http_body_unsync(Self {
+            body,
+            pause: Box::pin(tokio::time::sleep(BODY_PAUSE)),
+        })
+    }
+}
+
+impl Body for Impatient {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.pause.as_mut().reset(Instant::now() + BODY_PAUSE);
+                Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)))
+            }
+            Poll::Pending => self
+                .pause
+                .as_mut()
+                .poll(cx)
+                .map(|()| Some(Err(std::io::ErrorKind::TimedOut.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether a key stays where it seems to be: s3s-fs would resolve dots, and the file system ends a name at a zero.
+fn is_plain(key: &str) -> bool {
+    !key.contains('\0') && key.split('/').all(|part| part != "." && part != "..")
 }
 
 impl Store {
@@ -203,22 +340,29 @@ impl Store {
         &self,
         request: Request<Incoming>,
     ) -> Result<hyper::Response<s3s::Body>, s3s::HttpError> {
+        let path = request.uri().path().trim_start_matches('/');
+        let path = percent_encoding::percent_decode_str(path)
+            .decode_utf8_lossy()
+            .into_owned();
+        let source = request.headers().get("x-amz-copy-source");
+        let source = source.map(|source| percent_encoding::percent_decode(source.as_bytes()));
+        let source = source.map(|source| source.decode_utf8_lossy().into_owned());
+        if !is_plain(&path) || source.is_some_and(|source| !is_plain(&source)) {
+            return Ok(refused());
+        }
         if request.method() != Method::PUT {
-            return self.s3.call(request.map(s3s::Body::from)).await;
+            return self.s3.call(request.map(Impatient::body)).await;
         }
         let conditional = request.headers().contains_key("if-none-match")
             || request.headers().contains_key("if-match");
-        let path = request.uri().path().trim_start_matches('/').to_owned();
         let one_at_a_time = if conditional {
             Some(self.creating.lock().await)
         } else {
             None
         };
-        let path = self
-            .root
-            .join(&*percent_encoding::percent_decode_str(&path).decode_utf8_lossy());
+        let path = self.root.join(path);
         let was_there = path.exists();
-        let response = self.s3.call(request.map(s3s::Body::from)).await;
+        let response = self.s3.call(request.map(Impatient::body)).await;
         let stored = matches!(&response, Ok(response) if response.status().is_success());
         if !stored && conditional && !was_there && path.is_file() {
             // s3s-fs compares checksums after the bytes are in place: what it refuses must not stay there.
@@ -235,6 +379,21 @@ impl Store {
         drop(one_at_a_time);
         response
     }
+}
+
+/// The answer to a key that would lead elsewhere.
+fn refused() -> hyper::Response<s3s::Body> {
+    let mut response = hyper::Response::new(s3s::Body::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>InvalidArgument</Code>\
+         <Message>A key here has no part that is . or .. and no zero character</Message></Error>"
+            .to_owned(),
+    ));
+    *response.status_mut() = hyper::StatusCode::BAD_REQUEST;
+    let xml = hyper::header::HeaderValue::from_static("application/xml");
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, xml);
+    response
 }
 
 /// Makes an object and its directory entry durable. A bucket is a directory and has no bytes of its own.

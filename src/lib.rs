@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod feed;
 pub mod inference;
 pub mod model;
+pub mod notify;
 pub mod ops;
 pub mod s3;
 pub mod sample;

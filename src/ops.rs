@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod site;
+pub mod tls;

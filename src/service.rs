@@ -7,7 +7,7 @@
 //!
 //! Guarantees: what an answered request changed survives a crash; every claimed execution ends SUCCESS or FAILED, once,
 //! also across restarts; one slow scheduler delays no other. Without keys the service listens on loopback only.
-//! Deliberately absent: TLS, IAM, encryption keys (stored, validated, not used), metrics in CloudWatch.
+//! Deliberately absent: IAM, encryption keys (stored, validated, not used), metrics in CloudWatch.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::ops::tls::{Tls, secure};
 use jobs::Jobs;
 use operations::Identity;
 use protocol::Frontend;
@@ -51,6 +52,8 @@ pub use sigv4::AccessKey;
 const MOST_CONNECTIONS: usize = 512;
 /// A client that has not sent its headers by then is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
+/// All headers of a request together.
+const MOST_HEADER_BYTES: usize = 64 << 10;
 /// How long open requests and executions may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -142,6 +145,17 @@ impl Service {
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Result<Service, ServiceError> {
+        Self::start_tls(config, None, s3, clock, shutdown).await
+    }
+
+    /// As [`Service::start`]; with a certificate the listener speaks TLS only.
+    pub async fn start_tls(
+        config: Config,
+        tls: Option<Tls>,
+        s3: aws_sdk_s3::Client,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<Service, ServiceError> {
         let keys = match config.credentials {
             Auth::Keys(keys) if keys.is_empty() => return Err(ServiceError::NoKeys),
             Auth::Keys(keys) => Some(keys),
@@ -164,6 +178,9 @@ impl Service {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(wrap)?;
         let address = listener.local_addr().map_err(wrap)?;
+        if tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "the API is reached from elsewhere without TLS: requests are signed, but can be read on the way");
+        }
 
         let (changed, changes) = watch::channel(0);
         let frontend = Arc::new(Frontend {
@@ -178,7 +195,7 @@ impl Service {
             changed,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, frontend, shutdown.clone()));
+        tasks.spawn(accept(listener, tls, frontend, shutdown.clone()));
         let jobs = Jobs {
             store: store.clone(),
             s3: s3.clone(),
@@ -216,7 +233,12 @@ impl Service {
     }
 }
 
-async fn accept(listener: TcpListener, frontend: Arc<Frontend>, shutdown: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    frontend: Arc<Frontend>,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -231,9 +253,10 @@ async fn accept(listener: TcpListener, frontend: Arc<Frontend>, shutdown: Cancel
         };
         match accepted {
             Ok((stream, _)) => {
-                let (frontend, shutdown) = (Arc::clone(&frontend), shutdown.clone());
+                let (tls, frontend, shutdown) =
+                    (tls.clone(), Arc::clone(&frontend), shutdown.clone());
                 connections.spawn(async move {
-                    serve(stream, frontend, shutdown).await;
+                    serve(stream, tls.as_ref(), frontend, shutdown).await;
                     drop(slot);
                 });
             }
@@ -253,13 +276,23 @@ async fn accept(listener: TcpListener, frontend: Arc<Frontend>, shutdown: Cancel
     }
 }
 
-async fn serve(stream: TcpStream, frontend: Arc<Frontend>, shutdown: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+    frontend: Arc<Frontend>,
+    shutdown: CancellationToken,
+) {
     // Small answers on a kept-alive connection: waiting to fill a segment only adds latency.
     let _ = stream.set_nodelay(true);
+    let stream = match secure(tls, stream).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "handshake failed"),
+    };
     let service = service_fn(move |request| Arc::clone(&frontend).answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

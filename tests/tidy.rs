@@ -110,7 +110,7 @@ fn knows(text: &str, module: &str) -> bool {
 
 #[test]
 fn dependencies_point_one_way() {
-    let rules: [(&str, &[&str]); 14] = [
+    let rules: [(&str, &[&str]); 15] = [
         (
             "signal",
             &[
@@ -226,6 +226,12 @@ fn dependencies_point_one_way() {
         ),
         (
             "console",
+            &[
+                "daemon", "cli", "service", "model", "embedded", "source", "sample",
+            ],
+        ),
+        (
+            "notify",
             &[
                 "daemon", "cli", "service", "model", "embedded", "source", "sample",
             ],
@@ -350,6 +356,29 @@ fn the_unit_calls_commands_and_flags_that_exist() {
             "{needed}"
         );
     }
+}
+
+#[test]
+fn the_image_is_built_from_everything_the_sources_include() {
+    let allowed = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    let mut included = 0;
+    for (name, text) in sources("src") {
+        let directory = root().join(&name).parent().unwrap().to_owned();
+        for macro_name in ["include_str!(\"", "include_bytes!(\""] {
+            for rest in product(&text).split(macro_name).skip(1) {
+                let path = directory.join(rest.split('"').next().unwrap());
+                let path = path.canonicalize().unwrap();
+                let top = path.strip_prefix(root()).unwrap().components().next();
+                let top = top.unwrap().as_os_str().to_string_lossy();
+                assert!(
+                    allowed.lines().any(|line| line == format!("!{top}")),
+                    "{name} includes {top}, which .dockerignore leaves out"
+                );
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 5, "{included} files are included");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chrono::TimeDelta;
 use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,8 @@ use crate::config::Config;
 use crate::daemon::{Plant, Store, format_recorded};
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::{Advice, ApiError};
+use crate::ops::lock;
+use crate::ops::tls::{Tls, Validity};
 use crate::s3::{Conditional, Disposition};
 use crate::signal::TagList;
 
@@ -53,6 +56,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         code: 0,
     }];
     looks.push(data_dir(&config));
+    looks.extend(certificate(&config));
     if !config.source.tags.is_empty() {
         looks.push(match TagList::read(&config.source.tags) {
             Ok(tags) => good(
@@ -65,6 +69,9 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             ),
             Err(error) => bad("tag list", &error.into()),
         });
+    }
+    if config.notify.is_on() {
+        looks.push(notifications(&config));
     }
     if !args.offline {
         runtime()?.block_on(online(&config, &mut looks));
@@ -89,10 +96,24 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }))
 }
 
+/// The secret and the program are there; nothing is sent.
+fn notifications(config: &Config) -> Look {
+    match config.notify.targets() {
+        Ok(targets) => {
+            let places: Vec<_> = targets.iter().map(|target| target.place()).collect();
+            good(
+                "notifications",
+                format!("to {}; lookoutd notify test sends one", places.join(", ")),
+            )
+        }
+        Err(error) => bad("notifications", &error.into()),
+    }
+}
+
 fn data_dir(config: &Config) -> Look {
     let path = config.data_dir();
     let probe = path.join(".check");
-    let tried = std::fs::create_dir_all(&path)
+    let tried = lock::create_private(&path)
         .and_then(|()| LocalDisk.write(&probe, b"lookoutd\n"))
         .and_then(|()| LocalDisk.sync(&probe))
         .and_then(|()| std::fs::remove_file(&probe))
@@ -123,6 +144,47 @@ fn data_dir(config: &Config) -> Look {
             code: 73,
         },
     }
+}
+
+/// The admin listener's certificate, where it has one.
+fn certificate(config: &Config) -> Option<Look> {
+    const SOON: TimeDelta = TimeDelta::days(14);
+    let now = Clock::system().now();
+    let look = |ok, detail, code| Look {
+        what: "admin TLS",
+        ok,
+        detail,
+        code,
+    };
+    let until = Tls::open(&config.admin.tls_cert, &config.admin.tls_key)
+        .and_then(|tls| tls.map(|tls| tls.validity(now)).transpose());
+    Some(match until {
+        Ok(None) => return None,
+        Ok(Some(Validity::Until(end))) if end - now > SOON => look(
+            true,
+            format!("certificate and key fit, until {}", output::utc(end)),
+            0,
+        ),
+        Ok(Some(Validity::Until(end))) => look(
+            false,
+            format!("the certificate ends on {}: renew it", output::utc(end)),
+            3,
+        ),
+        Ok(Some(Validity::Ended(end))) => look(
+            false,
+            format!("the certificate ended on {}: renew it", output::utc(end)),
+            3,
+        ),
+        Ok(Some(Validity::Begins(begin))) => look(
+            false,
+            format!(
+                "the certificate begins on {}: is this machine's clock right?",
+                output::utc(begin)
+            ),
+            3,
+        ),
+        Err(error) => look(false, error.to_string(), 78),
+    })
 }
 
 async fn online(config: &Config, looks: &mut Vec<Look>) {

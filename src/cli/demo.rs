@@ -166,10 +166,14 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             config.feed.cadence.seconds() as f64 / args.speed
         ),
         format!(
-            "story            healthy until {}, then {} begins to fail\n",
+            "story            healthy until {}, then {} begins to fail",
             output::utc(story.fault_start),
             story.component
         ),
+        "lines            fed: a window's files are in S3; normal or ANOMALY: its result, soon after the window has ended"
+            .to_owned(),
+        "score            0 to 1, anomalous above 0.5; then the sensors behind it, with their shares\n"
+            .to_owned(),
     ] {
         say(line);
     }

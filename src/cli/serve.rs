@@ -1,19 +1,26 @@
 //! `lookoutd serve`: the Lookout-compatible service alone, with an S3 beside it unless one is configured.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::TimeArgs;
 use crate::config;
-use crate::daemon::{Store, service_config};
+use crate::console::Place;
+use crate::daemon::{Lookout, Store, service_config};
 use crate::embedded::KeyPair;
-use crate::ops::{lock, log, notify, signals};
+use crate::notify::{self, Notifier, Pace};
+use crate::ops::admin::{self, Admin};
+use crate::ops::site::{Site, Watched};
+use crate::ops::tls::{Tls, Validity};
+use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
 
@@ -21,6 +28,7 @@ use crate::service::{Auth, Service};
 #[command(after_help = "\
 Examples:
   lookoutd serve --data-dir /var/lib/lookoutd
+  lookoutd serve --data-dir D --listen 0.0.0.0:9180 --s3-listen 0.0.0.0:9190 --tls-cert chain.pem --tls-key key.pem
   lookoutd serve --data-dir D --listen 0.0.0.0:9180 --config store.toml    with the S3 of its [s3] section
 
 Clients find it with AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT and AWS_ENDPOINT_URL_S3, and the key pair of DIR/credentials
@@ -35,9 +43,19 @@ pub struct ServeArgs {
     /// Address of the embedded S3; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:9190")]
     s3_listen: SocketAddr,
-    /// Configuration file whose [s3] section names the store, and [log] the logs
+    /// Address of console, metrics and health; "" serves none. Otherwise admin.listen
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Configuration file: [s3] names the store, [admin] console, metrics and health,
+    /// [notify] who is told, [log] the logs
     #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
     config: Option<PathBuf>,
+    /// Certificate chain of both listeners, PEM: with it they speak TLS only. A replaced file is taken by itself
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
     /// Takes requests that nobody signed; on loopback only
     #[arg(long)]
     no_auth: bool,
@@ -52,7 +70,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let config = config::load_service(args.config.as_deref(), &environment)?.config;
+    let mut config = config::load_service(args.config.as_deref(), &environment)?.config;
+    if config.notify.secret_file.is_empty() {
+        config.notify.secret_file = super::credential("notify-secret").unwrap_or_default();
+    }
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let requests = signals::listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -71,11 +92,28 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let _lock = lock::lock(&args.data_dir)?;
     let keys = KeyPair::load_or_create(&args.data_dir)?;
+    let file = |file: &Option<String>| file.clone().unwrap_or_default();
+    let tls = Tls::open(&file(&args.tls_cert), &file(&args.tls_key))?;
+    if let Some(Validity::Ended(at) | Validity::Begins(at)) = tls
+        .as_ref()
+        .map(|tls| tls.validity(Clock::system().now()))
+        .transpose()?
+    {
+        warn!(%at, "the certificate does not hold now: clients will refuse it");
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     // The embedded store goes down after the service, so that executions under way can end.
     let servers = CancellationToken::new();
     // Requests name their buckets; a configured endpoint is enough.
     let store = if config.is_embedded() && config.s3.endpoint_url.is_empty() {
-        Store::embed(&args.data_dir, args.s3_listen, "", servers.clone()).await?
+        Store::embed_tls(
+            &args.data_dir,
+            args.s3_listen,
+            "",
+            tls.clone(),
+            servers.clone(),
+        )
+        .await?
     } else {
         Store {
             bucket: Bucket::new(config.s3.client().await, &config.s3.bucket),
@@ -83,7 +121,20 @@ async fn serve(
             embedded: None,
         }
     };
-    let service = Service::start(
+    let mut admin = config.admin.clone();
+    if let Some(listen) = &args.admin_listen {
+        admin.listen.clone_from(listen);
+    }
+    let (sites, seen) = watch::channel(None);
+    let telling = tell(
+        &config.notify,
+        &args.data_dir,
+        seen.clone(),
+        servers.clone(),
+    )?;
+    let console = console(&admin, seen, servers.clone()).await?;
+    let clock = args.time.clock();
+    let service = Service::start_tls(
         crate::service::Config {
             credentials: if args.no_auth {
                 Auth::Open
@@ -93,29 +144,82 @@ async fn serve(
             catch_up: args.catch_up,
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
+        tls,
         store.bucket.client().clone(),
-        args.time.clock(),
+        clock.clone(),
         shutdown.clone(),
     )
     .await?;
-    println!("Lookout API   http://{}", service.address());
+    sites.send_replace(Some(Site {
+        clock,
+        feed: None,
+        history: Some(Place::service(args.data_dir.join("service/state.db"))),
+        s3: Some(store.bucket.client().clone()),
+        watched: Watched::default(),
+        archive: Some(Lookout::archived(config, &args.data_dir)),
+    }));
+    println!("Lookout API   {scheme}://{}", service.address());
     match &store.embedded {
         Some(s3) => println!(
             "S3            {}   bucket {}",
-            s3.endpoint_url(),
+            s3.url(),
             store.bucket.name()
         ),
         None => println!("S3            as configured"),
+    }
+    if let Some(console) = console {
+        println!("console       {}", console.url());
     }
     println!(
         "credentials   {}",
         args.data_dir.join("credentials").display()
     );
-    notify::ready();
+    systemd::ready();
     shutdown.cancelled().await;
-    notify::stopping();
+    systemd::stopping();
     info!("draining");
     service.stopped().await;
     servers.cancel();
+    if let Some(telling) = telling {
+        // What it has not sent stays in its queue.
+        let _ = tokio::time::timeout(Duration::from_millis(500), telling).await;
+    }
     Ok(())
+}
+
+/// Starts to tell whom the configuration names. What is configured wrongly ends the start.
+fn tell(
+    config: &notify::Config,
+    data_dir: &Path,
+    seen: watch::Receiver<Option<Site>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    if let Some((key, problem)) = config.problems().into_iter().next() {
+        anyhow::bail!("{key}: {problem}");
+    }
+    let notifier = Notifier::open(config, data_dir)?;
+    Ok(notifier.map(|notifier| notifier.start(seen, Pace::default(), shutdown)))
+}
+
+/// Serves console, metrics and health. What is configured wrongly ends the start; a port that is taken does not, because
+/// clients can do without.
+async fn console(
+    config: &admin::Config,
+    seen: watch::Receiver<Option<Site>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Option<Admin>> {
+    if let Some((key, problem)) = config.problems().into_iter().next() {
+        anyhow::bail!("{key}: {problem}");
+    }
+    match Admin::start(config, seen, shutdown).await {
+        Ok(admin) => Ok(admin),
+        Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+            error!(
+                error = format!("{error:#}"),
+                "no console, metrics and health: the service goes on without them"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -135,7 +135,13 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         },
         spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
     };
-    (status.verdict, status.why) = judge(&status, config.feed.cadence.duration(), now);
+    // A probe that was not given the daemon's configuration goes by the windows it finds.
+    let configured = config.feed.cadence.duration();
+    let cadence = status
+        .last
+        .as_ref()
+        .map_or(configured, |entry| configured.max(entry.end - entry.start));
+    (status.verdict, status.why) = judge(&status, cadence, now);
     Ok(status)
 }
 

@@ -23,6 +23,7 @@ pub fn page(
         ("/", "Overview"),
         ("/windows", "Windows"),
         ("/schedulers", "Schedulers"),
+        ("/models", "Models"),
         ("/coverage", "Coverage"),
     ];
     let markup = html! {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
-use super::state::SchedulerRow;
+use super::state::{SchedulerRow, State as Service};
 use crate::feed::{Entry, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{Readiness, Reason, judge, span};
@@ -117,9 +117,30 @@ async fn first_schedulers(site: &Site) -> anyhow::Result<Option<Vec<SchedulerRow
     let Some(state) = site.service() else {
         return Ok(None);
     };
-    Ok(Some(
-        blocking(move || state.schedulers("", None, "", SCHEDULERS)).await??,
-    ))
+    Ok(Some(blocking(move || worst_first(&state)).await??))
+}
+
+/// Schedulers that are anomalous, then those that fail, then the others by name.
+fn worst_first(state: &Service) -> rusqlite::Result<Vec<SchedulerRow>> {
+    let anomalous = state.anomalies(DateTime::<Utc>::MAX_UTC, SCHEDULERS)?;
+    let failing = state.failing(SCHEDULERS)?;
+    let names = anomalous
+        .into_iter()
+        .map(|news| news.scheduler)
+        .chain(failing.into_iter().map(|(name, _)| name));
+    let mut rows: Vec<SchedulerRow> = Vec::new();
+    for name in names {
+        if rows.iter().all(|row| row.name != name) {
+            rows.extend(state.scheduler(&name)?);
+        }
+    }
+    for row in state.schedulers("", None, "", SCHEDULERS)? {
+        if rows.iter().all(|known| known.name != row.name) {
+            rows.push(row);
+        }
+    }
+    rows.truncate(SCHEDULERS);
+    Ok(rows)
 }
 
 fn trouble(readiness: &Readiness) -> Markup {

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use tracing::warn;
 
+use super::news::overdue;
 use crate::inference::Archive;
 use crate::signal::{Cadence, NameFormat};
 
@@ -18,7 +19,7 @@ use crate::signal::{Cadence, NameFormat};
 pub struct State {
     connection: Arc<Mutex<Connection>>,
     /// The column executions are kept in order by, and how far it is before their boundary, microseconds.
-    key: &'static str,
+    pub(super) key: &'static str,
     shift: i64,
     /// How files are named where a scheduler does not say.
     naming: NameFormat,
@@ -48,6 +49,8 @@ pub struct Counts {
     pub active: Vec<String>,
     /// All schedulers with an anomalous last window.
     pub active_count: u64,
+    /// Running schedulers that should have executed and did not, and since when, at most [`MOST_ACTIVE`].
+    pub overdue: Vec<(String, DateTime<Utc>)>,
 }
 
 /// Active events that are named one by one.
@@ -171,7 +174,8 @@ CREATE TEMP VIEW event AS
     GROUP BY scheduler, run;
 CREATE TEMP VIEW label AS SELECT 0 AS start_us, 0 AS end_us, '' AS rating, '' AS notes WHERE 0;
 ";
-const EXECUTION: &str = "start_us, boundary_us, scheduled_us, finished_us, status, failed_reason, result_bucket, result_key, rows, anomalous";
+/// The columns that [`execution`] reads.
+pub(super) const EXECUTION: &str = "start_us, boundary_us, scheduled_us, finished_us, status, failed_reason, result_bucket, result_key, rows, anomalous";
 
 impl Place {
     /// A service's own state.
@@ -251,6 +255,11 @@ impl State {
         Ok(Some(state))
     }
 
+    /// Whether this is an archive's index, which knows no models.
+    pub(super) fn is_archive(&self) -> bool {
+        self.shift != 0
+    }
+
     /// Counts over all schedulers.
     pub fn counts(&self, now: DateTime<Utc>) -> rusqlite::Result<Counts> {
         let db = self.lock();
@@ -296,6 +305,7 @@ impl State {
             last_hour,
             active,
             active_count: active_count as u64,
+            overdue: overdue(&db, now, MOST_ACTIVE)?,
         })
     }
 
@@ -431,7 +441,7 @@ impl State {
         scheduler(row, self.naming)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -512,7 +522,7 @@ fn read_input(text: &str, naming: NameFormat) -> Input {
     }
 }
 
-fn execution(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
+pub(super) fn execution(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
     let finished: Option<i64> = row.get(3)?;
     let result: (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
     let rows: (Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?);
@@ -529,7 +539,7 @@ fn execution(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
     })
 }
 
-fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     #[derive(serde::Deserialize)]
     struct Share {
         name: String,
@@ -552,7 +562,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     })
 }
 
-fn time(micros: i64) -> DateTime<Utc> {
+pub(super) fn time(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 

@@ -3,8 +3,8 @@
 //! Guarantees: it listens on loopback unless a token file is configured; with one, everything but `/livez` wants the token
 //! (as a bearer token, or as the password of HTTP basic authentication), compared in constant time. On loopback without a
 //! token it answers only requests that name this machine as their host, so that a web page elsewhere cannot read it
-//! through the visitor's browser. Slow and idle clients are cut off, connections are bounded. Deliberately absent: TLS
-//! (put a proxy in front), and anything that changes state.
+//! through the visitor's browser. Slow and idle clients are cut off, connections are bounded. With a certificate it speaks
+//! TLS only. Deliberately absent: anything that changes state.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +34,7 @@ use tracing::{debug, error, warn};
 use super::health::judge;
 use super::metrics;
 use super::site::{Observer, Site, Snapshot};
+use super::tls::{self, Tls, secure};
 use crate::console::{self, Scores};
 use crate::feed::blocking;
 
@@ -41,6 +42,8 @@ use crate::feed::blocking;
 const MOST_CONNECTIONS: usize = 32;
 /// A client that has not sent its headers by then is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// All headers of a request together.
+const MOST_HEADER_BYTES: usize = 64 << 10;
 /// No answer takes longer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Scrapes and pages within this see the same snapshot.
@@ -54,6 +57,10 @@ pub struct Config {
     pub listen: String,
     /// File that holds the token; needed to listen on more than loopback.
     pub token_file: String,
+    /// PEM file of the certificate chain; with it the listener speaks TLS only.
+    pub tls_cert: String,
+    /// PEM file of its private key.
+    pub tls_key: String,
 }
 
 impl Default for Config {
@@ -61,6 +68,8 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:9181".into(),
             token_file: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
         }
     }
 }
@@ -70,6 +79,16 @@ impl Config {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         if self.listen.is_empty() {
             return Vec::new();
+        }
+        if let Some(problem) = tls::half(&self.tls_cert, &self.tls_key) {
+            return vec![(
+                if self.tls_key.is_empty() {
+                    "admin.tls_key"
+                } else {
+                    "admin.tls_cert"
+                },
+                problem.to_owned(),
+            )];
         }
         match self.listen.parse::<SocketAddr>() {
             Err(_) => vec![(
@@ -108,6 +127,7 @@ struct Inner {
 pub struct Admin {
     address: SocketAddr,
     protected: bool,
+    encrypted: bool,
 }
 
 impl Admin {
@@ -129,6 +149,11 @@ impl Admin {
             "" => None,
             path => Some(read_token(Path::new(path))?),
         };
+        let tls = Tls::open(&config.tls_cert, &config.tls_key).context("admin.tls_cert")?;
+        if tls.is_none() && !listen.ip().is_loopback() {
+            warn!(address = %listen, "the admin listener is reached from elsewhere without TLS, its token can be read on the way: set admin.tls_cert and admin.tls_key");
+        }
+        let encrypted = tls.is_some();
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("admin.listen: cannot listen on {listen}"))?;
@@ -140,10 +165,11 @@ impl Admin {
             scores: Scores::default(),
             token,
         }));
-        tokio::spawn(accept(listener, router(shared), shutdown));
+        tokio::spawn(accept(listener, tls, router(shared), shutdown));
         Ok(Some(Self {
             address,
             protected: token.is_some(),
+            encrypted,
         }))
     }
 
@@ -159,7 +185,8 @@ impl Admin {
 
     /// The console's address for people.
     pub fn url(&self) -> String {
-        format!("http://{}/", self.address)
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{}/", self.address)
     }
 }
 
@@ -236,6 +263,9 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         _ => shared.allows(request.headers()),
     };
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    // What follows a body that nobody wants here might be taken for a request.
+    let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
+        || request.headers().contains_key(header::CONTENT_LENGTH);
     let mut response = match refusal {
         Err(Refusal::Token) => (
             StatusCode::UNAUTHORIZED,
@@ -258,6 +288,9 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         },
     };
     let headers = response.headers_mut();
+    if has_body || !is_read {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     for (name, value) in [
         (
             header::CONTENT_SECURITY_POLICY,
@@ -346,7 +379,12 @@ pub fn failed(error: &anyhow::Error) -> Response {
         .into_response()
 }
 
-async fn accept(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -360,9 +398,9 @@ async fn accept(listener: TcpListener, router: Router, shutdown: CancellationTok
         };
         match accepted {
             (Ok((stream, _)), slot) => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
+                let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    serve(stream, router, shutdown).await;
+                    serve(stream, tls.as_ref(), router, shutdown).await;
                     drop(slot);
                 });
             }
@@ -375,10 +413,15 @@ async fn accept(listener: TcpListener, router: Router, shutdown: CancellationTok
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn serve(stream: TcpStream, tls: Option<&Tls>, router: Router, shutdown: CancellationToken) {
+    let stream = match secure(tls, stream).await {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%error, "admin handshake failed"),
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
         ended = connection => if let Err(error) = ended {
@@ -465,6 +508,7 @@ mod tests {
         let config = |listen: &str, token: &str| Config {
             listen: listen.into(),
             token_file: token.into(),
+            ..Config::default()
         };
         assert!(Config::default().problems().is_empty());
         assert!(config("", "").problems().is_empty());

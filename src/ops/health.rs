@@ -17,6 +17,31 @@ const OFFSET: TimeDelta = TimeDelta::seconds(60);
 /// Credentials that end within this and were not renewed.
 const EXPIRY: TimeDelta = TimeDelta::minutes(5);
 
+/// Every code a reason can have.
+pub const CODES: [&str; 21] = [
+    "state-unreadable",
+    "loop-stalled",
+    "store-refuses",
+    "store-unreachable",
+    "spool-paused",
+    "source-failing",
+    "windows-late",
+    "windows-quarantined",
+    "credentials-expire",
+    "clock-stepped",
+    "clock-offset",
+    "clock-suspect",
+    "nothing-cut",
+    "source-silent",
+    "source-gap",
+    "scheduler-unreachable",
+    "scheduler-gone",
+    "scheduler-not-running",
+    "execution-missing",
+    "executions-failing",
+    "anomaly-active",
+];
+
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
@@ -59,6 +84,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     if let Some(standing) = &snapshot.watched {
         judge_scheduler(standing, snapshot.now, &mut reasons);
     }
+    judge_executions(snapshot, &mut reasons);
     if let Some(counts) = &snapshot.service
         && counts.failing > 0
     {
@@ -277,6 +303,31 @@ fn judge_source(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reaso
             "see the coverage page of the console: it names the sensors that miss values",
         ));
     }
+}
+
+fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let service = snapshot.service.as_ref();
+    let overdue = service
+        .map(|counts| counts.overdue.as_slice())
+        .unwrap_or_default();
+    let here = overdue.iter().map(|(name, since)| (name.as_str(), *since));
+    let all: Vec<_> = snapshot.overdue().into_iter().chain(here).collect();
+    let Some((first, since)) = all.iter().min_by_key(|(_, since)| *since) else {
+        return;
+    };
+    let others = match all.len() {
+        1 => String::new(),
+        n => format!(" and {} others", n - 1),
+    };
+    reasons.push(attention(
+        "execution-missing",
+        *since,
+        format!(
+            "{first}{others}: no execution for {}, although it runs",
+            span(snapshot.now - *since)
+        ),
+        "see the log of the service; lookoutd scheduler describe says when it wakes",
+    ));
 }
 
 fn judge_scheduler(standing: &Standing, now: DateTime<Utc>, reasons: &mut Vec<Reason>) {

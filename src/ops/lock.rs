@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,13 +37,21 @@ pub enum LockError {
     },
 }
 
-/// Creates the data directory if need be and locks it.
+/// Creates a directory that its owner alone may enter; one that is there stays as it is.
+pub fn create_private(directory: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
+/// Creates the data directory if need be, for its owner alone, and locks it.
 pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
     let unusable = |source| LockError::Unusable {
         path: data_dir.to_owned(),
         source,
     };
-    std::fs::create_dir_all(data_dir).map_err(unusable)?;
+    create_private(data_dir).map_err(unusable)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -380,6 +380,7 @@ mod tests {
                 last_hour: vec![("SUCCESS".into(), 12)],
                 active: vec!["pump \"1\"".into()],
                 active_count: 1,
+                overdue: Vec::new(),
             }),
             watched: Some(Standing {
                 scheduler: "pump".into(),
@@ -388,6 +389,7 @@ mod tests {
                 failure: None,
                 since: at(0),
             }),
+            executed: None,
             failures: Vec::new(),
         }
     }

@@ -16,6 +16,8 @@ use crate::signal::{NameFormat, TagList};
 
 /// Windows a snapshot looks back.
 const RECENT: usize = 24;
+/// How long an execution may take to be listed, at most.
+const LISTED_WITHIN: TimeDelta = TimeDelta::minutes(2);
 /// How often the free space is noted, how many notes are kept, and how many make a forecast.
 const NOTE_EVERY: TimeDelta = TimeDelta::minutes(10);
 const NOTES: usize = 144;
@@ -92,6 +94,8 @@ pub struct Snapshot {
     pub service: Option<Counts>,
     /// The watched scheduler.
     pub watched: Option<Standing>,
+    /// The end of its newest execution that is known here.
+    pub executed: Option<DateTime<Utc>>,
     /// What could not be read.
     pub failures: Vec<String>,
 }
@@ -223,11 +227,20 @@ impl Observer {
                 }
             }
         });
-        let service = site.service().and_then(|state| match state.counts(now) {
-            Ok(counts) => Some(counts),
-            Err(error) => {
-                failures.push(format!("service state: {error}"));
-                None
+        let watched = site.watched.read();
+        let mut executed = None;
+        let service = site.service().and_then(|state| {
+            let name = watched.as_ref().map(|standing| standing.scheduler.as_str());
+            let read = state.counts(now).and_then(|counts| {
+                executed = name.map_or(Ok(None), |name| newest(&state, name))?;
+                Ok(counts)
+            });
+            match read {
+                Ok(counts) => Some(counts),
+                Err(error) => {
+                    failures.push(format!("service state: {error}"));
+                    None
+                }
             }
         });
         Snapshot {
@@ -235,7 +248,8 @@ impl Observer {
             started: *self.started.get_or_init(|| now),
             feed,
             service,
-            watched: site.watched.read(),
+            watched,
+            executed,
             failures,
         }
     }
@@ -293,6 +307,24 @@ impl FeedSite {
     }
 }
 
+impl Snapshot {
+    /// The scheduler that this gateway keeps, if it runs and has executed nothing for a wake-up and one cadence more than
+    /// it should take; and since when.
+    pub fn overdue(&self) -> Option<(&str, DateTime<Utc>)> {
+        let (feed, standing) = (self.feed.as_ref()?, self.watched.as_ref()?);
+        if standing.failure.is_some() || standing.status.as_deref() != Some("RUNNING") {
+            return None;
+        }
+        // Without a service or an archive nobody looks for executions.
+        self.service.as_ref()?;
+        let last = self
+            .executed
+            .map_or(standing.since, |end| end.max(standing.since));
+        let allowed = feed.config.cadence.duration() * 2 + feed.delay + LISTED_WITHIN;
+        (self.now - last > allowed).then_some((standing.scheduler.as_str(), last))
+    }
+}
+
 impl FeedSnapshot {
     /// When a window that starts at `start` is to be cut.
     pub fn live_at(&self, start: DateTime<Utc>) -> DateTime<Utc> {
@@ -341,6 +373,15 @@ impl FeedSnapshot {
         let windows = left / mean.max(1);
         TimeDelta::try_seconds((windows as i64).saturating_mul(self.config.cadence.seconds()))
     }
+}
+
+/// The end of a scheduler's newest execution.
+fn newest(state: &State, name: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    let Some(scheduler) = state.scheduler(name)? else {
+        return Ok(None);
+    };
+    let newest = state.executions(&scheduler.uuid, None, None, None, 1)?;
+    Ok(newest.first().map(|execution| execution.end))
 }
 
 /// Resident memory of this process in bytes, where the system tells.

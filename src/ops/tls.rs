@@ -179,7 +179,11 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(chain, secret)
+        })
         .map_err(pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -192,9 +196,15 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     };
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| fail(format!("no certificate in PEM can be read from it ({error})")))?;
+        .map_err(|error| {
+            fail(format!(
+                "no certificate in PEM can be read from it ({error})"
+            ))
+        })?;
     if chain.is_empty() {
-        return Err(fail("has no certificate; it begins with -----BEGIN CERTIFICATE-----".into()));
+        return Err(fail(
+            "has no certificate; it begins with -----BEGIN CERTIFICATE-----".into(),
+        ));
     }
     Ok(chain)
 }
@@ -202,7 +212,9 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// The library tells a certificate's dates only in its refusals: asked about the end of all time, it names the end.
 fn validity(certificate: &CertificateDer<'_>, now: DateTime<Utc>) -> Option<Validity> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    let algorithms = aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .all;
     let ask = |seconds: u64| {
         client::verify_server_cert_signed_by_trust_anchor(
             &parsed,
@@ -215,19 +227,34 @@ fn validity(certificate: &CertificateDer<'_>, now: DateTime<Utc>) -> Option<Vali
     };
     let date = |time: UnixTime| DateTime::from_timestamp(i64::try_from(time.as_secs()).ok()?, 0);
     let now = u64::try_from(now.timestamp()).ok()?;
-    if let Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) = ask(now) {
+    if let Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+        not_before,
+        ..
+    })) = ask(now)
+    {
         return date(not_before).map(Validity::Begins);
     }
     let end = match ask(NEVER) {
-        Some(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => not_after.as_secs(),
+        Some(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            not_after,
+            ..
+        })) => not_after.as_secs(),
         _ => NEVER,
     };
     let until = DateTime::from_timestamp(i64::try_from(end).ok()?, 0)?;
-    Some(if end < now { Validity::Ended(until) } else { Validity::Until(until) })
+    Some(if end < now {
+        Validity::Ended(until)
+    } else {
+        Validity::Until(until)
+    })
 }
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
-    [certificate, key].map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
+    [certificate, key].map(|path| {
+        std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+    })
 }
 
 fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {

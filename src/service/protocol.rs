@@ -3,7 +3,7 @@
 //! Guarantees: every answer has a request id; every refusal has `__type`, `Message` and `x-amzn-errortype`, so that
 //! boto3, the AWS CLI and the Rust SDK map it to their typed exceptions; a body is read up to a limit and within a
 //! deadline, and only then is its signature checked and the operation run. Null members are left out of answers, which
-//! are compact JSON. No TLS here: a reverse proxy brings it.
+//! are compact JSON.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -68,6 +70,8 @@ impl Frontend {
             .strip_prefix(TARGET_PREFIX)
             .unwrap_or_default()
             .to_owned();
+        // A length beside it may mean something else to a proxy in between: nothing that follows is a request.
+        let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
         let outcome = self.run(&parts, &operation, body).await;
         match &outcome {
             Ok(_) => tracing::debug!(%operation, %request_id, "request answered"),
@@ -78,7 +82,12 @@ impl Frontend {
                 tracing::debug!(%operation, %request_id, code = fault.code, message = %fault.message, "request refused");
             }
         }
-        Ok(render(&request_id, outcome))
+        let mut answer = render(&request_id, outcome);
+        if chunked {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        Ok(answer)
     }
 
     async fn run(

@@ -52,7 +52,7 @@ async function open(name, url, { scheme = "light", width = 1280 } = {}) {
   check("the first tab stop skips to the content", (await page.evaluate(() => document.activeElement.className)) === "skip");
   await context.close();
 }
-for (const [name, path] of [["demo-windows", "windows"], ["demo-coverage", "coverage"], ["demo-schedulers", "schedulers"]]) {
+for (const [name, path] of [["demo-windows", "windows"], ["demo-coverage", "coverage"], ["demo-schedulers", "schedulers"], ["demo-models", "models"]]) {
   const { page, context } = await open(name, demo + path);
   if (name === "demo-windows") {
     await page.selectOption("#state", "quarantined");
@@ -133,6 +133,21 @@ if (fleet) {
     }
     await context.close();
   }
+  {
+    // The picture of the README, docs/console.png, is a copy of this one.
+    const context = await browser.newContext({ colorScheme: "light", viewport: { width: 1120, height: 1230 } });
+    const page = await context.newPage();
+    await page.goto(`${fleet}scheduler?name=pump%2D42`, { waitUntil: "networkidle" });
+    await page.screenshot({ path: `${shots}/readme.png` });
+    await page.goto(fleet, { waitUntil: "networkidle" });
+    check("what is anomalous comes first in the overview", (await page.locator("#schedulers tbody th").first().innerText()) === "pump-42");
+    const began = Date.now();
+    await page.click("#schedulers tbody th a");
+    await page.waitForSelector("[data-chart=score] canvas");
+    console.log(`     from a click on the overview to the drawn score: ${Date.now() - began} ms`);
+    await context.close();
+  }
+  await (await open("fleet-models", `${fleet}models`)).context.close();
   await (await open("fleet-scheduler-narrow", `${fleet}scheduler?name=pump%2D42`, { width: 400 })).context.close();
 }
 await browser.close();

@@ -152,8 +152,14 @@ fn site(
     }
 }
 
+/// The site of a feeder that [`fed`] has started.
+pub fn site_of(running: &Running, store: &Store) -> Site {
+    let rig = Rig::new(store, "data", "2026-01-01T10:00:30Z");
+    site(running, &rig.data_dir, &rig.bucket, rig.config)
+}
+
 /// A feeder that has delivered its first window, and a desk over it.
-async fn fed(store: &Store, change: impl FnOnce(&mut Rig)) -> (Running, Desk) {
+pub async fn fed(store: &Store, change: impl FnOnce(&mut Rig)) -> (Running, Desk) {
     let mut rig = Rig::new(store, "data", "2026-01-01T10:00:30Z");
     change(&mut rig);
     let (data_dir, bucket, config) = (rig.data_dir.clone(), rig.bucket.clone(), rig.config.clone());
@@ -451,6 +457,8 @@ async fn pages_are_small_and_quick_over_a_thousand_schedulers_and_ten_thousand_e
         "/schedulers",
         "/schedulers?part=9&status=RUNNING",
         "/schedulers?after=asset-0500",
+        "/models",
+        "/models?after=model-500",
         "/scheduler?name=pump-42",
         "/scheduler?name=pump-42&hours=168&status=FAILED",
         "/scheduler?name=pump-42&before=1764000000000000",
@@ -501,6 +509,7 @@ async fn the_listener_is_closed_to_strangers() {
     let config = Config {
         listen: "0.0.0.0:0".into(),
         token_file: token_file.display().to_string(),
+        ..Config::default()
     };
     let admin = Admin::start(&config, seen.clone(), stop.clone())
         .await
@@ -576,6 +585,101 @@ async fn the_listener_is_closed_to_strangers() {
         assert!(error.contains("admin.token_file"), "{error}");
     }
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_has_the_console_too_and_asks_for_a_token_beyond_loopback() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let fleet = Fleet {
+        schedulers: 3,
+        executions: 60,
+        with_files: 0,
+        ..Fleet::default()
+    };
+    fleet
+        .write(
+            &data_dir.join("service"),
+            directory.path(),
+            "plant",
+            Utc::now(),
+        )
+        .await;
+    let token = directory.path().join("token");
+    std::fs::write(&token, "a-token-of-some-length\n").unwrap();
+    let config = directory.path().join("serve.toml");
+    std::fs::write(
+        &config,
+        format!("[admin]\ntoken_file = \"{}\"\n", token.display()),
+    )
+    .unwrap();
+    let serve = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lookoutd"));
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--s3-listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
+            .arg(&data_dir)
+            .args(more)
+            .env_remove("LOOKOUTD_CONFIG")
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let refused = serve(&["--admin-listen", "0.0.0.0:0"])
+        .wait_with_output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("set admin.token_file"),
+        "{said}"
+    );
+    let mut child = serve(&[
+        "--admin-listen",
+        "0.0.0.0:0",
+        "--config",
+        config.to_str().unwrap(),
+    ]);
+    let out = child.stdout.take().unwrap();
+    let port: u16 = tokio::task::spawn_blocking(move || {
+        use std::io::BufRead;
+        let mut lines = std::io::BufReader::new(out).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.starts_with("console")).unwrap();
+        let address = line.trim_end_matches('/').rsplit(':').next().unwrap();
+        address.parse().unwrap()
+    })
+    .await
+    .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let token = "Authorization: Bearer a-token-of-some-length\r\n";
+    assert_eq!(get(address, "/", "").await.status, 401);
+    assert_eq!(get(address, "/livez", "").await.status, 200);
+    for (path, part) in [
+        ("/", "No feeder runs in this process"),
+        ("/", "pump-42"),
+        ("/schedulers", "pump-42"),
+        ("/scheduler?name=pump-42", "bearing_vibration"),
+        ("/models", "model-0"),
+        ("/windows", "No feeder runs in this process"),
+        ("/coverage", "No feeder runs in this process"),
+        ("/metrics", "lookoutd_events_active 1"),
+        ("/readyz", "anomaly-active"),
+    ] {
+        let answer = get(address, path, token).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        assert!(
+            answer.body.contains(part),
+            "{part} not in {path}: {}",
+            answer.body
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> Desk {

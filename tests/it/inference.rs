@@ -494,6 +494,8 @@ async fn serve_answers_signed_requests_and_stops_on_sigterm() {
             "127.0.0.1:0",
             "--s3-listen",
             "127.0.0.1:0",
+            "--admin-listen",
+            "",
             "--data-dir",
         ])
         .arg(directory.path())
@@ -553,6 +555,8 @@ fn serve_refuses_other_machines_without_keys() {
             "0.0.0.0:0",
             "--s3-listen",
             "127.0.0.1:0",
+            "--admin-listen",
+            "",
             "--data-dir",
         ])
         .arg(directory.path())

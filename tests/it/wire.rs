@@ -91,7 +91,13 @@ fn the_notebooks_scheduler_cells_run_against_lookoutd_serve() {
     let printed = directory.path().join("serve.out");
     let server = Command::new(env!("CARGO_BIN_EXE_lookoutd"))
         .args(["serve", "--listen", "127.0.0.1:0"])
-        .args(["--s3-listen", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "--s3-listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "",
+            "--data-dir",
+        ])
         .arg(directory.path())
         .env_remove("LOOKOUTD_CONFIG")
         .stdin(Stdio::null())

@@ -194,6 +194,10 @@ impl fmt::Display for Summary {
             f,
             "look at    lookoutd results --data-dir {}",
             self.data_dir
+        )?;
+        writeln!(
+            f,
+            "go on      lookoutd demo --windows 0    runs until Ctrl-C, with its web console"
         )
     }
 }

@@ -1,0 +1,349 @@
+//! What is worth telling: facts from a snapshot and from the executions, and the message about one.
+//!
+//! Pure but for reading the executions through the console's eyes. A condition is a reason of `/readyz` under its code;
+//! beside those, each scheduler has facts of its own: an anomaly, a failed execution, one that did not come. Names and
+//! reasons come from elsewhere: they are cut to a length, and are JSON strings in a message, nothing else.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::console::{EventRow, State};
+use crate::inference::hint;
+use crate::ops::health::{CODES, Reason, judge};
+use crate::ops::site::Snapshot;
+
+/// An anomaly: from the first anomalous window to the first normal one.
+pub const EVENT: &str = "anomaly";
+/// The last execution of a scheduler failed.
+pub const EXECUTION_FAILED: &str = "execution-failed";
+/// An execution that should have come did not.
+pub const EXECUTION_MISSING: &str = "execution-missing";
+/// Messages were held back, and there was nothing else to tell.
+pub const HELD_BACK: &str = "held-back";
+/// The kinds beside the codes of `/readyz`.
+pub const KINDS: [&str; 3] = [EVENT, EXECUTION_FAILED, EXECUTION_MISSING];
+/// Codes of `/readyz` that sum up what is told here of each scheduler.
+const SUMS: [&str; 3] = ["anomaly-active", "executions-failing", EXECUTION_MISSING];
+
+/// Events that were over before anybody looked are told when they are not older than this.
+pub const LOOK_BACK: TimeDelta = TimeDelta::days(1);
+/// Schedulers that are looked at one by one.
+const MOST: usize = 1_000;
+/// Sensors of an event in a message.
+const SENSORS: usize = 5;
+/// Longest text of others in a message, in characters.
+const LONGEST: usize = 1_000;
+
+/// Something that is the case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// What it is: a code of `/readyz` or one of [`KINDS`].
+    pub kind: String,
+    /// What it is about: a scheduler, or nothing where it is the gateway.
+    pub subject: String,
+    /// Tells one anomaly of a scheduler from the next: microseconds of its start; 0 elsewhere.
+    pub episode: i64,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Whether windows are not delivered as they should be.
+    pub blocking: bool,
+    /// In words.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+    /// More, by kind.
+    pub details: Value,
+    /// Whether it is over already.
+    pub over: bool,
+}
+
+/// An event that was told and is not over as far as anybody was told: scheduler and start.
+pub type Told = (String, DateTime<Utc>);
+
+/// A message as receivers get it. The order of the members is that of the JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Message<'a> {
+    /// Unique; the same in every attempt.
+    pub id: &'a str,
+    /// The gateway.
+    pub gateway: &'a str,
+    /// What it is.
+    pub kind: &'a str,
+    /// What it is about.
+    pub subject: &'a str,
+    /// `firing`, `resolved` or `test`.
+    pub state: &'static str,
+    /// `problem`, `attention` or `none`.
+    pub severity: &'static str,
+    /// Since when, UTC.
+    pub since: String,
+    /// When it was noticed that it is so, or that it is over, UTC.
+    pub at: String,
+    /// In words.
+    pub text: &'a str,
+    /// What to do.
+    pub remedy: &'a str,
+    /// More, by kind.
+    pub details: &'a Value,
+    /// Messages before this one that were not sent.
+    pub held_back: u64,
+}
+
+/// Codes of `/readyz` that are told as they are.
+pub fn conditions() -> impl Iterator<Item = &'static str> {
+    CODES.into_iter().filter(|code| !SUMS.contains(code))
+}
+
+/// What is the case, in the order in which it came to be.
+pub fn facts(
+    snapshot: &Snapshot,
+    state: Option<&State>,
+    since: DateTime<Utc>,
+    told: &[Told],
+) -> anyhow::Result<Vec<Fact>> {
+    let mut facts: Vec<Fact> = Vec::new();
+    for reason in judge(snapshot).reasons {
+        // One of a kind is enough: the gravest comes first.
+        if !SUMS.contains(&reason.code) && facts.iter().all(|known| known.kind != reason.code) {
+            facts.push(condition(&reason, snapshot));
+        }
+    }
+    if let Some(overdue) = snapshot.overdue() {
+        let (scheduler, since) = overdue;
+        facts.push(missing(scheduler, since));
+    }
+    if let Some(counts) = &snapshot.service {
+        for (scheduler, since) in &counts.overdue {
+            facts.push(missing(scheduler, *since));
+        }
+    }
+    if let Some(state) = state {
+        failures(state, &mut facts)?;
+        anomalies(state, since, told, snapshot.now, &mut facts)?;
+    }
+    facts.sort_by(|a, b| (a.since, &a.kind, &a.subject).cmp(&(b.since, &b.kind, &b.subject)));
+    Ok(facts)
+}
+
+fn condition(reason: &Reason, snapshot: &Snapshot) -> Fact {
+    let watched = snapshot
+        .watched
+        .as_ref()
+        .map(|known| known.scheduler.clone());
+    Fact {
+        kind: reason.code.to_owned(),
+        subject: watched
+            .filter(|_| reason.code.starts_with("scheduler-"))
+            .unwrap_or_default(),
+        episode: 0,
+        since: reason.since,
+        blocking: reason.blocking,
+        text: line(&reason.text, LONGEST),
+        remedy: reason.remedy.to_owned(),
+        details: json!({}),
+        over: false,
+    }
+}
+
+fn missing(scheduler: &str, since: DateTime<Utc>) -> Fact {
+    Fact {
+        kind: EXECUTION_MISSING.into(),
+        subject: line(scheduler, LONGEST),
+        episode: 0,
+        since,
+        blocking: false,
+        text: format!(
+            "no execution of {} since {}, although it runs",
+            line(scheduler, LONGEST),
+            utc(since)
+        ),
+        remedy: "look at the log of the service; lookoutd scheduler describe says when it wakes"
+            .into(),
+        details: json!({}),
+        over: false,
+    }
+}
+
+fn failures(state: &State, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
+    for (scheduler, execution) in state.failing(MOST)? {
+        let reason = line(execution.reason.as_deref().unwrap_or_default(), LONGEST);
+        facts.push(Fact {
+            kind: EXECUTION_FAILED.into(),
+            subject: line(&scheduler, LONGEST),
+            episode: 0,
+            since: execution.end,
+            blocking: false,
+            text: format!(
+                "the execution of {} for the window that ended {} failed: {reason}",
+                line(&scheduler, LONGEST),
+                utc(execution.end)
+            ),
+            remedy: hint(&reason)
+                .unwrap_or("open the scheduler in the console: its history has every failure")
+                .to_owned(),
+            details: json!({
+                "window_start": utc(execution.start),
+                "window_end": utc(execution.end),
+                "reason": reason,
+            }),
+            over: false,
+        });
+    }
+    Ok(())
+}
+
+fn anomalies(
+    state: &State,
+    since: DateTime<Utc>,
+    told: &[Told],
+    now: DateTime<Utc>,
+    facts: &mut Vec<Fact>,
+) -> anyhow::Result<()> {
+    for news in state.anomalies(since, MOST)? {
+        let subject = line(&news.scheduler, LONGEST);
+        let mut start = news.event.as_ref().map_or(now, |event| event.start);
+        for (_, earlier) in told.iter().filter(|(known, _)| *known == subject) {
+            match state.event(&news.uuid, *earlier)? {
+                // Another one has begun since.
+                Some(event) if event.end < start => {
+                    facts.push(anomaly(&subject, *earlier, Some(&event), true));
+                }
+                // The same one, whose beginning moved or was not known.
+                _ => start = *earlier,
+            }
+        }
+        facts.push(anomaly(&subject, start, news.event.as_ref(), !news.active));
+    }
+    Ok(())
+}
+
+fn anomaly(subject: &str, start: DateTime<Utc>, event: Option<&EventRow>, over: bool) -> Fact {
+    let shares = event
+        .map(|event| event.shares.as_slice())
+        .unwrap_or_default();
+    let sensors: Vec<_> = shares
+        .iter()
+        .take(SENSORS)
+        .map(|(name, share)| json!({"name": line(name, LONGEST), "share": share}))
+        .collect();
+    let top = shares.first().map_or(String::new(), |(name, _)| {
+        format!(", {} contributes most", line(name, LONGEST))
+    });
+    Fact {
+        kind: EVENT.into(),
+        subject: subject.to_owned(),
+        episode: start.timestamp_micros(),
+        since: start,
+        blocking: false,
+        text: format!("{subject} is anomalous since {}{top}", utc(start)),
+        remedy: "somebody should look at the machine; the console shows the event, its sensors and their signals".into(),
+        details: json!({
+            "event_start": utc(start),
+            "last_anomalous": event.map(|event| utc(event.end)),
+            "sensors": sensors,
+        }),
+        over,
+    }
+}
+
+impl Fact {
+    /// The message about it, as JSON: that it is so, or that it is over.
+    pub fn message(
+        &self,
+        id: &str,
+        gateway: &str,
+        resolved: bool,
+        held_back: u64,
+        now: DateTime<Utc>,
+    ) -> String {
+        let message = Message {
+            id,
+            gateway,
+            kind: &self.kind,
+            subject: &self.subject,
+            state: if resolved { "resolved" } else { "firing" },
+            severity: if self.blocking {
+                "problem"
+            } else {
+                "attention"
+            },
+            since: utc(self.since),
+            at: utc(now),
+            text: &if resolved {
+                format!("over: {}", self.text)
+            } else {
+                self.text.clone()
+            },
+            remedy: if resolved { "" } else { &self.remedy },
+            details: &self.details,
+            held_back,
+        };
+        message.json()
+    }
+}
+
+impl Message<'_> {
+    /// As JSON, on one line.
+    pub fn json(&self) -> String {
+        // Strings and numbers to memory: it cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A message that only says that messages arrive.
+pub fn test_message(id: &str, gateway: &str, now: DateTime<Utc>) -> String {
+    let message = Message {
+        id,
+        gateway,
+        kind: "test",
+        subject: "",
+        state: "test",
+        severity: "none",
+        since: utc(now),
+        at: utc(now),
+        text: "a test of lookoutd's notifications: nothing has happened",
+        remedy: "",
+        details: &json!({}),
+        held_back: 0,
+    };
+    message.json()
+}
+
+/// A message about messages that were held back.
+pub fn held_back_message(id: &str, gateway: &str, count: u64, now: DateTime<Utc>) -> String {
+    let message = Message {
+        id,
+        gateway,
+        kind: HELD_BACK,
+        subject: "",
+        state: "firing",
+        severity: "attention",
+        since: utc(now),
+        at: utc(now),
+        text: &format!(
+            "{count} messages were held back (notify.per_hour): what they told of is over"
+        ),
+        remedy: "the console and lookoutd executions list have all of it",
+        details: &json!({}),
+        held_back: count,
+    };
+    message.json()
+}
+
+/// Text of others on one line of at most so many characters.
+pub fn line(text: &str, most: usize) -> String {
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(most)
+        .collect();
+    if text.chars().nth(most).is_some() {
+        line.push('…');
+    }
+    line.trim().to_owned()
+}
+
+fn utc(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
