@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::TimeArgs;
+use crate::clock::Clock;
 use crate::config;
 use crate::console::Place;
 use crate::daemon::{Lookout, Store, service_config};
