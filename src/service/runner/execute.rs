@@ -330,10 +330,13 @@ async fn put(
     let error = match created {
         Ok(answer) if answer.e_tag().is_some() => return Ok(None),
         Ok(_) => {
-            return Err(format!(
-                "Could not write 's3://{bucket}/{key}': {}",
-                s3_problem::NOT_A_STORE
-            ));
+            return Err(Problem {
+                reason: format!(
+                    "Could not write 's3://{bucket}/{key}': {}",
+                    s3_problem::NOT_A_STORE
+                ),
+                passes: true,
+            });
         }
         Err(error) => error,
     };
