@@ -26,8 +26,16 @@ pub struct NotifyArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Sends a test message past the queue, and says what was sent and what came back
+    #[command(after_help = "\
+Examples:
+  lookoutd notify test --config lookoutd.toml                  one message to the webhook and the command
+  lookoutd notify test --config lookoutd.toml --output json    the answers for a script")]
     Test(TestArgs),
     /// The newest messages first
+    #[command(after_help = "\
+Examples:
+  lookoutd notify list --config lookoutd.toml          the newest 20
+  lookoutd notify list -n 100 --output json            more of them, for a script")]
     List(ListArgs),
 }
 
