@@ -395,11 +395,11 @@ async fn messages_are_signed_retried_through_every_failure_and_kept_in_order() {
             ),
         ]
     );
-    // The next one is another event.
+    // The next one is another event; the service writes both in one transaction too.
     db.execute_batch(
-        "INSERT INTO event SELECT scheduler_uuid, end_us + 600000000, end_us + 900000000, 5, diagnostics FROM event
+        "BEGIN; INSERT INTO event SELECT scheduler_uuid, end_us + 600000000, end_us + 900000000, 5, diagnostics FROM event
              WHERE scheduler_uuid = 's0' ORDER BY start_us DESC LIMIT 1;
-         UPDATE scheduler SET latest_result = 'ANOMALOUS' WHERE name = 'pump-42';",
+         UPDATE scheduler SET latest_result = 'ANOMALOUS' WHERE name = 'pump-42'; COMMIT;",
     )
     .unwrap();
     let got = receiver.until(13).await;
@@ -652,6 +652,8 @@ async fn killed_before_and_after_every_answer_each_message_comes_once_in_order()
         assert!(kills < 40, "no progress");
     }
     eprintln!("killed {kills} times");
+    // From here on everything is answered.
+    receiver.script.lock().unwrap().clear();
     let server = serve(&data_dir, &config, &log);
     let mut ids: Vec<(String, String)> = Vec::new();
     for _ in 0..3_000 {
