@@ -362,7 +362,8 @@ impl Cutter {
                 self.pulse.health().stepped(step.num_seconds(), wall);
             }
             if step > self.policy.cadence.duration() {
-                self.policy.resumed_at = wall;
+                // The step came after the last look: what began since then was not missed.
+                self.policy.resumed_at = before.0 + step;
             }
         }
         *before = (wall, mono);

@@ -1,6 +1,6 @@
 //! Cases that the simulation found, each as a list of operations that once broke an invariant.
 
-use super::ops::{Op, Setup, To, store_faults};
+use super::ops::{Moment, Op, Setup, To, store_faults};
 use super::simulate;
 use crate::proxy::Fault;
 
@@ -65,4 +65,20 @@ fn results_that_only_a_captive_portal_took_are_not_called_written() {
             &[run.clone(), portal(To::Service, after, 1), run.clone()],
         );
     }
+}
+
+#[test]
+fn a_window_that_begins_just_after_a_step_is_not_taken_for_a_downtime() {
+    // As it was found: when the loops look depends on all that was before.
+    let run = |minutes| Op::Run { minutes };
+    let mut ops: Vec<Op> = [18, 8, 16].map(run).to_vec();
+    ops.extend([Op::Stop { down: 1 }, run(18)]);
+    ops.push(Op::Crash {
+        at: Moment::Now,
+        power: true,
+        down: 49,
+    });
+    ops.extend([7, 6, 51].map(run));
+    ops.push(Op::Step { seconds: 2_026 });
+    holds(Setup::of(108), &ops);
 }

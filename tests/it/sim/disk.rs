@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use lookoutd::feed::disk::{Disk, LocalDisk, STAGING};
 
@@ -42,6 +45,8 @@ struct State {
     sealed: Vec<(String, Objects)>,
     crowded: u64,
     min_free: u64,
+    /// When the room was taken: a cut that began just then had looked before.
+    filled: Option<Instant>,
 }
 
 /// From where to where.
@@ -53,6 +58,8 @@ pub struct SimDisk {
     epoch: u64,
 }
 
+/// A cut looks for room and begins within this time.
+const SINCE_FILLED: Duration = Duration::from_secs(1);
 /// More than anything here needs.
 const PLENTY: u64 = 1 << 40;
 
@@ -106,6 +113,7 @@ impl Platter {
     pub fn fill(&self, room: u64) {
         let mut state = self.lock();
         state.capacity = state.used() + room;
+        state.filled = Some(Instant::now());
     }
 
     pub fn empty(&self) {
@@ -262,7 +270,8 @@ impl Disk for SimDisk {
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
-        if file_name(path).starts_with(STAGING) && state.free() < state.min_free {
+        let knew = state.filled.is_some_and(|at| at.elapsed() > SINCE_FILLED);
+        if file_name(path).starts_with(STAGING) && knew && state.free() < state.min_free {
             state.crowded += 1;
         }
         LocalDisk.create_dir(path)
