@@ -171,7 +171,9 @@ impl World {
                 return Err(format!("no execution for {}", show(at)));
             }
         }
-        if boundaries.last() != Some(&self.live().start().timestamp()) {
+        // A clock that was stepped back comes to boundaries that were run before.
+        let live = self.live().start().timestamp();
+        if boundaries.last().is_none_or(|last| *last < live) {
             return Err(format!(
                 "the last execution is that of {:?}",
                 boundaries.last().map(|at| show(*at))
