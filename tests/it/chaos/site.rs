@@ -108,7 +108,9 @@ impl Site {
                 self.path("credentials").display()
             )
         };
-        std::fs::write(self.path("service.toml"), s3(&self.networks[1])).expect("a file");
+        // Sites of tests side by side must not take each other's admin port.
+        let service = format!("[admin]\nlisten = \"\"\n{}", s3(&self.networks[1]));
+        std::fs::write(self.path("service.toml"), service).expect("a file");
         let root = self.directory.path().display();
         let gateway = format!(
             "data_dir = \"{root}/gateway\"\n\
