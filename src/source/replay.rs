@@ -7,10 +7,13 @@
 //! last window was in stay resident, one or two, so consecutive windows cost next to nothing.
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
+mod compact;
+mod contain;
 mod decode;
 mod footer;
 mod history;
 mod layout;
+mod pages;
 mod steps;
 
 use std::fs::File;

@@ -7,24 +7,24 @@ use std::sync::Arc;
 use parquet::basic::Type as Physical;
 use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{
-    BoolType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96Type,
+    BoolType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::ChunkReader;
-use parquet::file::serialized_reader::SerializedPageReader;
 
+use super::contain::contained;
 use super::layout::{Kind, SignalColumn, TimeColumn, Unit};
+use super::pages::Pages;
 use crate::signal::Values;
 
 /// A reader of one column of one row group, at its first row.
 pub(super) fn column_reader<R: ChunkReader + 'static>(
     reader: &Arc<R>,
     chunk: &ColumnChunkMetaData,
-    rows: i64,
+    rows: u64,
 ) -> Result<ColumnReader, ParquetError> {
-    let rows = usize::try_from(rows).unwrap_or_default();
-    let pages = SerializedPageReader::new(reader.clone(), chunk, rows, None)?;
+    let pages = Pages::of(reader.clone(), chunk, rows)?;
     Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
 }
 
@@ -43,16 +43,16 @@ impl TimeReader {
     }
 
     pub fn skip(&mut self, rows: usize) -> Result<(), ParquetError> {
-        let skipped = match self {
-            TimeReader::Int64(reader, _) => reader.skip_records(rows)?,
-            TimeReader::Int96(reader) => reader.skip_records(rows)?,
-        };
+        let skipped = contained(|| match self {
+            TimeReader::Int64(reader, _) => reader.skip_records(rows),
+            TimeReader::Int96(reader) => reader.skip_records(rows),
+        })?;
         complete(skipped, rows)
     }
 
     /// The next rows' times in micros; `None` where the time is null.
     pub fn read(&mut self, rows: usize) -> Result<Vec<Option<i64>>, ParquetError> {
-        match self {
+        contained(|| match self {
             TimeReader::Int64(reader, unit) => {
                 let unit = *unit;
                 read_rows(reader, rows, |value| match unit {
@@ -61,13 +61,22 @@ impl TimeReader {
                     Unit::Micros | Unit::Int96 => value,
                 })
             }
-            TimeReader::Int96(reader) => read_rows(reader, rows, |value| value.to_micros()),
-        }
+            TimeReader::Int96(reader) => read_rows(reader, rows, |value| int96_micros(&value)),
+        })
     }
 }
 
 /// The samples of rows `skip..skip + rows`.
 pub(super) fn read_values(
+    column: ColumnReader,
+    signal: &SignalColumn,
+    skip: usize,
+    rows: usize,
+) -> Result<Values, ParquetError> {
+    contained(|| read_kind(column, signal, skip, rows))
+}
+
+fn read_kind(
     column: ColumnReader,
     signal: &SignalColumn,
     skip: usize,
@@ -129,6 +138,14 @@ pub(super) fn needs_doubles(
     signal: &SignalColumn,
     rows: usize,
 ) -> Result<bool, ParquetError> {
+    contained(|| find_null_or_large(column, signal, rows))
+}
+
+fn find_null_or_large(
+    column: ColumnReader,
+    signal: &SignalColumn,
+    rows: usize,
+) -> Result<bool, ParquetError> {
     const BATCH: usize = 8192;
     let unsigned = matches!(signal.kind, Kind::Integer { unsigned: true });
     let beyond = |value: Option<i64>| value.is_none_or(|value| unsigned && value < 0);
@@ -156,6 +173,16 @@ pub(super) fn needs_doubles(
         }
     }
     Ok(false)
+}
+
+/// A day of the Julian calendar and the nanoseconds of it; the nearest micros that can be written where it is beyond them.
+pub(super) fn int96_micros(value: &Int96) -> i64 {
+    const EPOCH: i128 = 2_440_588;
+    const DAY: i128 = 86_400_000_000;
+    let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]];
+    let nanos = i128::from(high) << 32 | i128::from(low);
+    let micros = (i128::from(day.cast_signed()) - EPOCH) * DAY + nanos / 1000;
+    micros.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
 fn widen(value: i32, unsigned: bool) -> i64 {

@@ -3,6 +3,7 @@
 //! Guarantees: opening reads the footer once and the time column once, as a stream, a row group at a time; what is kept is
 //! small. A chunk never spans two row groups.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parquet::errors::ParquetError;
@@ -53,6 +54,13 @@ pub(super) struct Chunk {
 }
 
 const NULL_TIME: i64 = i64::MIN;
+/// The times that can be written: the years 1 to 9999, in micros.
+const YEARS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+/// Rows that a file of any size may have, and the more it may have for each of its bytes. A page can claim any number of rows
+/// that are all null or all alike in a few bytes, and reading them takes as long as if they were there; a history of a
+/// plant has bytes for its rows, few where they compress well. A year of seconds in 30 KB is still let pass.
+const FREE_ROWS: u64 = 1 << 20;
+const ROWS_PER_BYTE: u64 = 1024;
 const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
 
 impl<R: ChunkReader + 'static> History<R> {
@@ -166,20 +174,21 @@ impl<R: ChunkReader + 'static> History<R> {
             ..
         } = self.chunks[index];
         let (group, offset, rows) = (group as usize, offset as usize, rows as usize);
-        let what = |column: &str| format!("cannot read column \"{column}\" of row group {group}");
+        let what = |column: &str| cannot_read(column, group);
         let entry = self
             .footer
             .entry(group)
             .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
-        let mut reader = self.time_reader(&entry)?;
         let time_failed = |error| failed(&self.name, &what(self.layout.time.descr.name()), error);
+        let mut reader = self.time_reader(&entry).map_err(time_failed)?;
         reader.skip(offset).map_err(time_failed)?;
         let times = reader.read(rows).map_err(time_failed)?;
         let mut columns = Vec::with_capacity(self.layout.signals.len());
         for signal in &self.layout.signals {
-            let values = column_reader(&self.reader, entry.column(signal.index), entry.num_rows())
-                .and_then(|column| read_values(column, signal, offset, rows))
-                .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
+            let values =
+                column_reader(&self.reader, entry.column(signal.index), group_rows(&entry))
+                    .and_then(|column| read_values(column, signal, offset, rows))
+                    .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
             columns.push(values);
         }
         Ok(Chunk {
@@ -220,7 +229,7 @@ impl<R: ChunkReader + 'static> History<R> {
                 .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
             let Some(entry) = entry else { break };
             self.index_times(group, &entry, &mut steps, &mut previous)?;
-            self.settle_integers(&entry)?;
+            self.settle_integers(group, &entry)?;
         }
         if self.rows == 0 {
             return Err(self.invalid("the file has no rows".to_owned()));
@@ -243,20 +252,15 @@ impl<R: ChunkReader + 'static> History<R> {
         steps: &mut Steps,
         previous: &mut Option<i64>,
     ) -> Result<(), SourceError> {
-        let rows = group_rows(entry);
-        let too_large =
-            |_| self.invalid(format!("row group {group} has {rows} rows; at most 2^32"));
-        u32::try_from(rows).map_err(too_large)?;
-        let mut reader = self.time_reader(entry)?;
+        let rows = self.claimed_rows(group, entry)?;
+        let time_failed = |error| {
+            let column = self.layout.time.descr.name();
+            failed(&self.name, &cannot_read(column, group as usize), error)
+        };
+        let mut reader = self.time_reader(entry).map_err(time_failed)?;
         for offset in (0..rows).step_by(CHUNK_ROWS) {
             let count = CHUNK_ROWS.min(rows - offset);
-            let times = reader.read(count).map_err(|error| {
-                failed(
-                    &self.name,
-                    &format!("cannot read the timestamp column of row group {group}"),
-                    error,
-                )
-            })?;
+            let times = reader.read(count).map_err(time_failed)?;
             let mut span = ChunkSpan {
                 group,
                 offset: offset as u32,
@@ -264,11 +268,14 @@ impl<R: ChunkReader + 'static> History<R> {
                 first: i64::MAX,
                 last: NULL_TIME,
             };
-            for time in times {
+            for (row, time) in times.into_iter().enumerate() {
                 let Some(time) = time else {
                     self.null_times += 1;
                     continue;
                 };
+                if !YEARS.contains(&time) {
+                    return Err(self.outside_the_years(self.rows + row, time));
+                }
                 span.first = span.first.min(time);
                 span.last = span.last.max(time);
                 if let Some(previous) = previous.replace(time) {
@@ -284,8 +291,34 @@ impl<R: ChunkReader + 'static> History<R> {
         Ok(())
     }
 
+    /// The rows of a row group, if the file can hold so many.
+    fn claimed_rows(&self, group: u32, entry: &RowGroupMetaData) -> Result<usize, SourceError> {
+        let most = FREE_ROWS.saturating_add(self.reader.len().saturating_mul(ROWS_PER_BYTE));
+        u32::try_from(entry.num_rows())
+            .ok()
+            .filter(|rows| u64::from(*rows) + self.rows as u64 <= most)
+            .map(|rows| rows as usize)
+            .ok_or_else(|| {
+                self.invalid(format!(
+                    "row group {group} claims {} rows after {} before it; at most 2^32 - 1 are read, and {most} of a file of \
+                     {} bytes: its footer is damaged",
+                    entry.num_rows(),
+                    self.rows,
+                    self.reader.len()
+                ))
+            })
+    }
+
+    fn outside_the_years(&self, row: usize, time: i64) -> SourceError {
+        let column = self.layout.time.descr.name();
+        self.invalid(format!(
+            "row {row} (the first is 0) of column \"{column}\" is {time} microseconds from 1970, outside the years 1 to 9999; \
+             write it as a timestamp in the unit that the column's type says"
+        ))
+    }
+
     /// Decides which integer columns must be read as doubles: the footer's null counts where it has them, else a look.
-    fn settle_integers(&mut self, entry: &RowGroupMetaData) -> Result<(), SourceError> {
+    fn settle_integers(&mut self, group: u32, entry: &RowGroupMetaData) -> Result<(), SourceError> {
         for signal in &mut self.layout.signals {
             let Kind::Integer { unsigned } = signal.kind else {
                 continue;
@@ -301,14 +334,11 @@ impl<R: ChunkReader + 'static> History<R> {
             let doubles = match nulls {
                 Some(0) if !large => false,
                 Some(nulls) if nulls > 0 => true,
-                _ => column_reader(&self.reader, entry.column(signal.index), entry.num_rows())
-                    .and_then(|column| needs_doubles(column, signal, group_rows(entry)))
+                _ => column_reader(&self.reader, entry.column(signal.index), group_rows(entry))
+                    .and_then(|column| needs_doubles(column, signal, group_rows(entry) as usize))
                     .map_err(|error| {
-                        failed(
-                            &self.name,
-                            &format!("cannot read column \"{}\"", signal.descr.name()),
-                            error,
-                        )
+                        let what = cannot_read(signal.descr.name(), group as usize);
+                        failed(&self.name, &what, error)
                     })?,
             };
             if doubles {
@@ -318,14 +348,10 @@ impl<R: ChunkReader + 'static> History<R> {
         Ok(())
     }
 
-    fn time_reader(&self, entry: &RowGroupMetaData) -> Result<TimeReader, SourceError> {
-        column_reader(
-            &self.reader,
-            entry.column(self.layout.time.index),
-            entry.num_rows(),
-        )
-        .map(|column| TimeReader::new(column, &self.layout.time))
-        .map_err(|error| failed(&self.name, "cannot read the timestamp column", error))
+    fn time_reader(&self, entry: &RowGroupMetaData) -> Result<TimeReader, ParquetError> {
+        let time = &self.layout.time;
+        column_reader(&self.reader, entry.column(time.index), group_rows(entry))
+            .map(|column| TimeReader::new(column, time))
     }
 }
 
@@ -351,8 +377,12 @@ pub(super) fn nothing(like: &Values) -> Values {
     }
 }
 
-fn group_rows(group: &RowGroupMetaData) -> usize {
-    usize::try_from(group.num_rows()).unwrap_or_default()
+fn group_rows(group: &RowGroupMetaData) -> u64 {
+    u64::try_from(group.num_rows()).unwrap_or_default()
+}
+
+fn cannot_read(column: &str, group: usize) -> String {
+    format!("cannot read column \"{column}\" of row group {group}")
 }
 
 fn invalid(name: &str, problems: Vec<String>) -> SourceError {

@@ -13,6 +13,8 @@ use parquet::schema::parser::parse_message_type;
 use super::*;
 use crate::signal::Cadence;
 
+mod damaged;
+
 const MINUTE: i64 = 60_000_000;
 
 enum Cells {
