@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod demo;
+mod diag;
 mod executions;
 mod generate;
 mod lookout;
@@ -22,7 +23,7 @@ mod serve;
 mod status;
 mod windows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -50,7 +51,8 @@ Examples:
   lookoutd status                            what it is doing
   lookoutd results --top 3                   what was found
 
-Without a configuration everything is embedded: the sample plant, and S3 and the Lookout API on loopback.
+The configuration is the one named, or /etc/lookoutd/lookoutd.toml where it exists. Without one everything is embedded: the
+sample plant, and S3 and the Lookout API on loopback.
 Exit codes: 0 success, 1 failure, 2 usage, 3 findings, 69 unavailable, 73 data directory,
 75 try again later, 77 refused, 78 configuration.";
 
@@ -94,6 +96,8 @@ enum Command {
     Sample(sample::SampleArgs),
     /// The configuration: values in force and their origin, what a key is for, the JSON Schema
     Config(config::ConfigCommandArgs),
+    /// A support bundle without secrets: one file to send to whoever helps
+    Diag(diag::DiagArgs),
     /// Completions for a shell
     Completions(generate::CompletionsArgs),
     /// Man pages, for packages
@@ -106,7 +110,8 @@ enum Command {
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default, Args)]
 struct ConfigArgs {
-    /// Configuration file (TOML); see config/lookoutd.toml for every key
+    /// Configuration file (TOML); otherwise /etc/lookoutd/lookoutd.toml where it exists. See config/lookoutd.toml for
+    /// every key
     #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
     config: Option<PathBuf>,
     /// Directory of spool, ledger and embedded store
@@ -117,7 +122,15 @@ struct ConfigArgs {
     set: Vec<(String, String)>,
 }
 
+/// The configuration of the installed service.
+const SYSTEM_CONFIG: &str = "/etc/lookoutd/lookoutd.toml";
+
 impl ConfigArgs {
+    /// The file that was named; otherwise the installed service's, so that commands look at what runs.
+    fn file(&self) -> Option<PathBuf> {
+        named_or(self.config.as_deref(), Path::new(SYSTEM_CONFIG))
+    }
+
     fn load(&self) -> Result<Loaded, ConfigError> {
         match self.inspect()? {
             (loaded, findings) if findings.is_empty() => Ok(loaded),
@@ -135,7 +148,7 @@ impl ConfigArgs {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let (mut loaded, findings) =
-            crate::config::inspect(self.config.as_deref(), &environment, &flags)?;
+            crate::config::inspect(self.file().as_deref(), &environment, &flags)?;
         // Secrets that the unit loads are files of these names.
         for (key, file, name) in [
             (
@@ -160,6 +173,14 @@ impl ConfigArgs {
             }
         }
         Ok((loaded, findings))
+    }
+}
+
+/// The file that was named, or the one of the system where there is one.
+fn named_or(named: Option<&Path>, system: &Path) -> Option<PathBuf> {
+    match named {
+        Some(file) => Some(file.to_owned()),
+        None => system.exists().then(|| system.to_owned()),
     }
 }
 
@@ -232,6 +253,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
         Command::Healthcheck(args) => status::healthcheck(args),
+        Command::Diag(args) => diag::run(&args),
     };
     match result {
         Ok(code) => code,
@@ -326,6 +348,17 @@ mod tests {
         assert!((-600..=600).contains(&apart), "{apart} ms");
         let run = (first.now() - since).num_seconds();
         assert!((6_000..6_600).contains(&run), "{run} s");
+    }
+
+    #[test]
+    fn the_installed_services_configuration_is_taken_where_none_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let system = directory.path().join("lookoutd.toml");
+        assert_eq!(named_or(None, &system), None);
+        std::fs::write(&system, "").unwrap();
+        assert_eq!(named_or(None, &system), Some(system.clone()));
+        let named = Path::new("mine.toml");
+        assert_eq!(named_or(Some(named), &system), Some(named.to_owned()));
     }
 
     #[test]

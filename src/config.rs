@@ -21,7 +21,7 @@ use crate::signal::NameFormat;
 use crate::{feed, inference, notify, ops, s3, service, source};
 
 pub use reference::{Allowed, Key, keys, schema};
-pub use secrets::{REDACTED, is_secret, redact};
+pub use secrets::{REDACTED, is_secret, may_be_quoted, redact};
 pub use units::{ByteSize, Span};
 
 /// Everything that can be configured.

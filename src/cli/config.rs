@@ -105,7 +105,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The settings in the form of a configuration file.
-fn as_toml(settings: &[Setting], origin: bool) -> String {
+pub(super) fn as_toml(settings: &[Setting], origin: bool) -> String {
     let lines: Vec<_> = settings
         .iter()
         .map(|setting| {

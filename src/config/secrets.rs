@@ -27,6 +27,15 @@ pub fn is_secret(name: &str) -> bool {
         && !PLACES.iter().any(|end| name.ends_with(end))
 }
 
+/// Whether a value of this name may be quoted, in an error for example, where nobody can tell which part of it is secret.
+pub fn may_be_quoted(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    !is_secret(name)
+        && !["header", "command", "webhook", "url"]
+            .iter()
+            .any(|part| name.contains(part))
+}
+
 /// The value of a key as it may be shown.
 pub fn redact(key: &str, value: &Value) -> Value {
     let name = key.rsplit('.').next().unwrap_or(key);
@@ -49,19 +58,18 @@ pub fn redact(key: &str, value: &Value) -> Value {
             Some((program, _)) => format!("{program} {REDACTED}").into(),
             None => value.clone(),
         },
-        Value::String(text) => web_address(text).into(),
+        // Without its scheme nobody can tell where the host ends.
+        Value::String(text) if name.contains("webhook") && !text.contains("://") => REDACTED.into(),
+        Value::String(text) => address(text).into(),
         Value::Number(_) => value.clone(),
     }
 }
 
-/// Of a web address scheme and host only: user, path and query of a hook are its password.
-fn web_address(text: &str) -> String {
+/// An address without user and password; of a web address scheme and host only: path and query of a hook are its password.
+fn address(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return text.to_owned();
     };
-    if !scheme.to_lowercase().starts_with("http") {
-        return text.to_owned();
-    }
     let (authority, path) = match rest.find(['/', '?', '#']) {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
@@ -74,7 +82,10 @@ fn web_address(text: &str) -> String {
     };
     match path {
         "" | "/" => format!("{scheme}://{user}{host}{path}"),
-        _ => format!("{scheme}://{user}{host}/{REDACTED}"),
+        _ if scheme.to_lowercase().starts_with("http") => {
+            format!("{scheme}://{user}{host}/{REDACTED}")
+        }
+        _ => format!("{scheme}://{user}{host}{path}"),
     }
 }
 
@@ -82,6 +93,21 @@ fn web_address(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn errors_quote_no_value_that_could_hide_a_secret() {
+        for key in [
+            "notify.webhook",
+            "s3.endpoint_url",
+            "notify.command",
+            "admin.token",
+        ] {
+            assert!(!may_be_quoted(key), "{key}");
+        }
+        for key in ["feed.cadence", "admin.token_file", "data_dir"] {
+            assert!(may_be_quoted(key), "{key}");
+        }
+    }
 
     #[test]
     fn what_could_be_a_password_is_not_shown_and_what_names_a_place_is() {
@@ -108,6 +134,16 @@ mod tests {
                 json!("http://127.0.0.1:1/"),
             ),
             ("source.parquet", json!("s3://b/k"), json!("s3://b/k")),
+            (
+                "source.parquet",
+                json!("s3://id:key@b/k"),
+                json!("s3://[redacted]@b/k"),
+            ),
+            (
+                "notify.webhook",
+                json!("hooks.example/T0/B1"),
+                json!(REDACTED),
+            ),
             (
                 "notify.command",
                 json!(["/bin/page", "--key", "x"]),

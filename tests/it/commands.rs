@@ -82,7 +82,7 @@ fn plant(directory: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// A configuration that feeds `store`.
-fn gateway(directory: &Path, store: &Store, more: &str) -> PathBuf {
+pub fn gateway(directory: &Path, store: &Store, more: &str) -> PathBuf {
     let (parquet, tags) = plant(directory);
     let path = directory.join("lookoutd.toml");
     let text = format!(
@@ -99,14 +99,19 @@ fn gateway(directory: &Path, store: &Store, more: &str) -> PathBuf {
 }
 
 /// A daemon; killed when dropped.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Daemon {
     fn start(config: &Path) -> Daemon {
-        let mut child = lookoutd()
+        Daemon::spawn(lookoutd(), config)
+    }
+
+    /// As [`Daemon::start`], with an environment of its own.
+    pub fn spawn(mut command: Command, config: &Path) -> Daemon {
+        let mut child = command
             .args(["run", "--config", show(config)])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -122,13 +127,13 @@ impl Daemon {
         Daemon { child, log }
     }
 
-    fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// Waits until the log has `count` lines with `part` in them.
     #[track_caller]
-    fn says(&self, part: &str, count: usize) {
+    pub fn says(&self, part: &str, count: usize) {
         for _ in 0..1_500 {
             if self.log().iter().filter(|line| line.contains(part)).count() >= count {
                 return;

@@ -177,7 +177,10 @@ fn is_offline(arguments: &[String]) -> bool {
         .map(String::as_str)
         .collect::<Vec<_>>();
     match first.as_slice() {
-        ["check" | "plan" | "status" | "windows" | "sample", ..] => true,
+        [
+            "check" | "plan" | "status" | "windows" | "sample" | "diag",
+            ..,
+        ] => true,
         ["model", "train" | "evaluate" | "score"] => line.contains("--parquet"),
         ["results", "import"] => !line.contains("s3://"),
         ["results", ..] => true,

@@ -15,6 +15,7 @@ mod chaos;
 mod commands;
 mod configure;
 mod crash;
+mod diag;
 mod disk;
 mod docs;
 mod errors;
