@@ -3,6 +3,7 @@
 
 mod crashes;
 mod kills;
+mod models;
 pub mod plant;
 mod schedulers;
 mod windows;
