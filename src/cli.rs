@@ -3,6 +3,10 @@
 //! Exit codes are a contract with scripts and the unit file: 0 success, 1 failure, 2 usage, 3 findings, 69 the store or the
 //! service is unavailable, 73 the data directory cannot be used, 75 try again later, 77 refused, 78 configuration.
 
+// First, because its macros are known from here on.
+#[macro_use]
+mod output;
+
 mod check;
 mod config;
 mod demo;
@@ -12,7 +16,6 @@ mod generate;
 mod lookout;
 mod model;
 mod notify;
-mod output;
 mod plan;
 mod replay;
 mod results;
@@ -219,10 +222,21 @@ fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The file of a systemd credential, where the unit loads one of that name.
+/// The file of a systemd credential, where the unit loads one of that name. A unit cannot load a file only if there is one:
+/// it names a text to take instead, which is no secret.
 fn credential(name: &str) -> Option<String> {
-    let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
-    file.exists().then(|| file.display().to_string())
+    let directory = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
+    loaded(&directory, name).map(|file| file.display().to_string())
+}
+
+fn loaded(directory: &Path, name: &str) -> Option<PathBuf> {
+    let file = directory.join(name);
+    let instead = format!("# /etc/lookoutd/{name} was absent at start");
+    match std::fs::read(&file) {
+        Ok(bytes) => (bytes.trim_ascii() != instead.as_bytes()).then_some(file),
+        // Whoever uses it says why it cannot be read.
+        Err(_) => file.exists().then_some(file),
+    }
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -231,7 +245,7 @@ pub fn main() -> ExitCode {
     if !matches!(cli.command, Command::Run(_) | Command::Serve(_))
         && let Err(error) = end_with_the_reader()
     {
-        eprintln!("error: no signal handler: {error}");
+        complain!("error: no signal handler: {error}");
         return ExitCode::from(71);
     }
     let result = match cli.command {
@@ -258,7 +272,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain!("error: {error:#}");
             ExitCode::from(exit_code(&error))
         }
     }
@@ -359,6 +373,25 @@ mod tests {
         assert_eq!(named_or(None, &system), Some(system.clone()));
         let named = Path::new("mine.toml");
         assert_eq!(named_or(Some(named), &system), Some(named.to_owned()));
+    }
+
+    #[test]
+    fn a_credential_whose_file_was_absent_is_none() {
+        let unit = include_str!("../systemd/lookoutd.service");
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["aws-credentials", "notify-secret"] {
+            assert!(unit.contains(&format!("\nLoadCredential={name}:/etc/lookoutd/{name}\n")));
+            let lead = format!("\nSetCredential={name}:");
+            let instead = unit.split(&lead).nth(1).unwrap().lines().next().unwrap();
+            assert_eq!(loaded(directory.path(), name), None);
+            std::fs::write(directory.path().join(name), instead).unwrap();
+            assert_eq!(loaded(directory.path(), name), None, "{name}");
+            std::fs::write(directory.path().join(name), "a secret of some length").unwrap();
+            assert_eq!(
+                loaded(directory.path(), name),
+                Some(directory.path().join(name))
+            );
+        }
     }
 
     #[test]

@@ -274,11 +274,19 @@ impl Config {
             ("service.listen", &self.service.listen),
             ("service.s3_listen", &self.service.s3_listen),
         ] {
-            if address.parse::<std::net::SocketAddr>().is_err() {
-                say(
+            match address.parse::<std::net::SocketAddr>() {
+                Ok(address) if address.ip().is_loopback() => {}
+                Ok(_) => say(
+                    key,
+                    &format!(
+                        "\"{address}\" can be reached from other machines, and what runs embedded has no TLS: listen on \
+                         127.0.0.1, or run `lookoutd serve --tls-cert --tls-key` for others"
+                    ),
+                ),
+                Err(_) => say(
                     key,
                     &format!("\"{address}\" is not an address: write it like 127.0.0.1:9190"),
-                );
+                ),
             }
         }
         if let Err(problem) = self.log.filter() {
@@ -543,6 +551,28 @@ mod tests {
             assert!(text.contains(part), "{part} not in {text}");
         }
         assert!(text.contains(&file.path().display().to_string()));
+    }
+
+    #[test]
+    fn what_runs_embedded_listens_on_loopback_only() {
+        for (key, address, fine) in [
+            ("service.listen", "127.0.0.1:0", true),
+            ("service.listen", "[::1]:9180", true),
+            ("service.s3_listen", "127.1.2.3:9190", true),
+            ("service.listen", "0.0.0.0:9180", false),
+            ("service.listen", "192.0.2.7:9180", false),
+            ("service.s3_listen", "[::]:9190", false),
+            ("service.s3_listen", "[::ffff:192.0.2.7]:9190", false),
+        ] {
+            let loaded = load(None, &[], &[set(key, address)]);
+            match loaded {
+                Ok(_) => assert!(fine, "{address}"),
+                Err(error) => {
+                    assert!(!fine, "{error}");
+                    assert!(error.to_string().contains("lookoutd serve"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -61,9 +61,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Address of the Lookout-compatible API.
+    /// Address of the Lookout-compatible API; on loopback only.
     pub listen: String,
-    /// Address of the embedded S3.
+    /// Address of the embedded S3; on loopback only.
     pub s3_listen: String,
 }
 

@@ -294,6 +294,18 @@ fn nothing_is_left_for_later_and_nothing_is_silenced() {
 }
 
 #[test]
+fn nothing_panics_because_its_output_cannot_be_written() {
+    // The macros of the standard library do; src/cli/output.rs has those that do not.
+    for (name, text) in sources("src") {
+        for line in product(&text).lines().map(str::trim_start) {
+            for print in ["println!(", "print!(", "eprintln!(", "eprint!("] {
+                assert!(!line.starts_with(print), "{name}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_ignored_test_says_why() {
     for (name, text) in all() {
         assert!(!text.contains(&word(["#[ign", "ore]"])), "{name}: say why");

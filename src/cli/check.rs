@@ -81,7 +81,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         output::json(&looks)?;
     } else {
         for look in &looks {
-            println!(
+            say!(
                 "{:<4} {:<16} {}",
                 if look.ok { "ok" } else { "BAD" },
                 look.what,

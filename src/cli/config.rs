@@ -99,7 +99,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Json {
         output::json(&settings)?;
     } else {
-        print!("{}", as_toml(&settings, args.origin));
+        say_part!("{}", as_toml(&settings, args.origin));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -141,7 +141,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .collect();
     if keys.is_empty() {
         let known: Vec<String> = config::keys().into_iter().map(|key| key.key).collect();
-        eprintln!(
+        complain!(
             "error: {} is not a known key; {}",
             args.key,
             config::suggestion(&args.key, &known)
@@ -170,7 +170,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         output::json(&explained)?;
     } else {
         let texts: Vec<String> = explained.iter().map(describe).collect();
-        print!("{}", texts.join("\n"));
+        say_part!("{}", texts.join("\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

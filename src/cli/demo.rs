@@ -82,7 +82,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Json {
         output::json(&summary)?;
     } else {
-        print!("\n{summary}");
+        say_part!("\n{summary}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -90,9 +90,9 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Summary> {
     let say = |text: String| {
         if args.output == Output::Text {
-            println!("{text}");
+            say!("{text}");
         } else {
-            eprintln!("{text}");
+            complain!("{text}");
         }
     };
     let data_dir = args.data_dir.clone().unwrap_or_else(|| {

@@ -104,9 +104,9 @@ pub fn run(args: &DiagArgs) -> anyhow::Result<ExitCode> {
     }
     said += "No secret is in it. Names of schedulers, components, buckets and places are: look before you send it.\n";
     if to_stdout {
-        eprint!("{said}");
+        complain!("{}", said.trim_end());
     } else {
-        print!("{said}");
+        say_part!("{said}");
     }
     Ok(ExitCode::SUCCESS)
 }

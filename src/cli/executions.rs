@@ -115,7 +115,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         .collect();
     hints.dedup();
     for hint in hints {
-        println!("\nhint: {hint}");
+        say!("\nhint: {hint}");
     }
     Ok(ExitCode::SUCCESS)
 }

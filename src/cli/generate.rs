@@ -34,7 +34,7 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "lookoutd", &mut script);
-    print!("{}", String::from_utf8(script)?);
+    say_part!("{}", String::from_utf8(script)?);
     Ok(ExitCode::SUCCESS)
 }
 

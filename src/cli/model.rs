@@ -251,7 +251,7 @@ fn score(args: ScoreArgs) -> Result<ExitCode> {
     std::fs::rename(&temporary, &args.out)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     report::warnings(&warnings);
-    println!("{}: {lines} rows", args.out.display());
+    say!("{}: {lines} rows", args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

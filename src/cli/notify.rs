@@ -79,7 +79,7 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config.notify;
     let targets = config.targets()?;
     if targets.is_empty() {
-        eprintln!("nobody is told: set notify.webhook or notify.command");
+        complain!("nobody is told: set notify.webhook or notify.command");
         return Ok(ExitCode::from(3));
     }
     let mut answers = Vec::new();
@@ -112,11 +112,11 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         output::json(&answers)?;
     } else {
         for answer in &answers {
-            println!("{}  {}", answer.target, answer.place);
+            say!("{}  {}", answer.target, answer.place);
             for line in &answer.sent {
-                println!("  sent  {line}");
+                say!("  sent  {line}");
             }
-            println!(
+            say!(
                 "  {}  {}",
                 if answer.taken { "took" } else { "FAILED" },
                 answer.answer
@@ -143,7 +143,7 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{waiting} waiting, {held_back} held back since the last message");
+    say!("{waiting} waiting, {held_back} held back since the last message");
     if found.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }

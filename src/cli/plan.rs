@@ -89,15 +89,17 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         let expected = window
             .expected_rows
             .map_or_else(String::new, |rows| format!(", {rows} rows expected"));
-        println!(
+        say!(
             "window {}..{}   cut at {}{expected}",
-            window.start, window.end, window.cut_at
+            window.start,
+            window.end,
+            window.cut_at
         );
         if window.history_over {
-            println!("  the history is over: nothing will be cut");
+            say!("  the history is over: nothing will be cut");
         }
         for file in &window.files {
-            println!(
+            say!(
                 "  {:<16} s3://{}/{}   Timestamp + {} columns   {} rows",
                 file.component,
                 plan.bucket,
@@ -108,15 +110,15 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if let Some(error) = &plan.scheduler_error {
-        println!("scheduler  cannot be compared: {error}");
+        say!("scheduler  cannot be compared: {error}");
     }
     if let Some(comparison) = &plan.scheduler {
-        println!("scheduler  {} {}", comparison.scheduler, comparison.status);
+        say!("scheduler  {} {}", comparison.scheduler, comparison.status);
         for one in &comparison.disagreements {
-            println!("  DIFFERS  {}\n           {}", one.what, one.fix);
+            say!("  DIFFERS  {}\n           {}", one.what, one.fix);
         }
         if agrees {
-            println!("  looks for exactly these files");
+            say!("  looks for exactly these files");
         }
     }
     Ok(code)

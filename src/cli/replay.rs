@@ -148,7 +148,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Json {
         output::json(&summary)?;
     } else {
-        println!(
+        say!(
             "{} windows, {} of them empty; {} files, {} rows, {}",
             summary.windows,
             summary.empty,

@@ -125,7 +125,7 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
     out.flush()?;
     if args.format != Format::Table && !lines.is_empty() && args.out.is_some() {
         for (sensor, share) in top_sensors(&lines, args.top) {
-            eprintln!("{:>5.1} %  {sensor}", share * 100.0);
+            complain!("{:>5.1} %  {sensor}", share * 100.0);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -176,5 +176,5 @@ fn table(found: &[Archived], top: usize) {
             .filter(|row| row.execution.status == "FAILED")
             .count(),
     );
-    println!("\n{windows} windows, {anomalous} with anomalies, {failed} failed");
+    say!("\n{windows} windows, {anomalous} with anomalies, {failed} failed");
 }

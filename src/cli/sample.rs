@@ -42,7 +42,7 @@ pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
         bar.set_position((done * 1000.0) as u64);
     })?;
     bar.finish_and_clear();
-    println!(
+    say!(
         "{}: {} rows, {} signals in {} components",
         args.directory.display(),
         summary.rows,

@@ -157,23 +157,23 @@ async fn done(client: &Client, name: &str, wait: bool, what: &str) -> anyhow::Re
     if wait {
         poll(client, name).await?;
     } else {
-        println!("scheduler {name} {what}; --wait waits until it is done");
+        say!("scheduler {name} {what}; --wait waits until it is done");
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the transitions in the notebooks' words.
 async fn poll(client: &Client, name: &str) -> anyhow::Result<()> {
-    println!("===== Polling Inference Scheduler Status =====\n");
+    say!("===== Polling Inference Scheduler Status =====\n");
     let mut last = String::new();
     wait_for(client, name, &mut |status| {
         if last != status {
-            println!("Scheduler Status: {status}");
+            say!("Scheduler Status: {status}");
             last = status.to_owned();
         }
     })
     .await?;
-    println!("\n===== End of Polling Inference Scheduler Status =====");
+    say!("\n===== End of Polling Inference Scheduler Status =====");
     Ok(())
 }
 
@@ -181,14 +181,16 @@ async fn update(client: &Client, target: &Target) -> anyhow::Result<ExitCode> {
     let have = described(client, &target.scheduler).await?;
     let differences = have.differences(target);
     if differences.is_empty() {
-        println!("scheduler {} is as configured", target.scheduler);
+        say!("scheduler {} is as configured", target.scheduler);
         return Ok(ExitCode::SUCCESS);
     }
     target.update(client).await.map_err(advised)?;
     for difference in differences {
-        println!(
+        say!(
             "{}: {} -> {}",
-            difference.field, difference.have, difference.want
+            difference.field,
+            difference.have,
+            difference.want
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -210,7 +212,7 @@ async fn delete(client: &Client, target: &Target, wait: bool) -> anyhow::Result<
     while wait && describe(client, name).await?.is_some() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    println!("scheduler {name} deleted");
+    say!("scheduler {name} deleted");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -226,32 +228,35 @@ async fn show(
         output::json(&serde_json::json!({"scheduler": have, "differences": differences}))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("scheduler  {}   {}", have.name, have.status);
-    println!("model      {}", have.model);
-    println!(
+    say!("scheduler  {}   {}", have.name, have.status);
+    say!("model      {}", have.model);
+    say!(
         "every      {}, {} min after the window's end",
-        have.frequency, have.delay_minutes
+        have.frequency,
+        have.delay_minutes
     );
-    println!(
+    say!(
         "input      s3://{}/{}",
-        have.input_bucket, have.input_prefix
+        have.input_bucket,
+        have.input_prefix
     );
-    println!(
+    say!(
         "names      <component>{}<{}>.csv, zone {}",
         have.delimiter.as_deref().unwrap_or("-"),
         have.timestamp_format.as_deref().unwrap_or("yyyyMMddHHmmss"),
         have.zone_offset
     );
-    println!(
+    say!(
         "output     s3://{}/{}",
-        have.output_bucket, have.output_prefix
+        have.output_bucket,
+        have.output_prefix
     );
-    println!("role       {}", have.role_arn);
+    say!("role       {}", have.role_arn);
     if let Some(result) = &have.latest_result {
-        println!("latest     {result}");
+        say!("latest     {result}");
     }
     for difference in differences {
-        println!("differs    {difference}");
+        say!("differs    {difference}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::TimeArgs;
+use super::{TimeArgs, output};
 use crate::clock::Clock;
 use crate::config;
 use crate::console::Place;
@@ -159,22 +159,23 @@ async fn serve(
         watched: Watched::default(),
         archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
-    println!("Lookout API   {scheme}://{}", service.address());
-    match &store.embedded {
-        Some(s3) => println!(
-            "S3            {}   bucket {}",
+    let mut said = format!("Lookout API   {scheme}://{}\n", service.address());
+    said += &match &store.embedded {
+        Some(s3) => format!(
+            "S3            {}   bucket {}\n",
             s3.url(),
             store.bucket.name()
         ),
-        None => println!("S3            as configured"),
-    }
+        None => "S3            as configured\n".to_owned(),
+    };
     if let Some(console) = console {
-        println!("console       {}", console.url());
+        said += &format!("console       {}\n", console.url());
     }
-    println!(
-        "credentials   {}",
+    said += &format!(
+        "credentials   {}\n",
         args.data_dir.join("credentials").display()
     );
+    output::mention(&said);
     systemd::ready();
     shutdown.cancelled().await;
     systemd::stopping();

@@ -91,7 +91,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
     let status = look(&config, Clock::system().now())?;
-    println!("{}", status.why);
+    say!("{}", status.why);
     Ok(match status.verdict {
         Verdict::Ok | Verdict::Attention => ExitCode::SUCCESS,
         Verdict::Late | Verdict::Stopped => ExitCode::FAILURE,
@@ -206,8 +206,8 @@ fn judge(status: &Status, cadence: TimeDelta, now: DateTime<Utc>) -> (Verdict, S
 }
 
 fn print(status: &Status) {
-    println!("{}", status.why);
-    println!(
+    say!("{}", status.why);
+    say!(
         "daemon     {}",
         status.process.map_or_else(
             || "not running".to_owned(),
@@ -215,7 +215,7 @@ fn print(status: &Status) {
         )
     );
     if let Some(entry) = &status.last {
-        println!(
+        say!(
             "last       {} {}, {} rows, {} files",
             output::utc(entry.start),
             describe(entry.state),
@@ -224,7 +224,7 @@ fn print(status: &Status) {
         );
     }
     let windows = &status.windows;
-    println!(
+    say!(
         "windows    {} shipped, {} partial, {} empty, {} waiting, {} to cut, {} skips, {} set aside",
         windows.shipped,
         windows.partial,
@@ -235,7 +235,7 @@ fn print(status: &Status) {
         windows.quarantined
     );
     if let Some(row) = &status.last_execution {
-        println!(
+        say!(
             "result     {} {} {}, {} of {} rows anomalous",
             row.execution.scheduler,
             output::utc(row.execution.data_start),
@@ -245,7 +245,7 @@ fn print(status: &Status) {
         );
     }
     if let Some(free) = status.spool_free_bytes {
-        println!(
+        say!(
             "spool      {} free in {}",
             output::bytes(free),
             status.data_dir

@@ -166,30 +166,30 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
         )?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("window     {window}");
-    println!(
+    say!("window     {window}");
+    say!(
         "state      {} ({})",
         entry.state.name(),
         describe(entry.state)
     );
     if let Some(reason) = &entry.reason {
-        println!("why        {reason}");
+        say!("why        {reason}");
     }
-    println!(
+    say!(
         "files      {} of {} components, {}",
         entry.files,
         entry.components,
         output::bytes(entry.bytes)
     );
-    println!("rows       {}", entry.rows);
+    say!("rows       {}", entry.rows);
     if let Some(cut_at) = entry.cut_at {
-        println!("cut        {}", output::utc(cut_at));
+        say!("cut        {}", output::utc(cut_at));
     }
     if let Some(shipped_at) = entry.shipped_at {
-        println!("shipped    {}", output::utc(shipped_at));
+        say!("shipped    {}", output::utc(shipped_at));
     }
     if entry.attempts > 0 {
-        println!(
+        say!(
             "attempts   {} failed, last: {}",
             entry.attempts,
             entry.last_error.as_deref().unwrap_or("-")
@@ -199,22 +199,25 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
         let Archived {
             execution, summary, ..
         } = row;
-        println!(
+        say!(
             "execution  {} {}: {} of {} rows anomalous",
-            execution.scheduler, execution.status, summary.anomalous, summary.rows
+            execution.scheduler,
+            execution.status,
+            summary.anomalous,
+            summary.rows
         );
         for (sensor, share) in &summary.top {
-            println!("           {sensor} {:.0} %", share * 100.0);
+            say!("           {sensor} {:.0} %", share * 100.0);
         }
         if let Some(reason) = &execution.failed_reason {
-            println!("           {reason}");
+            say!("           {reason}");
             if let Some(hint) = hint(reason) {
-                println!("           hint: {hint}");
+                say!("           hint: {hint}");
             }
         }
     }
     for file in manifest.iter().flat_map(|manifest| &manifest.files) {
-        println!(
+        say!(
             "spooled    {} ({} rows, sha256 {})",
             file.key,
             file.rows,
@@ -246,10 +249,10 @@ fn retry(config: &ConfigArgs, start: DateTime<Utc>) -> anyhow::Result<ExitCode> 
     }
     if spool(config)?.release(&window)? {
         ledger.set_state(&window, State::Spooled, None)?;
-        println!("window {window} is back in the spool and will be shipped");
+        say!("window {window} is back in the spool and will be shipped");
     } else {
         ledger.set_state(&window, State::Due, Some("retry asked for"))?;
-        println!("window {window} will be cut again");
+        say!("window {window} will be cut again");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -269,7 +272,7 @@ fn skip(config: &ConfigArgs, start: DateTime<Utc>, reason: &str) -> anyhow::Resu
         ),
     }
     ledger.set_state(&window, State::Skipped, Some(reason))?;
-    println!("window {window} is skipped");
+    say!("window {window} is skipped");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,8 @@
 //! Logs: text for people on a terminal, one JSON object a line otherwise, always on standard error.
 //!
 //! Messages are constant and values are fields. Levels mean loss: ERROR data lost or somebody must act, WARN unexpected
-//! and nothing lost, INFO one line per window cut, window shipped and execution archived, DEBUG one per file.
+//! and nothing lost, INFO one line per window cut, window shipped and execution archived, DEBUG one per file. A line that
+//! cannot be written, because whoever read the log has gone, is dropped: the work goes on.
 
 use std::io::{IsTerminal, stderr};
 
@@ -99,12 +100,14 @@ pub fn start(config: &Config) -> Result<(), String> {
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
+            .log_internal_errors(false)
             .with_writer(stderr);
         registry.with(layer).try_init()
     } else {
         let layer = tracing_subscriber::fmt::layer()
             .with_ansi(terminal)
             .with_target(false)
+            .log_internal_errors(false)
             .with_writer(stderr);
         registry.with(layer).try_init()
     };

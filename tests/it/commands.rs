@@ -702,6 +702,117 @@ fn a_command_whose_reader_has_gone_ends_quietly() {
 }
 
 #[test]
+fn a_command_whose_output_cannot_be_written_says_so_and_does_not_panic() {
+    let home = directory();
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for arguments in [
+        vec!["status", "--data-dir", show(home.path())],
+        vec!["config", "show"],
+        vec!["config", "schema"],
+        vec!["notify", "list", "--data-dir", show(home.path())],
+    ] {
+        let output = lookoutd()
+            .args(&arguments)
+            .stdout(full())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(
+            said.contains("error: standard output: No space left") && !said.contains("panicked"),
+            "{said}"
+        );
+        // With standard error closed as well there is nobody to tell.
+        let output = lookoutd()
+            .args(&arguments)
+            .stdout(full())
+            .stderr(full())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn daemons_go_on_when_whoever_read_their_output_has_gone() {
+    let store = Store::start();
+    let home = directory();
+    let gone = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    // The service says where it listens, and its log has no reader either.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let data = home.path().join("service");
+    let mut serve = lookoutd()
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--s3-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            show(&data),
+        ])
+        .args(["--admin-listen", &address.to_string()])
+        .stdout(gone())
+        .stderr(gone())
+        .spawn()
+        .unwrap();
+    let lives = || {
+        use std::io::{Read, Write};
+        let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+            return false;
+        };
+        let mut answer = String::new();
+        let asked = stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        asked
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .is_ok()
+            && answer.contains("\"ready\":true")
+    };
+    let began = Instant::now();
+    while !lives() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no answer: {:?}",
+            serve.try_wait()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(lives() && serve.try_wait().unwrap().is_none());
+    let stopped = Command::new("kill").arg(serve.id().to_string()).status();
+    assert!(stopped.unwrap().success());
+    assert_eq!(serve.wait().unwrap().code(), Some(0), "it drains as ever");
+
+    // The feeder delivers, with every line of its log dropped.
+    let config = gateway(
+        home.path(),
+        &store,
+        "[log]\nlevel = \"debug\"\n[admin]\nlisten = \"\"\n",
+    );
+    let mut run = lookoutd()
+        .args(["run", "--once", "--config", show(&config)])
+        .stdout(gone())
+        .stderr(gone())
+        .spawn()
+        .unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert!(!store.objects().is_empty());
+}
+
+#[test]
 fn exit_codes_are_those_that_are_documented() {
     let directory = directory();
     let store = Store::start();

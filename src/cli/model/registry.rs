@@ -181,7 +181,7 @@ pub fn delete(args: &DeleteArgs) -> Result<ExitCode> {
             .send()
             .await
             .map_err(ApiError::of("DeleteModel"))?;
-        println!("model {} is deleted", args.name);
+        say!("model {} is deleted", args.name);
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -304,7 +304,7 @@ impl Shown {
     }
 
     fn print(&self) {
-        let line = |name: &str, value: &str| println!("{name:<12} {value}");
+        let line = |name: &str, value: &str| say!("{name:<12} {value}");
         line("model", &self.name);
         line("status", &self.status);
         if let Some(reason) = &self.failed_reason {

@@ -17,8 +17,8 @@ const SENSORS: usize = 8;
 pub fn trained(model: &Model, path: &Path) {
     warnings(model.warnings());
     let range = model.training_range();
-    println!("model            {}", path.display());
-    println!(
+    say!("model            {}", path.display());
+    say!(
         "training         {} to {}, {} healthy rows",
         format(range.start),
         format(range.end),
@@ -27,19 +27,19 @@ pub fn trained(model: &Model, path: &Path) {
     let sampling = model
         .sampling()
         .map_or_else(|| "as recorded".to_owned(), |rate| rate.to_string());
-    println!(
+    say!(
         "sampling         {sampling} ({} s)",
         model.step_us() as f64 / 1e6
     );
-    println!(
+    say!(
         "sensors          {} of {} used",
         model.used_sensors().count(),
         model.sensors().len()
     );
     if let Some(off) = model.off_condition() {
-        println!("off              {off}");
+        say!("off              {off}");
     }
-    println!(
+    say!(
         "threshold        u {:.3}; {:.2} events per week in training",
         model.threshold(),
         model.training_events_per_week()
@@ -49,7 +49,7 @@ pub fn trained(model: &Model, path: &Path) {
 /// Prints warnings to standard error.
 pub fn warnings(warnings: &[Warning]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
 }
 
@@ -57,18 +57,18 @@ pub fn warnings(warnings: &[Warning]) {
 pub fn table(model: &Model, evaluation: &Evaluation, path: &Path) {
     warnings(&evaluation.warnings);
     let (range, points) = (evaluation.range, evaluation.points);
-    println!(
+    say!(
         "model            {}, threshold u {:.3}",
         path.display(),
         model.threshold()
     );
-    println!(
+    say!(
         "range            {} to {}, {} rows",
         format(range.start),
         format(range.end),
         evaluation.series.len()
     );
-    println!(
+    say!(
         "labelled events  {} of {} found, warning time {}",
         evaluation.found(),
         evaluation.labelled.len(),
@@ -79,11 +79,11 @@ pub fn table(model: &Model, evaluation: &Evaluation, path: &Path) {
         .iter()
         .filter(|event| !event.labelled)
         .count();
-    println!(
+    say!(
         "false events     {:.2} per week ({unlabelled})",
         evaluation.false_events_per_week
     );
-    println!(
+    say!(
         "rows             F1 {:.3}, precision {:.3}, recall {:.3}, false alarms {:.2} %, AUC-PR {}",
         points.f1(),
         points.precision(),
@@ -93,10 +93,10 @@ pub fn table(model: &Model, evaluation: &Evaluation, path: &Path) {
             .auc_pr
             .map_or_else(|| "without labels".to_owned(), |area| format!("{area:.3}"))
     );
-    println!("quality          {}", quality(evaluation.quality));
+    say!("quality          {}", quality(evaluation.quality));
     for (rank, (sensor, share)) in evaluation.worst_sensors.iter().take(SENSORS).enumerate() {
         let head = if rank == 0 { "worst sensors" } else { "" };
-        println!("{head:<16} {:5.1} %  {sensor}", share * 100.0);
+        say!("{head:<16} {:5.1} %  {sensor}", share * 100.0);
     }
     for (rank, label) in evaluation.labelled.iter().enumerate() {
         let head = if rank == 0 { "labelled" } else { "" };
@@ -104,7 +104,7 @@ pub fn table(model: &Model, evaluation: &Evaluation, path: &Path) {
             Some(warning) => format!("found, {} before its end", duration(warning as f64 / 1e6)),
             None => "missed".to_owned(),
         };
-        println!(
+        say!(
             "{head:<16} {} to {}  {found}",
             format(label.span.start),
             format(label.span.end)
@@ -126,7 +126,7 @@ pub fn table(model: &Model, evaluation: &Evaluation, path: &Path) {
         } else {
             "unknown "
         };
-        println!(
+        say!(
             "{head:<16} {} to {}  {kind}  {sensor}",
             format(event.event.start),
             format(event.event.end)
@@ -178,7 +178,7 @@ pub fn json(model: &Model, evaluation: &Evaluation) -> Result<()> {
         "warnings": warnings,
         "model_metrics": metrics,
     });
-    println!("{}", serde_json::to_string_pretty(&report)?);
+    say!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 

@@ -282,7 +282,7 @@ impl Report {
         if output == Output::Json {
             return output::json(self);
         }
-        println!(
+        say!(
             "{} {} windows for {}{}, {} with anomalies, {} lines",
             if self.dry_run {
                 "would import"
@@ -298,7 +298,7 @@ impl Report {
             self.anomalous_windows,
             self.rows
         );
-        println!(
+        say!(
             "{} already there, {} refused, {} other files ignored",
             self.already_there,
             self.refused.len(),
@@ -308,10 +308,10 @@ impl Report {
             let line = refused
                 .line
                 .map_or_else(String::new, |line| format!(", line {line}"));
-            println!("REFUSED {}{line}: {}", refused.file, refused.reason);
+            say!("REFUSED {}{line}: {}", refused.file, refused.reason);
         }
         if self.refused.len() > PRINTED {
-            println!(
+            say!(
                 "and {} more: --output json has all",
                 self.refused.len() - PRINTED
             );
