@@ -8,7 +8,7 @@ use lookoutd::clock::Clock;
 use lookoutd::console::Place;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::ops::admin::{Admin, Config};
-use lookoutd::ops::site::{Reached, Site, Telling, Watched};
+use lookoutd::ops::site::{Site, Watched};
 use lookoutd::s3::local_client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -63,8 +63,6 @@ async fn main() -> anyhow::Result<()> {
         archive: None,
         s3: Some(client),
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     }));
     let config = Config {
         listen,

@@ -27,11 +27,10 @@ use crate::feed::disk::LocalDisk;
 use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::signals::Requests;
-use crate::ops::site::{Site, Telling, Watched};
+use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
 use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
-use crate::service::Service;
 
 pub use feeder::{Feeder, Parts, View};
 pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
@@ -169,8 +168,6 @@ pub async fn run(
             archive: Some(Lookout::archived(&config, &data_dir)),
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
-            reached: lookout.service().map(Service::reached).unwrap_or_default(),
-            telling: Telling::default(),
         }));
         let watchdog = tokio::spawn(systemd::watchdog(feeder.vitals(), stop.clone()));
         let view = feeder.view();

@@ -33,7 +33,7 @@ use tracing::{debug, error, info, warn};
 use crate::config::Span;
 use crate::feed::blocking;
 use crate::ops::health::CODES;
-use crate::ops::site::{Observer, Queued, Site};
+use crate::ops::site::{Observer, Site};
 
 pub use command::Command;
 pub use queue::{Delivery, Queue, QueueError};
@@ -353,16 +353,9 @@ impl Notifier {
             .collect::<Vec<_>>();
         // What cannot be read is not over.
         let complete = settled && snapshot.failures.is_empty();
-        let queued = self
+        Ok(self
             .queue
-            .reconcile(&facts, complete, &self.name, self.per_hour, now)?;
-        let (waiting, held_back) = self.queue.waiting()?;
-        site.telling.seen(Queued {
-            waiting,
-            oldest: self.queue.oldest()?,
-            held_back,
-        });
-        Ok(queued)
+            .reconcile(&facts, complete, &self.name, self.per_hour, now)?)
     }
 }
 

@@ -25,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::ops::site::Reached;
 use crate::ops::tls::{Tls, secure};
 use jobs::Jobs;
 use operations::Identity;
@@ -134,7 +133,6 @@ pub enum ServiceError {
 pub struct Service {
     address: SocketAddr,
     store: Store,
-    reached: Reached,
     tasks: JoinSet<()>,
 }
 
@@ -204,22 +202,13 @@ impl Service {
             clock: clock.clone(),
             changed: changes.clone(),
         };
-        let reached = Reached::default();
-        let runner = Runner::new(
-            store.clone(),
-            s3,
-            clock,
-            changes,
-            config.catch_up,
-            reached.clone(),
-        );
+        let runner = Runner::new(store.clone(), s3, clock, changes, config.catch_up);
         tasks.spawn(jobs.run(shutdown.clone()));
         tasks.spawn(runner.run(shutdown, DRAIN));
         tracing::info!(%address, "service listening");
         Ok(Service {
             address,
             store,
-            reached,
             tasks,
         })
     }
@@ -232,11 +221,6 @@ impl Service {
     /// The state, for what has no operation in the API: registering a model file.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// Whether its executions reach their store.
-    pub fn reached(&self) -> Reached {
-        self.reached.clone()
     }
 
     /// Returns once everything has stopped after `shutdown`.

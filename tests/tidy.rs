@@ -440,3 +440,63 @@ fn every_promise_names_a_test_that_exists() {
     }
     assert!(promised > 40, "{promised} tests named");
 }
+
+/// How the fuzzers' lock file follows the product's.
+const UPDATE: &str = "cp Cargo.lock fuzz/Cargo.lock && cargo metadata --format-version 1 \
+                      --manifest-path fuzz/Cargo.toml >/dev/null";
+
+/// Name and version of every package in a lock file.
+fn locked(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let values = |line: &str, key: &str| line.strip_prefix(key).map(str::to_owned);
+    let names = text.lines().filter_map(|line| values(line, "name = "));
+    // Every package has one line of each, in this order; the version of the file has no quotes.
+    let versions = text.lines().filter_map(|line| values(line, "version = \""));
+    names
+        .zip(versions)
+        .map(|(name, version)| format!("{name} \"{version}"))
+        .collect()
+}
+
+/// The packages that the product itself names.
+fn own_dependencies(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let (_, own) = text.split_once("name = \"lookoutd\"\n").unwrap();
+    let (_, own) = own.split_once("dependencies = [\n").unwrap();
+    let (own, _) = own.split_once("\n]").unwrap();
+    own.lines()
+        .map(|line| line.trim_matches([' ', '"', ',']).to_owned())
+        .collect()
+}
+
+#[test]
+fn the_fuzzers_are_built_with_what_the_product_is_built_with() {
+    let product = locked("Cargo.lock");
+    assert!(product.len() > 100, "{product:?}");
+    for package in locked("fuzz/Cargo.lock") {
+        let own = ["\"lookoutd-fuzz\"", "\"libfuzzer-sys\"", "\"arbitrary\""];
+        assert!(
+            product.contains(&package) || own.iter().any(|name| package.starts_with(name)),
+            "{package} is another version in Cargo.lock: {UPDATE}"
+        );
+    }
+    let missing: Vec<String> = own_dependencies("Cargo.lock")
+        .into_iter()
+        .filter(|name| !own_dependencies("fuzz/Cargo.lock").contains(name))
+        .collect();
+    // Those of its tests alone.
+    assert_eq!(missing, ["proptest", "tempfile"], "{UPDATE}");
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let wrapper = fs::read_to_string(root().join("fuzz/rustc")).unwrap();
+    let mut instrumented = 0;
+    for line in manifest.lines() {
+        if let Some(name) = line.strip_prefix("[profile.dev.package.")
+            && name != "\"*\"]"
+        {
+            let name = name.trim_end_matches(']').replace('-', "_");
+            assert!(wrapper.contains(&format!("--crate-name {name} ")), "{name}");
+            instrumented += 1;
+        }
+    }
+    assert!(instrumented > 2);
+}

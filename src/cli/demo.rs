@@ -26,7 +26,7 @@ use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
 use crate::ops::admin::{self, Admin};
-use crate::ops::site::{Reached, Site, Telling, Watched};
+use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
 use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
 use story::{Story, Summary};
@@ -200,8 +200,6 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         archive: Some(Lookout::archived(&config, &data_dir)),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     }));
     let mut training = Some(tokio::task::spawn_blocking({
         let (directory, tags, sample) = (directory.clone(), tags.clone(), sample.clone());

@@ -19,7 +19,7 @@ use crate::daemon::{Lookout, Store, service_config};
 use crate::embedded::KeyPair;
 use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
-use crate::ops::site::{Site, Telling, Watched};
+use crate::ops::site::{Site, Watched};
 use crate::ops::tls::{Tls, Validity};
 use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
@@ -157,8 +157,6 @@ async fn serve(
         history: Some(Place::service(args.data_dir.join("service/state.db"))),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
-        reached: service.reached(),
-        telling: Telling::default(),
         archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
     let mut said = format!("Lookout API   {scheme}://{}\n", service.address());

@@ -342,22 +342,6 @@ impl Queue {
         })
     }
 
-    /// When the oldest message that waits was queued.
-    pub fn oldest(&self) -> Result<Option<DateTime<Utc>>, QueueError> {
-        self.transact(|db| {
-            // The order of the queue is that of the messages, also where a clock went back.
-            let queued: Option<i64> = db
-                .query_row(
-                    "SELECT m.created_us FROM delivery d JOIN message m ON m.seq = d.seq
-                     WHERE d.state = 'waiting' ORDER BY d.seq LIMIT 1",
-                    [],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            Ok(queued.and_then(DateTime::from_timestamp_micros))
-        })
-    }
-
     /// Queues a message for every target; how many were given up to make room.
     fn push(
         &self,

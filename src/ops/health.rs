@@ -85,7 +85,6 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         judge_scheduler(standing, snapshot.now, &mut reasons);
     }
     judge_executions(snapshot, &mut reasons);
-    judge_reached(snapshot, &mut reasons);
     if let Some(counts) = &snapshot.service
         && counts.failing > 0
     {
@@ -190,24 +189,6 @@ fn judge_feed(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>
             ),
             "renew what the credential chain reads; new credentials are taken within a minute, without a restart",
         ));
-    }
-}
-
-/// The store as the service's executions meet it. Where nothing runs, nobody would see it come back.
-fn judge_reached(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
-    let (Some(trouble), Some(counts)) = (&snapshot.reached, &snapshot.service) else {
-        return;
-    };
-    let runs = counts
-        .schedulers
-        .iter()
-        .any(|(status, n)| status == "RUNNING" && *n > 0);
-    if runs {
-        let mut found = Vec::new();
-        judge_store(trouble, PATIENCE * 2, snapshot.now, &mut found);
-        // The feeder beside it may have met the same store already.
-        found.retain(|reason| reasons.iter().all(|known| known.code != reason.code));
-        reasons.extend(found);
     }
 }
 

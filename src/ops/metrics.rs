@@ -89,26 +89,6 @@ impl Collector for Scrape {
                 Some(f64::from(u8::from(running))),
             )?;
         }
-        if let Some(queued) = &snapshot.telling {
-            sheet.gauge(
-                "notifications_waiting",
-                "Messages that a receiver has not taken yet",
-                Some(queued.waiting as f64),
-            )?;
-            let age = queued.oldest.map_or(0.0, |oldest| {
-                (snapshot.now - oldest).as_seconds_f64().max(0.0)
-            });
-            sheet.gauge(
-                "notifications_oldest_seconds",
-                "How long the oldest message that is not taken has waited",
-                Some(age),
-            )?;
-            sheet.gauge(
-                "notifications_held_back",
-                "Messages that were counted instead of sent since the one before",
-                Some(queued.held_back as f64),
-            )?;
-        }
         if let Some(counts) = &snapshot.service {
             sheet.family(
                 "schedulers",
@@ -357,7 +337,7 @@ mod tests {
     use super::*;
     use crate::console::Counts;
     use crate::feed::{self, Census, Conditions, Entry, Waiting};
-    use crate::ops::site::{Queued, Standing};
+    use crate::ops::site::Standing;
     use crate::s3::Readings;
     use crate::signal::{Cadence, Window};
 
@@ -410,12 +390,6 @@ mod tests {
                 since: at(0),
             }),
             executed: None,
-            reached: None,
-            telling: Some(Queued {
-                waiting: 3,
-                oldest: Some(at(2)),
-                held_back: 0,
-            }),
             failures: Vec::new(),
         }
     }
@@ -457,8 +431,6 @@ mod tests {
             "lookoutd_event_active{scheduler=\"pump \\\"1\\\"\"} 1.0",
             "lookoutd_upload_seconds_bucket{le=\"+Inf\"} 0",
             "lookoutd_anomaly_score{scheduler=\"pump\"} 0.25",
-            "lookoutd_notifications_waiting 3.0",
-            "lookoutd_notifications_oldest_seconds 120.0",
         ] {
             assert!(text.contains(line), "{line} not in {text}");
         }

@@ -10,9 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock::Clock;
 use crate::console::{Counts, Place, SchedulerRow, State};
-use crate::feed::{
-    self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Trouble, Vitals, Waiting,
-};
+use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
 
@@ -39,10 +37,6 @@ pub struct Site {
     pub s3: Option<aws_sdk_s3::Client>,
     /// The scheduler that the gateway keeps elsewhere.
     pub watched: Watched,
-    /// Whether the service's executions reach their store.
-    pub reached: Reached,
-    /// How far the notifications are.
-    pub telling: Telling,
 }
 
 /// The feeder's parts.
@@ -71,25 +65,6 @@ pub struct FeedSite {
 /// What was last learned of the inference scheduler that this gateway keeps. Written by whoever asks the API.
 #[derive(Clone, Debug, Default)]
 pub struct Watched(Arc<Mutex<Option<Standing>>>);
-
-/// Whether the store answers the service's executions. Written by them, so it is as fresh as the last one.
-#[derive(Clone, Debug, Default)]
-pub struct Reached(Arc<Mutex<Option<Trouble>>>);
-
-/// How far the notifications are. Written by whoever sends them; `None` where nobody is told anything.
-#[derive(Clone, Debug, Default)]
-pub struct Telling(Arc<Mutex<Option<Queued>>>);
-
-/// Messages that are not sent yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queued {
-    /// How many wait, each counted for each of its targets.
-    pub waiting: u64,
-    /// Since when the oldest does.
-    pub oldest: Option<DateTime<Utc>>,
-    /// Messages that were counted instead of sent, since the one before.
-    pub held_back: u64,
-}
 
 /// How a scheduler stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,10 +96,6 @@ pub struct Snapshot {
     pub watched: Option<Standing>,
     /// The end of its newest execution that is known here.
     pub executed: Option<DateTime<Utc>>,
-    /// Why the service's executions do not reach the store.
-    pub reached: Option<Trouble>,
-    /// Messages that are not sent yet.
-    pub telling: Option<Queued>,
     /// What could not be read.
     pub failures: Vec<String>,
 }
@@ -233,47 +204,10 @@ impl Watched {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Standing>> {
-        held(&self.0)
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-impl Reached {
-    /// The store answered.
-    pub fn works(&self) {
-        *held(&self.0) = None;
-    }
-
-    /// It did not, or refuses; `remedy` is what somebody must do, if anybody.
-    pub fn failed(&self, text: String, remedy: Option<&'static str>, now: DateTime<Utc>) {
-        let mut slot = held(&self.0);
-        let since = slot.as_ref().map_or(now, |known| known.since);
-        *slot = Some(Trouble {
-            since,
-            text,
-            remedy,
-        });
-    }
-
-    /// What is wrong, if anything.
-    pub fn read(&self) -> Option<Trouble> {
-        held(&self.0).clone()
-    }
-}
-
-impl Telling {
-    /// What waits now.
-    pub fn seen(&self, queued: Queued) {
-        *held(&self.0) = Some(queued);
-    }
-
-    /// What waited when somebody looked last.
-    pub fn read(&self) -> Option<Queued> {
-        *held(&self.0)
-    }
-}
-
-fn held<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Observer {
@@ -316,8 +250,6 @@ impl Observer {
             service,
             watched,
             executed,
-            reached: site.reached.read(),
-            telling: site.telling.read(),
             failures,
         }
     }

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::ops::site::Reached;
 use crate::service::faults::Fault;
 use crate::service::store::executions::{self, Claim, End};
 use crate::service::store::{Store, schedulers};
@@ -63,7 +62,6 @@ impl Runner {
         clock: Clock,
         changed: watch::Receiver<u64>,
         catch_up: bool,
-        reached: Reached,
     ) -> Runner {
         let crowded = std::sync::Mutex::new(HashSet::new());
         Runner {
@@ -73,7 +71,6 @@ impl Runner {
                 clock,
                 models: Models::default(),
                 health: Health::default(),
-                reached,
                 slots: Semaphore::new(PARALLEL_EXECUTIONS),
                 crowded,
             }),

@@ -39,21 +39,6 @@ pub fn passes<E>(error: &SdkError<E, HttpResponse>) -> bool {
     }
 }
 
-/// Whether a reason is that the store takes no request of this service at all: its credentials or its clock, and not one
-/// bucket's permissions.
-pub fn is_refusal(reason: &str) -> bool {
-    [
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "TokenRefreshRequired",
-        "RequestTimeTooSkewed",
-    ]
-    .iter()
-    .any(|code| reason.contains(&format!("{code}: ")) || reason.contains(&format!("{code} (HTTP")))
-}
-
 /// One line for a person.
 pub fn of<E>(error: &SdkError<E, HttpResponse>) -> String
 where

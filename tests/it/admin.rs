@@ -11,7 +11,7 @@ use lookoutd::clock::Clock;
 use lookoutd::console::Place;
 use lookoutd::feed::{Ledger, State};
 use lookoutd::ops::admin::{Admin, Config};
-use lookoutd::ops::site::{FeedSite, Reached, Site, Telling, Watched};
+use lookoutd::ops::site::{FeedSite, Site, Watched};
 use lookoutd::s3::Bucket;
 use lookoutd::signal::NameFormat;
 use serde_json::Value;
@@ -99,7 +99,7 @@ impl Desk {
     }
 
     /// Waits until health says `code`, or is green for none.
-    pub async fn until(&self, code: Option<&str>) {
+    async fn until(&self, code: Option<&str>) {
         let mut last = (true, Vec::new());
         for _ in 0..150 {
             last = self.ready().await;
@@ -149,8 +149,6 @@ fn site(
         archive: None,
         s3: Some(bucket.client().clone()),
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     }
 }
 
@@ -289,8 +287,6 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
         archive: None,
         s3: None,
         watched: watched.clone(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     })
     .await;
     watched.seen("pump", Some("RUNNING"), "RUNNING", clock.now());
@@ -309,85 +305,37 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_and_console_agree_with_the_ledger_after_a_chaotic_simulated_day() {
-    const WINDOWS: i64 = 288;
+async fn metrics_and_the_windows_page_agree_with_the_ledger_after_a_rough_day() {
     let store = Store::start();
     let start = at("2026-01-01T10:00:30Z");
     let window = |n: i64| start.timestamp() / 300 * 300 + 300 * n;
-    let mut dice = fastrand::Rng::with_seed(11);
-    let mut some =
-        |count: usize| -> Vec<i64> { (0..count).map(|_| window(dice.i64(1..WINDOWS))).collect() };
-    let (empty, without_hall) = (some(9), some(12));
-    let change = |rig: &mut Rig| {
-        rig.source.empty.clone_from(&empty);
-        rig.source.without_hall.clone_from(&without_hall);
-    };
-    let (mut running, mut desk) = fed(&store, change).await;
-    // Another writer took one key; the store loses answers and connections, asks for patience, and is away for half an hour; the
-    // feeder is stopped and started, once while the store is away; the clock goes back and comes again.
+    let (running, desk) = fed(&store, |rig| {
+        rig.source.empty = vec![window(7), window(20)];
+        rig.source.without_hall = vec![window(3), window(15)];
+    })
+    .await;
+    // Another writer took one key, and the store loses answers and connections on the way.
     store.place("input/pump_20260101103000.csv", b"other bytes\n");
-    let (mut away, mut uploads) = (0..0, 0);
-    for n in 1..WINDOWS {
-        match dice.u32(0..40) {
-            0 => store
+    for n in 1..36 {
+        match n {
+            5 => store
                 .proxy
-                .inject(Rule::puts("motor", 1, Fault::Answer(503, "SlowDown"))),
-            1 => store.proxy.inject(Rule::puts("", 1, Fault::CutBefore)),
-            2 => store.proxy.inject(Rule::puts("pump", 1, Fault::CutAfter)),
-            3 => {
-                running.clock.advance(TimeDelta::minutes(-20));
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                running.clock.advance(TimeDelta::minutes(20));
-            }
+                .inject(Rule::puts("motor", 3, Fault::Answer(503, "SlowDown"))),
+            11 => store.proxy.inject(Rule::puts("", 2, Fault::CutBefore)),
+            18 => store.proxy.inject(Rule::puts("pump", 2, Fault::CutAfter)),
             _ => {}
         }
-        if n == 150 {
-            away = n..n + 6;
-            store.proxy.refuse();
-        }
-        if n == away.end {
-            store.proxy.listen();
-        }
         running.clock.advance(TimeDelta::minutes(5));
-        if away.contains(&n) {
-            let due = DateTime::from_timestamp(window(n), 0).unwrap();
-            running
-                .until("it is cut", |entries| {
-                    entries.iter().any(|entry| entry.start >= due)
-                })
-                .await;
-        } else {
-            running.settle().await;
-        }
-        if [70, 155, 230].contains(&n) {
-            uploads += value(
-                &desk.page("/metrics").await,
-                "lookoutd_upload_seconds_count",
-            ) as u64;
-            let now = running.clock.now();
-            running.stop().await;
-            (running, desk) = fed(&store, |rig| {
-                change(rig);
-                rig.clock = Clock::manual(now);
-            })
-            .await;
-        }
+        running.settle().await;
     }
     let ledger = Ledger::open_existing(&store.scratch("data"))
         .unwrap()
         .unwrap();
     let census = ledger.census().unwrap();
-    assert_eq!(census.quarantined, 1, "{census:?}");
-    assert!(census.empty >= 7 && census.partial >= 9, "{census:?}");
     assert_eq!(
-        (census.due, census.spooled, census.skipped),
-        (0, 0, 0),
+        (census.empty, census.partial, census.quarantined),
+        (2, 2, 1),
         "{census:?}"
-    );
-    let all = census.shipped + census.partial + census.empty + census.quarantined;
-    assert_eq!(
-        all, WINDOWS as u64,
-        "every window of the day has one row: {census:?}"
     );
     tokio::time::sleep(Duration::from_millis(600)).await;
     let metrics = desk.page("/metrics").await;
@@ -402,41 +350,21 @@ async fn metrics_and_console_agree_with_the_ledger_after_a_chaotic_simulated_day
     ] {
         let line = format!("lookoutd_windows{{state=\"{state}\"}} {count}.0\n");
         assert!(metrics.contains(&line), "{line} not in {metrics}");
-        // The console, page by page, has the same windows.
-        let mut rows = Vec::new();
-        let mut path = format!("/windows?state={state}");
-        loop {
-            let page = desk.page(&path).await;
-            rows.extend(starts(&page));
-            let Some(next) = older(&page) else { break };
-            path = next;
-        }
-        let entries = ledger.page(State::from_name(state), None, 1_000).unwrap();
-        let recorded: Vec<String> = entries
-            .iter()
-            .map(|entry| entry.start.format("%Y-%m-%d %H:%M:%S").to_string())
-            .collect();
-        if state != "skipped" {
-            assert_eq!(rows, recorded, "{state}");
-            assert_eq!(rows.len() as u64, count, "{state}");
-        }
     }
-    // Every delivered window was one upload; those before a start were counted by the process before it.
-    uploads += value(&metrics, "lookoutd_upload_seconds_count") as u64;
-    assert_eq!(uploads, census.shipped + census.partial);
+    let delivered = census.shipped + census.partial;
+    let uploads: f64 = value(&metrics, "lookoutd_upload_seconds_count");
+    assert_eq!(
+        uploads, delivered as f64,
+        "every delivered window was one upload"
+    );
     assert_eq!(value(&metrics, "lookoutd_oldest_undelivered_seconds"), 0.0);
     assert_eq!(value(&metrics, "lookoutd_spool_bytes"), 0.0);
-    // And the bucket has what the ledger says was delivered, beside the other writer's object.
-    let files: u32 = ledger
-        .list(1_000)
-        .unwrap()
-        .iter()
-        .filter(|entry| matches!(entry.state, State::Shipped | State::Partial))
-        .map(|entry| entry.files)
-        .sum();
-    let objects = store.objects();
-    let elsewhere = store.objects_of("2026-01-01T10:30:00Z").len();
-    assert_eq!(objects.len() - elsewhere, files as usize);
+    let rows = desk.page("/windows?state=quarantined").await;
+    assert!(
+        rows.contains("2026-01-01 10:30:00") && rows.matches("<tr>").count() == 2,
+        "{rows}"
+    );
+    assert_eq!(ledger.page(Some(State::Empty), None, 10).unwrap().len(), 2);
     running.stop().await;
 }
 
@@ -463,15 +391,13 @@ async fn hostile_names_and_reasons_are_text() {
         .vitals()
         .health()
         .store_failed(EVIL.into(), Some("act"), running.clock.now());
-    // At once: the shipper takes the trouble back when it meets the store.
-    let overview = fed.page("/").await;
     let pages = [
         desk.page("/").await,
         desk.page("/schedulers").await,
         desk.page(&format!("/schedulers?part={name}&after={name}"))
             .await,
         desk.page(&format!("/scheduler?name={name}")).await,
-        overview,
+        fed.page("/").await,
         get(desk.address, &format!("/scheduler?name=none{name}"), "")
             .await
             .body,
@@ -772,29 +698,10 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
         archive: None,
         s3: Some(store.bucket().client().clone()),
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     })
     .await;
     assert!(desk.sites.borrow().is_some());
     desk
-}
-
-/// The starts of the windows on a page, in its order.
-fn starts(page: &str) -> Vec<String> {
-    let rows = page.split("<th scope=\"row\">").skip(1);
-    rows.map(|row| {
-        let (_, text) = row.split_once('>').unwrap();
-        text.split('<').next().unwrap().to_owned()
-    })
-    .collect()
-}
-
-/// Where a page's "Older" leads.
-fn older(page: &str) -> Option<String> {
-    let (before, _) = page.split_once("\" rel=\"next\">Older")?;
-    let (_, address) = before.rsplit_once("href=\"")?;
-    Some(address.replace("&amp;", "&"))
 }
 
 fn value(metrics: &str, name: &str) -> f64 {
@@ -810,8 +717,8 @@ fn value(metrics: &str, name: &str) -> f64 {
 
 /// The machine's disk, which says it is full when told to.
 #[derive(Default)]
-pub struct Full {
-    pub is_full: std::sync::atomic::AtomicBool,
+struct Full {
+    is_full: std::sync::atomic::AtomicBool,
 }
 
 impl lookoutd::feed::disk::Disk for Full {

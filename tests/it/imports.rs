@@ -9,7 +9,7 @@ use std::process::Output;
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
 use lookoutd::console::Place;
-use lookoutd::ops::site::{Reached, Site, Telling, Watched};
+use lookoutd::ops::site::{Site, Watched};
 use lookoutd::signal::{Cadence, NameFormat};
 use serde_json::Value;
 
@@ -240,8 +240,6 @@ async fn console(data: &Path) {
         )),
         s3: Some(store),
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
     })
     .await;
     assert!(

@@ -14,6 +14,7 @@ mod awsclients;
 mod chaos;
 mod commands;
 mod configure;
+mod corpus;
 mod crash;
 mod diag;
 mod disk;

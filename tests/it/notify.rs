@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,19 +14,17 @@ use lookoutd::clock::Clock;
 use lookoutd::config::Span;
 use lookoutd::console::Place;
 use lookoutd::notify::{Config, Notifier, Pace};
-use lookoutd::ops::site::{Reached, Site, Telling, Watched};
+use lookoutd::ops::site::{Site, Watched};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Desk, Full, fed, site_of};
-use crate::commands::gateway;
+use crate::admin::{fed, site_of};
 use crate::fleet::Fleet;
 use crate::proxy::{Fault, Rule};
-use crate::rig::{Store, at};
-use crate::tls::Authority;
+use crate::rig::Store;
 
 const SECRET: &str = "a-secret-that-nobody-else-knows";
 const PATH: &str = "/services/T0/PATHSECRET";
@@ -125,7 +122,7 @@ impl Drop for Receiver {
 }
 
 async fn answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut stream: TcpStream,
     got: Arc<Mutex<Vec<Got>>>,
     script: Arc<Mutex<VecDeque<Reply>>>,
     came: Arc<Notify>,
@@ -154,7 +151,7 @@ async fn answer(
     }
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Got> {
+async fn read(stream: &mut TcpStream) -> Option<Got> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -309,8 +306,6 @@ fn service_site(state: &Path, clock: Clock) -> Site {
         history: Some(Place::service(state)),
         s3: None,
         watched: Watched::default(),
-        reached: Reached::default(),
-        telling: Telling::default(),
         archive: None,
     }
 }
@@ -473,378 +468,6 @@ async fn trouble_that_turns_health_red_is_told_and_so_is_its_end() {
     stop.cancel();
     task.await.unwrap();
     running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clock_backlog_source_and_spool_are_told_and_so_is_the_end_of_each() {
-    let store = Store::start();
-    let directory = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(&[]).await;
-    let config = Config {
-        webhook: receiver.url(),
-        secret_file: secret_file(directory.path()),
-        ..Config::default()
-    };
-    let full = Arc::new(Full::default());
-    let disk = full.clone();
-    let (running, _desk) = fed(&store, |rig| {
-        rig.config.min_free = lookoutd::config::ByteSize(1_000);
-        rig.disk = disk;
-        let silent = ["2026-01-01T10:35:00Z", "2026-01-01T10:40:00Z"];
-        rig.source.empty = silent.map(|start| at(start).timestamp()).to_vec();
-    })
-    .await;
-    running.settle().await;
-    let (task, stop) = start(&config, directory.path(), site_of(&running, &store));
-    // What came since the last question, in any order: several things may begin with one cause.
-    let mut seen = 0;
-    let mut news = async |wanted: &[(&str, &str)]| {
-        let got = receiver.until(seen + wanted.len()).await;
-        let mut told: Vec<_> = got[seen..]
-            .iter()
-            .map(|got| (got.told().0, got.told().1))
-            .collect();
-        for got in &got[seen..] {
-            got.assert_signed();
-            let message = got.message();
-            let parts: &[&str] = match message["state"] == "firing" {
-                true => &["text", "since", "remedy"],
-                false => &["text", "since"],
-            };
-            for part in parts {
-                assert!(
-                    message[*part].as_str().is_some_and(|text| !text.is_empty()),
-                    "{message}"
-                );
-            }
-        }
-        seen = got.len();
-        told.sort();
-        let mut wanted: Vec<_> = wanted
-            .iter()
-            .map(|(state, kind)| ((*state).to_owned(), (*kind).to_owned()))
-            .collect();
-        wanted.sort();
-        assert_eq!(told, wanted);
-    };
-    // Five minutes, and the window that begins then is cut: a longer jump would look as if cutting had stopped.
-    let step = async || {
-        running.clock.advance(TimeDelta::minutes(5));
-        let start = running.clock.now() - TimeDelta::seconds(30);
-        running
-            .until("it is cut", |entries| entries[0].start == start)
-            .await;
-    };
-    // The clock.
-    running
-        .feeder
-        .vitals()
-        .health()
-        .stepped(-90, running.clock.now());
-    news(&[("firing", "clock-stepped")]).await;
-    step().await;
-    running.settle().await;
-    news(&[("resolved", "clock-stepped")]).await;
-    // The spool.
-    full.is_full.store(true, Ordering::SeqCst);
-    running.clock.advance(TimeDelta::minutes(5));
-    news(&[("firing", "spool-paused")]).await;
-    full.is_full.store(false, Ordering::SeqCst);
-    running.settle().await;
-    news(&[("resolved", "spool-paused")]).await;
-    // A backlog, and the store that is its cause.
-    store.proxy.refuse();
-    step().await;
-    running
-        .until("a failed attempt", |entries| entries[0].attempts > 0)
-        .await;
-    step().await;
-    news(&[("firing", "store-unreachable")]).await;
-    step().await;
-    news(&[("firing", "windows-late")]).await;
-    store.proxy.listen();
-    step().await;
-    running.settle().await;
-    news(&[
-        ("resolved", "store-unreachable"),
-        ("resolved", "windows-late"),
-    ])
-    .await;
-    // The source.
-    step().await;
-    step().await;
-    news(&[("firing", "source-silent")]).await;
-    step().await;
-    running.settle().await;
-    news(&[("resolved", "source-silent")]).await;
-    stop.cancel();
-    task.await.unwrap();
-    running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_that_nobody_takes_are_counted_with_their_age() {
-    let store = Store::start();
-    let directory = tempfile::tempdir().unwrap();
-    // Refuses whatever comes until it is told otherwise.
-    let receiver = Receiver::start(&[Reply::Status(503); 2_000]).await;
-    let config = Config {
-        webhook: receiver.url(),
-        secret_file: secret_file(directory.path()),
-        ..Config::default()
-    };
-    let (running, _desk) = fed(&store, |_| {}).await;
-    running.settle().await;
-    let site = site_of(&running, &store);
-    let desk = Desk::over(site.clone()).await;
-    assert!(
-        !desk
-            .page("/metrics")
-            .await
-            .contains("lookoutd_notifications"),
-        "nobody is told anything yet"
-    );
-    let (task, stop) = start(&config, directory.path(), site.clone());
-    running
-        .feeder
-        .vitals()
-        .health()
-        .stepped(-90, running.clock.now());
-    receiver.until(2).await;
-    running.clock.advance(TimeDelta::minutes(3));
-    let says = async |name: &str, value: &str| {
-        let line = format!("lookoutd_notifications_{name} {value}\n");
-        for _ in 0..200 {
-            if desk.page("/metrics").await.contains(&line) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{line} not in {}", desk.page("/metrics").await);
-    };
-    says("waiting", "1.0").await;
-    says("oldest_seconds", "180.0").await;
-    receiver.script.lock().unwrap().clear();
-    says("waiting", "0.0").await;
-    says("oldest_seconds", "0.0").await;
-    stop.cancel();
-    task.await.unwrap();
-    running.stop().await;
-}
-
-/// Credentials that end: a program gives them, as `credential_process` of a profile.
-#[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_end_are_told_turn_health_red_and_are_over_once_renewed() {
-    let store = Store::start();
-    let directory = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(&[]).await;
-    let secret = secret_file(directory.path());
-    let ends = directory.path().join("ends");
-    let end_in = |seconds: i64| {
-        let end = Utc::now() + TimeDelta::seconds(seconds);
-        std::fs::write(&ends, end.format("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap();
-    };
-    end_in(40);
-    // Free again when the daemon listens on it.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let program = script(
-        directory.path(),
-        "credentials",
-        &format!(
-            "printf '{{\"Version\":1,\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\",\"Expiration\":\"%s\"}}' '{}' '{}' \"$(cat {})\"",
-            store.keys.access_key,
-            store.keys.secret_key,
-            ends.display()
-        ),
-    );
-    let profile = directory.path().join("profile");
-    std::fs::write(
-        &profile,
-        format!("[default]\ncredential_process = {program}\n"),
-    )
-    .unwrap();
-    let more = format!(
-        "[notify]\nwebhook = \"{}\"\nsecret_file = \"{secret}\"\nleave_out = [\"source-gap\", \"source-silent\", \"clock-offset\"]\n\
-         [admin]\nlisten = \"{address}\"\n",
-        receiver.url()
-    );
-    let config = gateway(directory.path(), &store, &more);
-    let text = std::fs::read_to_string(&config).unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("credentials_file"))
-        .unwrap();
-    std::fs::write(
-        &config,
-        text.replace(
-            line,
-            &format!("credentials_file = \"{}\"", profile.display()),
-        ),
-    )
-    .unwrap();
-    // At sixty times the speed the end is soon, and a window is uploaded every five seconds; signatures keep the real date.
-    let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    let daemon = crate::commands::lookoutd()
-        .args(["run", "--speed", "60", "--config"])
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let _daemon = Server(daemon);
-    let log = || std::fs::read_to_string(directory.path().join("log")).unwrap();
-    // Whether health names them, within a while.
-    let health = async |wanted: bool| {
-        for _ in 0..2_400 {
-            let there = readyz(address)
-                .await
-                .is_some_and(|text| text.contains("credentials-expire") == wanted);
-            if there {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!(
-            "not in 60 s: {wanted}: {:?}\n{}",
-            readyz(address).await,
-            log()
-        );
-    };
-    let told = async |state: &str| {
-        for _ in 0..6_000 {
-            let got = receiver.got();
-            let found = got.iter().find(|got| {
-                let (is, kind, _) = got.told();
-                is == state && kind == "credentials-expire"
-            });
-            if let Some(found) = found {
-                return found.message();
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!(
-            "not told in 150 s: {state}: {:#?}\n{}",
-            receiver.got(),
-            log()
-        );
-    };
-    health(true).await;
-    let begun = told("firing").await;
-    assert!(
-        begun["text"]
-            .as_str()
-            .unwrap()
-            .contains("the credentials in use end at"),
-        "{begun}"
-    );
-    // Renewed for thirty days, which the chain asks for when the old ones end.
-    end_in(30 * 86_400);
-    health(false).await;
-    // Two minutes after a start nothing is called over yet.
-    if std::env::var_os("LOOKOUTD_FULL").is_none() {
-        eprintln!("SKIP: the end of the message takes minutes, see LOOKOUTD_FULL");
-        return;
-    }
-    let over = told("resolved").await;
-    assert_eq!(over["subject"], begun["subject"]);
-}
-
-/// What a daemon's `/readyz` says, if it answers.
-async fn readyz(address: SocketAddr) -> Option<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    text.contains("\"ready\"").then_some(text)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_over_https_is_trusted_by_the_roots_and_by_nothing_else() {
-    if crate::tls::no_openssl() {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let known = Authority::new(&directory.path().join("known"), (2020, 2070));
-    let stranger = Authority::new(&directory.path().join("stranger"), (2020, 2070));
-    let receiver = Receiver::start(&[]).await;
-    // TLS in front of the receiver.
-    let tls =
-        lookoutd::ops::tls::Tls::open(known.chain.to_str().unwrap(), known.key.to_str().unwrap())
-            .unwrap()
-            .unwrap();
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (got, script, came) = (
-        receiver.got.clone(),
-        receiver.script.clone(),
-        receiver.came.clone(),
-    );
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (tls, got, script, came) = (tls.clone(), got.clone(), script.clone(), came.clone());
-            tokio::spawn(async move {
-                if let Ok(stream) = lookoutd::ops::tls::secure(Some(&tls), stream).await {
-                    answer(stream, got, script, came).await;
-                }
-            });
-        }
-    });
-    let config = directory.path().join("lookoutd.toml");
-    let test = |host: &str, roots: Option<&Path>| {
-        let text = format!(
-            "[notify]\nwebhook = \"https://{host}:{port}{PATH}\"\nsecret_file = \"{}\"\n",
-            secret_file(directory.path())
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = lookoutd();
-        for name in [
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
-            "HTTPS_PROXY",
-            "https_proxy",
-        ] {
-            command.env_remove(name);
-        }
-        if let Some(roots) = roots {
-            command.env("SSL_CERT_FILE", roots);
-        }
-        let output = tokio::task::block_in_place(|| {
-            command
-                .args(["notify", "test", "--config"])
-                .arg(&config)
-                .output()
-                .unwrap()
-        });
-        (
-            output.status.code(),
-            String::from_utf8([output.stdout, output.stderr].concat()).unwrap(),
-        )
-    };
-    let (code, said) = test("localhost", Some(&known.root));
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("took  204"), "{said}");
-    assert_eq!(receiver.got().len(), 1);
-    receiver.got()[0].assert_signed();
-    // Without its authority, with another, and under a name that the certificate does not have, nothing is sent.
-    for (host, roots) in [
-        ("localhost", None),
-        ("localhost", Some(stranger.root.as_path())),
-        ("127.0.0.2", Some(known.root.as_path())),
-    ] {
-        let (code, said) = test(host, roots);
-        assert_eq!(code, Some(69), "{host} {roots:?}: {said}");
-        assert!(said.contains("FAILED"), "{said}");
-        assert!(said.to_lowercase().contains("certificate"), "{said}");
-    }
-    assert_eq!(
-        receiver.got().len(),
-        1,
-        "the message and its signature went to nobody else"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

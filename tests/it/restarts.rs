@@ -20,7 +20,6 @@ use crate::rig::{at, directory, objects_under};
 struct Site {
     directory: TempDir,
     library: PathBuf,
-    port: u16,
 }
 
 impl Site {
@@ -37,10 +36,6 @@ impl Site {
             return None;
         }
         let directory = directory();
-        // Free again when the daemon listens on it.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("its number").port();
-        drop(free);
         let options = SampleOptions {
             days: 2,
             signals: 8,
@@ -49,16 +44,11 @@ impl Site {
         write_sample(&directory.path().join("plant"), &options, &mut |_| {}).expect("a plant");
         let text = format!(
             "data_dir = \"{0}/data\"\n[source]\nparquet = \"{0}/plant/signals.parquet\"\n\
-             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:{1}\"\n[feed]\ndrain_per_minute = 6000\nmax_age = \"2h\"\n",
-            directory.path().display(),
-            port
+             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[feed]\ndrain_per_minute = 6000\nmax_age = \"2h\"\n",
+            directory.path().display()
         );
         std::fs::write(directory.path().join("lookoutd.toml"), text).expect("a configuration");
-        Some(Site {
-            directory,
-            library,
-            port,
-        })
+        Some(Site { directory, library })
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -140,39 +130,6 @@ impl Site {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
             panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr))
         })
-    }
-
-    /// The codes that `/readyz` gives, if it is asked within a few seconds.
-    fn codes(&self) -> Vec<String> {
-        use std::io::{Read, Write};
-        let mut answer = String::new();
-        let asked =
-            std::net::TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut stream| {
-                stream.write_all(
-                    b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-                )?;
-                stream.read_to_string(&mut answer)
-            });
-        asked.expect("an answer");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        let body: Value = serde_json::from_str(body).expect("JSON");
-        let reasons = body["reasons"].as_array().expect("reasons");
-        reasons
-            .iter()
-            .filter_map(|reason| reason["code"].as_str().map(str::to_owned))
-            .collect()
-    }
-
-    /// Waits for a code of `/readyz`.
-    #[track_caller]
-    fn until_code(&self, code: &str) {
-        for _ in 0..100 {
-            if self.codes().iter().any(|known| known == code) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("not in 10 s: {code}: {:?}\n{}", self.codes(), self.log());
     }
 
     /// Every delivered window's files are in the bucket, and no others.
@@ -305,7 +262,6 @@ fn a_clock_that_is_stepped_while_the_daemon_runs_neither_bursts_nor_repeats() {
     site.set_clock(at("2026-01-01T10:01:00Z"), 1);
     std::thread::sleep(Duration::from_millis(2_500));
     assert_eq!(site.entries(), before);
-    site.until_code("clock-stepped");
     // An hour forward: the windows between are within max_age, and are filled in.
     site.set_clock(at("2026-01-01T11:01:00Z"), 1);
     site.until("an hour later", |entries| {

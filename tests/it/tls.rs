@@ -21,10 +21,10 @@ use crate::commands::lookoutd;
 use crate::rig::directory;
 
 /// A certificate authority with one certificate for this machine; all as PEM files.
-pub struct Authority {
-    pub root: PathBuf,
-    pub chain: PathBuf,
-    pub key: PathBuf,
+struct Authority {
+    root: PathBuf,
+    chain: PathBuf,
+    key: PathBuf,
 }
 
 /// Sections for `openssl req` and `openssl ca`.
@@ -59,7 +59,7 @@ authorityKeyIdentifier = keyid
 ";
 
 /// Whether there is an `openssl`; says so if not.
-pub fn no_openssl() -> bool {
+fn no_openssl() -> bool {
     let found = Command::new("openssl").arg("version").output().is_ok();
     if !found {
         eprintln!("SKIP: install openssl, which makes the certificates of this test");
@@ -69,7 +69,7 @@ pub fn no_openssl() -> bool {
 
 impl Authority {
     /// The certificate holds from the first of January of one year to that of another.
-    pub fn new(directory: &Path, years: (i32, i32)) -> Authority {
+    fn new(directory: &Path, years: (i32, i32)) -> Authority {
         std::fs::create_dir_all(directory).unwrap();
         std::fs::write(directory.join("settings"), SETTINGS).unwrap();
         std::fs::write(directory.join("index.txt"), "").unwrap();

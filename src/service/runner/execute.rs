@@ -23,7 +23,6 @@ use super::models::Models;
 use super::{near_miss, read, results};
 use crate::clock::Clock;
 use crate::model::{Model, Rows, Scored, ScoringState};
-use crate::ops::site::Reached;
 use crate::service::operations::schedulers::with_defaults;
 use crate::service::s3_problem::{self, Problem};
 use crate::service::store::Store;
@@ -43,8 +42,6 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 const EXPLAINED: usize = 3;
 /// The API's limit of a message.
 const LONGEST_REASON: usize = 5000;
-/// As much of a reason as health shows.
-const LONGEST_TOLD: usize = 300;
 /// Object metadata that names the scheduler that wrote the results.
 const OWNER: &str = "lookoutd-scheduler";
 
@@ -60,8 +57,6 @@ pub struct Context {
     pub models: Models,
     /// Sensors that are stuck or rounded otherwise than in training.
     pub health: Health,
-    /// Whether the store answers.
-    pub reached: Reached,
     /// Executions at once. An execution that waits for the store to come back holds no place.
     pub slots: Semaphore,
     /// Schedulers whose input prefix does not fit one listing page.
@@ -81,7 +76,6 @@ pub async fn run(context: &Context, claim: &Claim) -> End {
         match work {
             Ok(Ok(end)) => return end,
             Ok(Err(problem)) if problem.passes && began.elapsed() < STORE_MAY_BE_AWAY => {
-                met(context, &problem);
                 tracing::debug!(
                     scheduler = claim.scheduler.name, window = %claim.window, reason = problem.reason,
                     "the store is away, trying again"
@@ -89,10 +83,7 @@ pub async fn run(context: &Context, claim: &Claim) -> End {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-            Ok(Err(problem)) => {
-                met(context, &problem);
-                break problem.reason;
-            }
+            Ok(Err(problem)) => break problem.reason,
             Err(_) => {
                 break format!(
                     "The execution did not end within {} seconds",
@@ -102,17 +93,6 @@ pub async fn run(context: &Context, claim: &Claim) -> End {
         }
     };
     End::Failed(reason.chars().take(LONGEST_REASON).collect())
-}
-
-/// Notes for health what an execution met. One that fails for its own reasons says nothing of the store.
-fn met(context: &Context, problem: &Problem) {
-    let remedy = s3_problem::is_refusal(&problem.reason)
-        .then_some("give the service credentials that the store takes; executions are tried again by themselves");
-    if problem.passes || remedy.is_some() {
-        let text = format!("executions do not reach their store: {}", problem.reason);
-        let text = text.chars().take(LONGEST_TOLD).collect();
-        context.reached.failed(text, remedy, context.clock.now());
-    }
 }
 
 /// Looks again for the data of a failed window. If it has come it is scored and put like any other, with a `late.json`
@@ -228,8 +208,6 @@ async fn locate(
                 reason: error.to_string(),
                 passes: error.passes,
             })?;
-        // It answers, whatever becomes of this window.
-        context.reached.works();
         if crowded {
             lock(&context.crowded).insert(uuid.clone());
         }

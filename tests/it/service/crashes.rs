@@ -2,17 +2,8 @@
 //! the state back to what it was before the next one.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aws_credential_types::Credentials;
-use aws_credential_types::credential_fn::provide_credentials_fn;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::IdentityCache;
-use chrono::TimeDelta;
-
-use crate::admin::Desk;
 use crate::chaos::tcp::{Network, Weather};
 
 use super::plant::{Plant, at, csv, output};
@@ -251,76 +242,4 @@ async fn an_execution_waits_for_a_store_that_is_away_instead_of_failing() {
     );
     network.set(Weather::Clear);
     plant.assert_one_success_each().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_turns_the_services_health_red_and_green_again() {
-    let mut plant = before_the_second_window().await;
-    let network = Network::before(plant.s3_address);
-    plant.s3 = crate::s3_server::client(network.endpoint()["http://".len()..].parse().unwrap());
-    plant.up().await;
-    let desk = Desk::over(plant.site()).await;
-    desk.until(None).await;
-    network.set(Weather::Refusing);
-    plant.clock.advance_to(at("2026-03-01T10:10:00Z"));
-    let reached = plant.site().reached;
-    for _ in 0..400 {
-        if reached.read().is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    let trouble = reached
-        .read()
-        .expect("the execution has met the store's absence");
-    assert_eq!(trouble.since, at("2026-03-01T10:10:00Z"));
-    // A moment may pass by itself; a minute is a reason, long before the next window.
-    plant.clock.advance(TimeDelta::seconds(50));
-    desk.until(None).await;
-    plant.clock.advance(TimeDelta::seconds(20));
-    desk.until(Some("store-unreachable")).await;
-    assert!(desk.page("/metrics").await.contains("lookoutd_ready 0.0"));
-    network.set(Weather::Clear);
-    plant.assert_one_success_each().await;
-    desk.until(None).await;
-    assert_eq!(reached.read(), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_the_store_refuses_turn_the_services_health_red_at_once_and_green_again() {
-    let mut plant = before_the_second_window().await;
-    let store = crate::rig::Store::start();
-    // Whoever renews the credentials changes what the provider reads.
-    let renewed = Arc::new(AtomicBool::new(false));
-    let (is_renewed, keys) = (renewed.clone(), store.keys.clone());
-    let provider = provide_credentials_fn(move || {
-        let secret = match is_renewed.load(Ordering::SeqCst) {
-            true => keys.secret_key.clone(),
-            false => "another-secret-of-somebody".to_owned(),
-        };
-        let found = Credentials::from_keys(&keys.access_key, secret, None);
-        async move { Ok(found) }
-    });
-    let client = crate::rig::client(&store.proxy.endpoint(), &store.keys);
-    let config = client.config().to_builder();
-    plant.s3 = Client::from_conf(
-        config
-            .credentials_provider(provider)
-            .identity_cache(IdentityCache::no_cache())
-            .build(),
-    );
-    plant.up().await;
-    let desk = Desk::over(plant.site()).await;
-    desk.until(None).await;
-    plant.clock.advance_to(at("2026-03-01T10:10:00Z"));
-    desk.until(Some("store-refuses")).await;
-    let trouble = plant.site().reached.read().unwrap();
-    assert!(
-        trouble.text.contains("SignatureDoesNotMatch"),
-        "{trouble:?}"
-    );
-    renewed.store(true, Ordering::SeqCst);
-    plant.clock.advance_to(at("2026-03-01T10:15:00Z"));
-    desk.until(None).await;
-    assert_eq!(plant.site().reached.read(), None);
 }

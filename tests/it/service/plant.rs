@@ -14,9 +14,7 @@ use l4e::types::{
     InferenceS3OutputConfiguration,
 };
 use lookoutd::clock::Clock;
-use lookoutd::console::Place;
 use lookoutd::model::{Model, Options, Rows, Sampling, Sensor, Training};
-use lookoutd::ops::site::{Site, Telling, Watched};
 use lookoutd::service::store::NewModel;
 use lookoutd::service::{AccessKey, Auth, Config, Service};
 use tempfile::TempDir;
@@ -98,21 +96,6 @@ impl Plant {
         self.address = service.address();
         self.api = client(self.address, "AKIDTEST", "secret");
         self.running = Some((service, shutdown));
-    }
-
-    /// What the service shows of itself.
-    pub fn site(&self) -> Site {
-        let (service, _) = self.running.as_ref().unwrap();
-        Site {
-            clock: self.clock.clone(),
-            feed: None,
-            history: Some(Place::service(self.directory.path().join("state/state.db"))),
-            archive: None,
-            s3: Some(self.s3.clone()),
-            watched: Watched::default(),
-            reached: service.reached(),
-            telling: Telling::default(),
-        }
     }
 
     /// Stops the service and waits until it has.
