@@ -68,8 +68,9 @@
     ctx.beginPath(); ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y); ctx.stroke();
     ctx.restore();
   } } });
-  const time = { label: "UTC", value: (u, v) => (v == null ? "" : utc(v, true)) };
-  const round = (digits) => (u, v) => (v == null ? "" : v.toFixed(digits));
+  // The legend shows the values under the pointer, and a dash while there is none.
+  const time = { label: "UTC", value: (u, v) => (v == null ? "–" : utc(v, true)) };
+  const round = (digits) => (u, v) => (v == null ? "–" : v.toFixed(digits));
 
   const say = (box, text) => { const p = document.createElement("p"); p.textContent = text; box.replaceChildren(p); };
   const plot = (box, options, data) => {
@@ -106,7 +107,7 @@
         box.append(part);
         plot(part, {
           title: name, height: 170, axes: axes(), plugins: [bands([{ kind: "event", from: data.from, to: data.to }])], cursor: { sync: { key: "signals" } },
-          series: [time, { label: name, stroke: css("--s" + (i % 6 + 1)), width: 1, spanGaps: true, value: round(4), points: { show: false } }],
+          series: [time, { label: "value", stroke: css("--s" + (i % 6 + 1)), width: 1, spanGaps: true, value: round(4), points: { show: false } }],
         }, [data.t, values]);
       });
     },

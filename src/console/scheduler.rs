@@ -109,7 +109,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         _ => None,
     };
     let body = html! {
-        nav aria-label="Path" class="path" { a href="/schedulers" { "Schedulers" } " / " }
+        nav aria-label="Path" class="path" { a href="/schedulers" { span aria-hidden="true" { "‹ " } "Schedulers" } }
         h1 { (shown.scheduler.name) }
         section id="now" data-live aria-label="Now" { (now_line(&shown.scheduler, snapshot.now, score.map(|(_, score)| score))) }
         section aria-labelledby="score-title" {

@@ -94,7 +94,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             }
             button type="submit" { "Show" }
         }
-        div id="list" data-live {
+        section id="list" data-live aria-label="List" {
             @if rows.is_empty() { (absent("No such scheduler.")) } @else { (scheduler_table(&rows, snapshot.now, &score_of)) }
         }
         @if !archived.is_empty() {

@@ -30,7 +30,7 @@ const SHARES: usize = 5;
 const KEPT: usize = 512;
 /// Objects read at once.
 const AT_ONCE: usize = 8;
-/// Schedulers whose newest score is looked up for metrics.
+/// Schedulers whose newest score is looked up for metrics and the overview.
 const LATEST: usize = 50;
 /// How often they are looked up.
 const LATEST_EVERY: Duration = Duration::from_secs(15);
@@ -118,9 +118,22 @@ impl Scores {
             }
             latest.0 = Some(Instant::now());
         }
+        let now = site.clock.now();
         let rows = blocking(move || -> rusqlite::Result<Vec<(String, ExecutionRow)>> {
-            let mut rows = Vec::new();
+            // Those with an active event first, or a fleet's would be known of its first names only.
+            let mut schedulers = Vec::new();
+            for name in state.counts(now)?.active.iter().take(LATEST) {
+                schedulers.extend(state.scheduler(name)?);
+            }
             for scheduler in state.schedulers("", None, "", LATEST)? {
+                if schedulers.len() < LATEST
+                    && schedulers.iter().all(|known| known.name != scheduler.name)
+                {
+                    schedulers.push(scheduler);
+                }
+            }
+            let mut rows = Vec::new();
+            for scheduler in schedulers {
                 let newest = state.executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?;
                 rows.extend(newest.into_iter().map(|row| (scheduler.name.clone(), row)));
             }

@@ -88,7 +88,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
             button type="submit" { "Show" }
         }
         @if let Some(known) = state { p class="dim" { (known.name()) ": " (known.describe()) "." } }
-        div id="windows" data-live {
+        section id="windows" data-live aria-label="List" {
             @if rows.is_empty() { (absent("No such window.")) } @else {
                 div class="scroll" tabindex="0" role="region" aria-label="Windows" {
                     table {

@@ -98,8 +98,11 @@ if (fleet) {
   {
     const { page, context } = await open("fleet-schedulers", `${fleet}schedulers`);
     await page.fill("#part", "pump");
+    const asked = Date.now();
     await page.keyboard.press("Enter");
     await page.waitForURL(/part=pump/);
+    await page.waitForSelector("#list tbody tr");
+    console.log(`     from Enter to the filtered list: ${Date.now() - asked} ms`);
     check("schedulers are found by name", (await page.locator("#list tbody tr").count()) === 1);
     await page.click("#list tbody a");
     await page.waitForURL(/scheduler\?name=/);
@@ -116,8 +119,11 @@ if (fleet) {
       await page.click("#events tbody tr:nth-child(2) a");
       await page.waitForURL(/event=\d+/);
       check("another event can be selected", (await page.locator("#events tr.here").count()) === 1);
+      const asked = Date.now();
       await page.selectOption("#status", "FAILED");
       await page.waitForURL(/status=FAILED/);
+      await page.waitForSelector("#executions tbody tr");
+      console.log(`     from the choice to the filtered history: ${Date.now() - asked} ms`);
       const statuses = await page.locator("#executions tbody tr td:nth-child(3)").allInnerTexts();
       check("the history's filter works", statuses.length > 0 && statuses.every((status) => status === "FAILED"), `${statuses.length} rows`);
       check("a failure comes with its fix", (await page.locator("#executions .fix").count()) > 0);
@@ -141,6 +147,7 @@ if (fleet) {
     await page.screenshot({ path: `${shots}/readme.png` });
     await page.goto(fleet, { waitUntil: "networkidle" });
     check("what is anomalous comes first in the overview", (await page.locator("#schedulers tbody th").first().innerText()) === "pump-42");
+    check("and its score is known", /0\.\d\d/.test(await page.locator("#schedulers tbody tr").first().innerText()));
     const began = Date.now();
     await page.click("#schedulers tbody th a");
     await page.waitForSelector("[data-chart=score] canvas");

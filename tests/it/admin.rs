@@ -485,6 +485,10 @@ async fn pages_are_small_and_quick_over_a_thousand_schedulers_and_ten_thousand_e
         51,
         "one page of schedulers and its head"
     );
+    // The anomalous one is not among the first by name, and its score is known all the same.
+    let score = "lookoutd_anomaly_score{scheduler=\"pump-42\"} 0.";
+    let metrics = desk.page("/metrics").await;
+    assert!(metrics.contains(score), "{metrics}");
     // What a scheduler's page loads beside itself.
     let mut assets = 0;
     for name in [
