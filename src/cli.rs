@@ -34,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, Finding, Loaded};
+use crate::embedded::KeyFileError;
 use crate::feed::{LedgerError, RecoverError, SpoolError};
 use crate::inference::{Advice, ApiError, EnsureError};
 use crate::ops::lock::LockError;
@@ -41,6 +42,7 @@ use crate::ops::signals::end_with_the_reader;
 use crate::ops::tls::TlsError;
 use crate::s3::{Disposition, S3Error, Transport};
 use crate::service::ServiceError;
+use crate::service::store::StoreError;
 use crate::signal::TagListError;
 use crate::source::SourceError;
 
@@ -318,8 +320,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<EnsureError>() {
             return 77;
         }
-        if cause.is::<ServiceError>() || cause.is::<TlsError>() {
+        if let Some(error) = cause.downcast_ref::<ServiceError>() {
+            return match error {
+                ServiceError::Store(_) => 73,
+                _ => 78,
+            };
+        }
+        if cause.is::<TlsError>() {
             return 78;
+        }
+        if cause.is::<StoreError>() || cause.is::<KeyFileError>() {
+            return 73;
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {
             return 73;

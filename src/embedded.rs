@@ -1,10 +1,10 @@
 //! Embedded mode: S3 served in process on loopback, files under the data directory, reached by the same client as any store.
 //!
-//! Guarantees: conditional creates are atomic (they are taken one at a time), and a PUT is acknowledged after its bytes are
-//! durable. Requests must be signed with the key pair of [`KeyPair::load_or_create`]. No key leads out of the directory;
+//! Guarantees: conditional creates are atomic, and a PUT is acknowledged after its bytes are durable ([`durable`]). Requests must be signed with the key pair of [`KeyPair::load_or_create`]. No key leads out of the directory;
 //! connections are bounded, and a client that stops sending is cut off. Listings are its own ([`listing`]); beyond them it
 //! serves what s3s-fs implements and nothing more.
 
+mod durable;
 mod listing;
 
 use std::io::Write;
@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
-use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -40,6 +40,36 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 const MOST_HEADER_BYTES: usize = 128 << 10;
 /// So long a body may pause.
 const BODY_PAUSE: Duration = Duration::from_secs(20);
+
+/// What the key file's last line begins with.
+const SUM: &str = "# checksum ";
+
+/// The key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It does not hold what was written.
+    #[error(
+        "the key pair {path} is damaged: {problem}. Put the file back from a backup; or remove it, and at the next start a \
+         new pair is made, which every client must then be given"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        problem: &'static str,
+    },
+    /// The disk refused.
+    #[error(
+        "the key pair {path} cannot be read or written: {source}; make the data directory's disk work for this user, or set \
+         data_dir"
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
 
 /// An access key and its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,15 +106,16 @@ impl KeyPair {
                 if std::fs::metadata(&path).is_ok_and(|file| file.mode() & 0o077 != 0) {
                     warn!(path = %path.display(), "others on this machine can read the key pair: chmod 600 it");
                 }
-                return Self::parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
-                    anyhow!(
-                        "{}: expected aws_access_key_id and aws_secret_access_key; remove the file to have it made anew",
-                        path.display()
-                    )
+                let text = String::from_utf8_lossy(&bytes);
+                return Self::parse(&text).map_err(|problem| {
+                    anyhow::Error::from(KeyFileError::Damaged {
+                        path: path.clone(),
+                        problem,
+                    })
                 });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+            Err(source) => return Err(KeyFileError::Io { path, source }.into()),
         }
         let pair = Self {
             access_key: format!(
@@ -107,27 +138,49 @@ impl KeyPair {
             .and_then(|mut file| {
                 write!(
                     file,
-                    "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
-                    pair.access_key, pair.secret_key
+                    "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n{SUM}{}\n",
+                    pair.access_key,
+                    pair.secret_key,
+                    pair.sum()
                 )?;
                 file.sync_all()
             })
-            .and_then(|()| std::fs::rename(&staging, &path));
-        written.with_context(|| format!("writing {}", path.display()))?;
+            .and_then(|()| std::fs::rename(&staging, &path))
+            .and_then(|()| std::fs::File::open(data_dir)?.sync_all());
+        written.map_err(|source| KeyFileError::Io { path, source })?;
         Ok(pair)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The pair in a file's text, or what is wrong with it. A file that was cut short is never read by half.
+    fn parse(text: &str) -> Result<Self, &'static str> {
         let value = |name: &str| {
             text.lines().find_map(|line| {
                 let (key, value) = line.split_once('=')?;
-                (key.trim() == name).then(|| value.trim().to_owned())
+                (key.trim() == name && !value.trim().is_empty()).then(|| value.trim().to_owned())
             })
         };
-        Some(Self {
-            access_key: value("aws_access_key_id")?,
-            secret_key: value("aws_secret_access_key")?,
-        })
+        let (Some(access_key), Some(secret_key)) =
+            (value("aws_access_key_id"), value("aws_secret_access_key"))
+        else {
+            return Err("expected aws_access_key_id and aws_secret_access_key");
+        };
+        let pair = Self {
+            access_key,
+            secret_key,
+        };
+        match text.lines().find_map(|line| line.strip_prefix(SUM)) {
+            Some(sum) if sum.trim() == pair.sum() => Ok(pair),
+            Some(_) => Err("the keys are not those that its last line is the checksum of"),
+            // Of an older lookoutd, or of a person.
+            None if !text.ends_with('\n') => Err("it does not end with a line: it was cut short"),
+            None if text.contains('#') => Err("its last line is not the checksum it was"),
+            None => Ok(pair),
+        }
+    }
+
+    fn sum(&self) -> String {
+        let text = format!("{}\n{}", self.access_key, self.secret_key);
+        blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
 }
 
@@ -152,9 +205,7 @@ impl EmbeddedS3 {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("creating {}", root.display()))?;
-        let files = s3s_fs::FileSystem::new(root)
-            .map_err(|error| anyhow!("embedded S3 in {}: {error:?}", root.display()))?;
-        let mut builder = S3ServiceBuilder::new(files);
+        let mut builder = S3ServiceBuilder::new(durable::Durable::open(root)?);
         builder.set_auth(SimpleAuth::from_single(
             keys.access_key.clone(),
             keys.secret_key.clone(),
@@ -166,8 +217,6 @@ impl EmbeddedS3 {
         let address = listener.local_addr()?;
         let store = Arc::new(Store {
             s3: builder.build(),
-            root: root.to_owned(),
-            creating: Mutex::new(()),
         });
         let encrypted = tls.is_some();
         let mut inside = address;
@@ -205,14 +254,14 @@ impl EmbeddedS3 {
     /// Makes sure a bucket exists.
     pub fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
         let path = self.root.join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))
+        std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::File::open(&self.root)?.sync_all())
+            .with_context(|| format!("creating {}", path.display()))
     }
 }
 
 struct Store {
     s3: S3Service,
-    root: PathBuf,
-    creating: Mutex<()>,
 }
 
 async fn serve(
@@ -335,7 +384,7 @@ fn is_plain(key: &str) -> bool {
 }
 
 impl Store {
-    /// Answers one request. s3s-fs looks before it writes, so conditional creates go one at a time.
+    /// Answers one request.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -350,34 +399,7 @@ impl Store {
         if !is_plain(&path) || source.is_some_and(|source| !is_plain(&source)) {
             return Ok(refused());
         }
-        if request.method() != Method::PUT {
-            return self.s3.call(request.map(Impatient::body)).await;
-        }
-        let conditional = request.headers().contains_key("if-none-match")
-            || request.headers().contains_key("if-match");
-        let one_at_a_time = if conditional {
-            Some(self.creating.lock().await)
-        } else {
-            None
-        };
-        let path = self.root.join(path);
-        let was_there = path.exists();
-        let response = self.s3.call(request.map(Impatient::body)).await;
-        let stored = matches!(&response, Ok(response) if response.status().is_success());
-        if !stored && conditional && !was_there && path.is_file() {
-            // s3s-fs compares checksums after the bytes are in place: what it refuses must not stay there.
-            if let Err(error) = std::fs::remove_file(&path) {
-                warn!(%error, "embedded S3 could not take a refused object away");
-            }
-        }
-        if stored {
-            let synced = tokio::task::spawn_blocking(move || sync(&path)).await;
-            if let Ok(Err(error)) = synced {
-                warn!(%error, "embedded S3 could not make an object durable");
-            }
-        }
-        drop(one_at_a_time);
-        response
+        self.s3.call(request.map(Impatient::body)).await
     }
 }
 
@@ -394,15 +416,6 @@ fn refused() -> hyper::Response<s3s::Body> {
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, xml);
     response
-}
-
-/// Makes an object and its directory entry durable. A bucket is a directory and has no bytes of its own.
-fn sync(path: &Path) -> std::io::Result<()> {
-    std::fs::File::open(path)?.sync_all()?;
-    match path.parent() {
-        Some(parent) => std::fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 fn random(length: usize, alphabet: &[u8]) -> anyhow::Result<String> {

@@ -224,7 +224,7 @@ impl Config {
 
 const NAME: &str = "has 1 to 200 letters, digits, hyphens and underscores";
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=200).contains(&text.len())
         && text
             .bytes()

@@ -5,6 +5,7 @@
 
 mod history;
 mod picture;
+mod register;
 mod registry;
 mod report;
 
@@ -43,6 +44,8 @@ pub enum ModelCommand {
     Score(ScoreArgs),
     /// Compares predictions with labels: events found, warning time, false events, the worst sensors
     Evaluate(EvaluateArgs),
+    /// Takes a model file up as a model of the API, while its service is stopped
+    Register(register::RegisterArgs),
     /// The models of the API
     List(registry::ListArgs),
     /// One model of the API: status, ranges, quality, metrics
@@ -156,6 +159,7 @@ pub fn run(args: ModelArgs) -> Result<ExitCode> {
         ModelCommand::Train(args) => train(args),
         ModelCommand::Score(args) => score(args),
         ModelCommand::Evaluate(args) => evaluate(args),
+        ModelCommand::Register(args) => register::run(&args),
         ModelCommand::List(args) => registry::list(&args),
         ModelCommand::Show(args) => registry::show(&args),
         ModelCommand::Delete(args) => registry::delete(&args),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::Fault;
 use super::operations::{models, retraining, versions};
-use super::store::Store;
+use super::store::{Store, Swept};
 use crate::clock::Clock;
 
 mod csv_file;
@@ -55,7 +55,9 @@ pub struct Jobs {
 impl Jobs {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        self.sweep().await;
+        if let Some(swept) = self.sweep().await {
+            say_what_is_odd(&swept);
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.lane(Queue::Ingestion) => {}
@@ -64,10 +66,11 @@ impl Jobs {
         }
     }
 
-    async fn sweep(&self) {
-        if let Err(fault) = self.store.sweep().await {
-            tracing::error!(%fault, "unused files cannot be found");
-        }
+    async fn sweep(&self) -> Option<Swept> {
+        let swept = self.store.sweep().await;
+        swept
+            .inspect_err(|fault| tracing::error!(%fault, "unused files cannot be found"))
+            .ok()
     }
 
     /// Works on a queue until it is empty, then again when something changed; never returns.
@@ -121,6 +124,22 @@ impl Jobs {
             })
             .await?;
         Ok(false)
+    }
+}
+
+/// Files and state that do not fit, once per start.
+fn say_what_is_odd(swept: &Swept) {
+    for path in &swept.missing {
+        tracing::error!(
+            path = %path.display(),
+            "a model file is missing: its executions fail; put it back from a backup, or train the model again"
+        );
+    }
+    for path in &swept.unknown {
+        tracing::warn!(
+            path = %path.display(),
+            "the state does not know this file: it is left alone; `lookoutd model register` takes a model up, otherwise remove it"
+        );
     }
 }
 

@@ -6,7 +6,6 @@
 //!
 //! Deliberately no object mapping: the queries stand with the operation or the runner step they belong to.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,15 +13,21 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::faults::Fault;
+use crate::model::Model;
 
 pub mod events;
 pub mod executions;
+mod leftovers;
+mod opening;
 pub mod schedulers;
 
+pub use leftovers::Swept;
+
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
+    include_str!("store/0003_leftovers.sql"),
 ];
 
 /// Why the state could not be opened.
@@ -35,6 +40,33 @@ pub enum StoreError {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// The database is gone, but what it described is there.
+    #[error(
+        "the state database {path} is missing or empty, but {models} model files and {datasets} ingested datasets lie \
+         beside it: nothing was started or removed. Put state.db (and state.db-wal, if there is one) back from a backup; or \
+         move models, datasets and any state.db-wal away to begin with an empty state, and take each model up again with \
+         `lookoutd model register FILE --name NAME`"
+    )]
+    Lost {
+        /// The database file.
+        path: PathBuf,
+        /// Model files beside it.
+        models: usize,
+        /// Ingested datasets beside it.
+        datasets: usize,
+    },
+    /// The database does not hold what was written.
+    #[error(
+        "the state database {path} is damaged: {what}. Nothing was started or changed. Put it back from a backup, without \
+         the state.db-wal that lies there; or move it, models and datasets away to begin with an empty state, and take each \
+         model up again with `lookoutd model register FILE --name NAME`"
+    )]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
     },
     /// SQLite refused.
     #[error("cannot open the state database {path}: {source}")]
@@ -57,6 +89,23 @@ pub enum StoreError {
         /// The newest schema this build knows.
         known: usize,
     },
+}
+
+impl StoreError {
+    fn of(path: &Path, source: rusqlite::Error) -> Self {
+        let damage = matches!(
+            source.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        ) || matches!(source, rusqlite::Error::SqlInputError { .. });
+        let path = path.to_owned();
+        match damage {
+            true => Self::Damaged {
+                path,
+                what: source.to_string(),
+            },
+            false => Self::Database { path, source },
+        }
+    }
 }
 
 /// The state. Cheap to clone; clones share the connection.
@@ -83,19 +132,41 @@ pub struct NewModel {
     pub account: String,
 }
 
+impl NewModel {
+    /// `model` under `name`, active at once.
+    pub fn of(name: &str, model: &Model, region: &str, account: &str) -> Self {
+        let mut components: Vec<(String, Vec<String>)> = Vec::new();
+        for sensor in model.sensors() {
+            let known = components
+                .iter_mut()
+                .find(|(name, _)| *name == sensor.component);
+            match known {
+                Some((_, signals)) => signals.push(sensor.signal.clone()),
+                None => components.push((sensor.component.clone(), vec![sensor.signal.clone()])),
+            }
+        }
+        Self {
+            name: name.to_owned(),
+            components,
+            sampling_us: model.sampling().map(|sampling| sampling.micros()),
+            file: model.encode(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+        }
+    }
+}
+
 impl Store {
     /// Opens or creates the state under `directory` and brings its schema up to date.
     pub fn open(directory: &Path) -> Result<Store, StoreError> {
+        let path = directory.join("state.db");
+        opening::refuse_if_lost(&path, directory)?;
         let models = directory.join("models");
         std::fs::create_dir_all(&models).map_err(|source| StoreError::Directory {
             path: models,
             source,
         })?;
-        let path = directory.join("state.db");
-        let wrap = |source| StoreError::Database {
-            path: path.clone(),
-            source,
-        };
+        let wrap = |source| StoreError::of(&path, source);
         let mut connection = Connection::open(&path).map_err(wrap)?;
         connection
             .execute_batch(
@@ -114,6 +185,7 @@ impl Store {
                 known: MIGRATIONS.len(),
             });
         }
+        opening::refuse_if_damaged(&connection, found, &path, directory)?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
             let transaction = connection.transaction().map_err(wrap)?;
             transaction.execute_batch(migration).map_err(wrap)?;
@@ -122,6 +194,7 @@ impl Store {
                 .map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }
+        opening::refuse_if_odd(&connection, &path)?;
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
             directory: directory.to_owned(),
@@ -162,36 +235,6 @@ impl Store {
     /// Where the rows of an ingestion job lie.
     pub fn dataset_directory(&self, job: &str) -> PathBuf {
         self.directory.join("datasets").join(job)
-    }
-
-    /// Removes model files and ingested rows that nothing in the state refers to: of deleted models and datasets, of rows
-    /// that a later ingestion replaced, of attempts that a crash cut off.
-    pub async fn sweep(&self) -> Result<(), Fault> {
-        let directory = self.directory.clone();
-        let swept = self.transact(move |db| {
-            // Kept: what datasets hold, and what a training or an import is reading or writing.
-            let rows = "SELECT job_id FROM dataset WHERE job_id IS NOT NULL
-                        UNION SELECT id FROM ingestion_job WHERE status LIKE '%IN_PROGRESS'
-                        UNION SELECT source_job FROM ingestion_job WHERE status LIKE '%IN_PROGRESS' AND source_job IS NOT NULL
-                        UNION SELECT dataset_job FROM model_version WHERE status = 'IN_PROGRESS' AND dataset_job IS NOT NULL";
-            let models = "SELECT model_uuid || '-' || version || '.model' FROM model_version
-                          UNION SELECT model_uuid || '-' || version || '.tmp' FROM model_version
-                                WHERE status LIKE '%IN_PROGRESS'
-                          UNION SELECT source_file || '.model' FROM model_version
-                                WHERE status LIKE '%IN_PROGRESS' AND source_file IS NOT NULL";
-            let mut removed = 0;
-            for (folder, query) in [("datasets", rows), ("models", models)] {
-                let mut statement = db.prepare(query)?;
-                let kept: HashSet<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-                removed += remove_all_but(&directory.join(folder), &kept);
-            }
-            Ok(removed)
-        });
-        let removed = swept.await?;
-        if removed > 0 {
-            tracing::info!(removed, "files that nothing refers to removed");
-        }
-        Ok(())
     }
 
     /// Puts a trained model under `model.name` as its next version, active at once. Returns the version.
@@ -264,23 +307,6 @@ pub fn schema_json(components: &[(String, Vec<String>)]) -> String {
     serde_json::json!({"Components": components}).to_string()
 }
 
-/// Removes every entry whose name is not in `kept`; returns how many. What cannot be removed is tried again next time.
-fn remove_all_but(directory: &Path, kept: &HashSet<String>) -> usize {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let strangers =
-        entries.filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref()));
-    let remove = |path: PathBuf| {
-        if path.is_dir() {
-            std::fs::remove_dir_all(path)
-        } else {
-            std::fs::remove_file(path)
-        }
-    };
-    strangers
-        .filter(|entry| remove(entry.path()).is_ok())
-        .count()
-}
-
 /// Temp file, fsync, rename, fsync of the directory: after this the file is whole or absent, whatever crashes.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
@@ -324,30 +350,154 @@ mod tests {
         ));
     }
 
-    #[tokio::test]
-    async fn files_that_nothing_refers_to_are_swept_and_the_others_stay() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let now = DateTime::from_timestamp(0, 0).unwrap();
-        let model = NewModel {
-            name: "m".into(),
+    fn new_model(name: &str) -> NewModel {
+        NewModel {
+            name: name.into(),
             components: vec![("c".into(), vec!["s".into()])],
             sampling_us: None,
             file: vec![1],
             region: "r".into(),
             account: "123456789012".into(),
+        }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let read = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = read
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn only_what_the_state_gave_up_is_swept_and_strangers_stay_and_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let now = DateTime::from_timestamp(0, 0).unwrap();
+        for name in ["kept", "deleted"] {
+            store.register_model(new_model(name), now).await.unwrap();
+        }
+        let uuid = |name: &'static str| {
+            store.transact(move |db| {
+                let sql = "SELECT uuid FROM model WHERE name = ?1";
+                Ok(db.query_row(sql, [name], |row| row.get::<_, String>(0))?)
+            })
         };
-        store.register_model(model, now).await.unwrap();
-        std::fs::write(store.model_file("gone", 1), [1]).unwrap();
-        std::fs::create_dir_all(store.dataset_directory("gone")).unwrap();
-        store.sweep().await.unwrap();
-        assert!(!store.model_file("gone", 1).exists() && !store.dataset_directory("gone").exists());
+        let kept = format!("{}-1.model", uuid("kept").await.unwrap());
+        let rows = |job: &str| {
+            let path = store.dataset_directory(job);
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join("rows"), [1]).unwrap();
+        };
+        let insert = store.transact(|db| {
+            db.execute_batch(
+                "INSERT INTO dataset (name, uuid, arn, status, job_id, created_us, updated_us)
+                     VALUES ('d', 'du', 'da', 'ACTIVE', 'held', 0, 0), ('e', 'eu', 'ea', 'ACTIVE', 'gone', 0, 0);
+                 INSERT INTO ingestion_job (id, dataset_uuid, status, created_us)
+                     VALUES ('held', 'du', 'SUCCESS', 0), ('replaced', 'du', 'SUCCESS', 0), ('failed', 'du', 'FAILED', 0),
+                            ('gone', 'eu', 'SUCCESS', 0);",
+            )?;
+            Ok(())
+        });
+        insert.await.unwrap();
+        for job in ["held", "replaced", "failed", "gone", "stranger"] {
+            rows(job);
+        }
+        std::fs::write(store.model_path("stranger-1"), [1]).unwrap();
+        std::fs::write(directory.path().join("models/cut-off-2.tmp"), [1]).unwrap();
+        store
+            .transact(|db| {
+                db.execute("DELETE FROM model WHERE name = 'deleted'", [])?;
+                db.execute("DELETE FROM dataset WHERE name = 'e'", [])?;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let swept = store.sweep().await.unwrap();
         assert_eq!(
-            std::fs::read_dir(directory.path().join("models"))
-                .unwrap()
-                .count(),
-            1
+            names(&directory.path().join("datasets")),
+            ["held", "stranger"]
         );
+        let mut models = vec![kept.clone(), "stranger-1.model".to_owned()];
+        models.sort();
+        assert_eq!(names(&directory.path().join("models")), models);
+        assert_eq!((swept.removed, swept.unknown.len()), (5, 2), "{swept:?}");
+        assert!(swept.missing.is_empty());
+        let left = store.transact(|db| {
+            Ok(db.query_row("SELECT count(*) FROM leftover", [], |row| {
+                row.get::<_, i64>(0)
+            })?)
+        });
+        assert_eq!(left.await, Ok(0));
+        std::fs::remove_file(directory.path().join("models").join(&kept)).unwrap();
+        assert_eq!(store.sweep().await.unwrap().missing.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_gone_beside_its_models_or_datasets_is_refused_and_nothing_swept() {
+        for (file, content) in [("state.db", None), ("state.db", Some(&b""[..]))] {
+            for with_log in [false, true] {
+                let directory = tempfile::tempdir().unwrap();
+                let store = Store::open(directory.path()).unwrap();
+                let now = DateTime::from_timestamp(0, 0).unwrap();
+                store.register_model(new_model("m"), now).await.unwrap();
+                std::fs::create_dir_all(store.dataset_directory("job")).unwrap();
+                let log = std::fs::read(directory.path().join("state.db-wal")).unwrap();
+                drop(store);
+                match content {
+                    None => std::fs::remove_file(directory.path().join(file)).unwrap(),
+                    Some(bytes) => std::fs::write(directory.path().join(file), bytes).unwrap(),
+                }
+                if with_log {
+                    std::fs::write(directory.path().join("state.db-wal"), &log).unwrap();
+                }
+                let Err(error) = Store::open(directory.path()) else {
+                    panic!("opened without its database");
+                };
+                assert!(
+                    matches!(
+                        error,
+                        StoreError::Lost {
+                            models: 1,
+                            datasets: 1,
+                            ..
+                        }
+                    ),
+                    "{error}"
+                );
+                assert!(error.to_string().contains("model register"), "{error}");
+                assert_eq!(names(&directory.path().join("models")).len(), 1);
+                assert_eq!(names(&directory.path().join("datasets")), ["job"]);
+                let there = std::fs::read(directory.path().join("state.db-wal"));
+                assert_eq!(there.is_ok_and(|bytes| bytes == log), with_log);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_no_build_wrote_are_refused() {
+        for damage in [
+            "UPDATE model SET status = 'SUCCESR'",
+            "UPDATE model SET schema = '{\"Components'",
+            "UPDATE model_version SET version = -1",
+            "PRAGMA foreign_keys = OFF; UPDATE model SET uuid = 'other'",
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let now = DateTime::from_timestamp(0, 0).unwrap();
+            store.register_model(new_model("m"), now).await.unwrap();
+            drop(store);
+            drop(Store::open(directory.path()).unwrap());
+            let connection = Connection::open(directory.path().join("state.db")).unwrap();
+            connection.execute_batch(damage).unwrap();
+            drop(connection);
+            let refused = Store::open(directory.path());
+            assert!(
+                matches!(refused, Err(StoreError::Damaged { .. })),
+                "{damage}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! Disks that are full, or cannot be written at all: cutting pauses, goes on by itself, and loses nothing; a data directory
 //! that cannot be used ends a command with 73 and the remedy.
 
+mod injected;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;

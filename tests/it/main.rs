@@ -17,6 +17,7 @@ mod configure;
 mod corpus;
 mod crash;
 mod diag;
+mod damage;
 mod disk;
 mod docs;
 mod errors;

@@ -36,28 +36,11 @@ pub fn train(
         ..Options::default()
     };
     let model = Model::fit(training, &options, &mut |_| ())?;
-    let mut components: Vec<(String, Vec<String>)> = Vec::new();
-    for sensor in model.sensors() {
-        match components
-            .iter_mut()
-            .find(|(name, _)| *name == sensor.component)
-        {
-            Some((_, signals)) => signals.push(sensor.signal.clone()),
-            None => components.push((sensor.component.clone(), vec![sensor.signal.clone()])),
-        }
-    }
     let about = format!(
         "model {name} trained on {} rows of {} sensors",
         model.training_rows(),
         model.sensors().len()
     );
-    let model = NewModel {
-        name: name.to_owned(),
-        components,
-        sampling_us: Some(SAMPLING.micros()),
-        file: model.encode(),
-        region: REGION.into(),
-        account: ACCOUNT.into(),
-    };
+    let model = NewModel::of(name, &model, REGION, ACCOUNT);
     Ok((model, about))
 }

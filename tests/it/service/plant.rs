@@ -349,7 +349,7 @@ fn values(time: DateTime<Utc>) -> [f64; 3] {
 }
 
 /// The model, trained once per test binary on the three days before `START`.
-fn model() -> &'static Model {
+pub fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| {
         let sensors: Vec<Sensor> = COMPONENTS
