@@ -15,7 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{ConfigArgs, output};
 use crate::daemon::archive;
 use crate::inference::{
-    Archived, Index, Line, read_results, top_sensors, write_csv, write_parquet,
+    ArchiveError, Archived, Index, Line, read_results, top_sensors, write_csv, write_parquet,
 };
 
 #[derive(Debug, Args)]
@@ -27,7 +27,9 @@ Examples:
   lookoutd results --from 2026-01-01T00:00:00Z --top 5
   lookoutd results --format csv > results.csv
   lookoutd results --format parquet --out results.parquet
-  lookoutd results import ./output --scheduler pump-scheduler"
+  lookoutd results import ./output --scheduler pump-scheduler
+
+Exit codes: 0 all of it, 3 damaged records were left out, each named on standard error."
 )]
 pub struct ResultsArgs {
     #[command(subcommand)]
@@ -92,14 +94,23 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
     if args.format == Format::Table && args.out.is_some() {
         bail!("--out needs --format csv, jsonl or parquet");
     }
+    let mut damaged = 0;
     let mut raw = Vec::new();
     let mut lines: Vec<Line> = Vec::new();
     for row in found.iter().filter(|row| row.archived_at.is_some()) {
         if args.format == Format::Table {
             break;
         }
-        let Some(bytes) = archive.results(&row.execution)? else {
-            continue;
+        let bytes = match archive.results(&row.execution) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            // One record takes no other out of sight, and is not left out silently.
+            Err(error @ ArchiveError::Damaged { .. }) => {
+                eprintln!("warning: {} is left out: {error}", row.execution.window());
+                damaged += 1;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         if args.format == Format::Jsonl {
             raw.extend_from_slice(&bytes);
@@ -128,7 +139,15 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
             complain!("{:>5.1} %  {sensor}", share * 100.0);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let open = |row: &&Archived| row.archived_at.is_none() && row.execution.status == "SUCCESS";
+    let open = found.iter().filter(open).count();
+    if args.format != Format::Table && open > 0 {
+        eprintln!("{open} windows are not archived yet: their results are still to be fetched");
+    }
+    Ok(match damaged {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(3),
+    })
 }
 
 fn table(found: &[Archived], top: usize) {

@@ -14,11 +14,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::state::ExecutionRow;
 use crate::feed::blocking;
-use crate::inference::{Line, read_results};
+use crate::inference::{Archive, Line, read_results};
 use crate::ops::site::Site;
 use crate::s3::Bucket;
 
@@ -192,8 +192,19 @@ impl Scores {
     }
 }
 
+/// Archived results, compared with their record: what is damaged is left out, not drawn.
 async fn read_file(file: PathBuf) -> Option<Vec<u8>> {
-    blocking(move || std::fs::read(file)).await.ok()?.ok()
+    let read = blocking(move || match file.exists() {
+        true => Archive::read_checked(&file).map(Some),
+        false => Ok(None),
+    });
+    match read.await.ok()? {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            warn!(%error, "archived results are left out of the console");
+            None
+        }
+    }
 }
 
 /// Thins a results object out. Lines of eras without a score count as 0 or 1; lines that are no result are left out.

@@ -5,11 +5,14 @@
 //!  archive/<scheduler>/<yyyy>/<MM>/<dd>/<HHmmss>.json         the execution, and the checksum of its results
 //!                                       <HHmmss>.late.json(l)  a window that failed first and was scored later
 //!                                       <HHmmss>.conflict-*    bytes that differ from what was archived before
+//!                                       <HHmmss>.*.damaged*    a file that did not hold what was written, set aside
 //! ```
 //!
 //! The time is the data start, UTC. Guarantees: the `.json` comes last and makes a record; each file is written beside its
-//! place, synced, renamed and its directory synced; a record that is there is compared and never written again. Only the
-//! watcher writes, under the data directory's lock; anyone may read.
+//! place, synced, renamed and its directory synced; a record that is there is compared and never written again. Both files
+//! of a record are checked by their SHA-256 whenever they are read; damage stays with its record. Only the watcher writes, under the data directory's lock; anyone may read.
+
+mod patrol;
 
 use std::fs;
 use std::io::{self, Write};
@@ -22,6 +25,8 @@ use sha2::{Digest, Sha256};
 use super::execution::Execution;
 use super::is_name;
 
+pub use patrol::Checked;
+
 /// The archive under one directory.
 #[derive(Clone, Debug)]
 pub struct Archive {
@@ -30,6 +35,7 @@ pub struct Archive {
 
 /// What a `.json` file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     /// Of this layout: 1.
     pub format: u32,
@@ -37,6 +43,9 @@ pub struct Record {
     pub execution: Execution,
     /// Its results, where it has some.
     pub results: Option<Checksum>,
+    /// SHA-256 of the rest of this record, as JSON without white space. Records of older builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// What the results' bytes must be.
@@ -74,7 +83,7 @@ pub enum ArchiveError {
     },
     /// A record does not hold what it once held.
     #[error(
-        "archive {}: {what}; rename it to end in .damaged and remove archive/index.db, and it is fetched again",
+        "archive {}: {what}; the running daemon sets it aside and fetches it again",
         path.display()
     )]
     Damaged {
@@ -89,6 +98,9 @@ pub enum ArchiveError {
 }
 
 const FORMAT: u32 = 1;
+/// What Linux says of a bad sector, and of a directory that is read.
+const EIO: i32 = 5;
+const EISDIR: i32 = 21;
 
 impl Archive {
     /// The archive under `root`.
@@ -135,21 +147,50 @@ impl Archive {
             before.execution.status == "FAILED" && execution.status == "SUCCESS"
         });
         let place = if late { format!("{place}.late") } else { place };
-        let record = Record {
+        let mut record = Record {
             format: FORMAT,
             execution: execution.clone(),
             results: results.map(Checksum::of),
+            sha256: None,
         };
+        record.sha256 = Some(record.sum());
         let json = serde_json::to_vec_pretty(&record).map_err(|error| ArchiveError::Io {
             path: self.root.join(&place),
             source: error.into(),
         })?;
         let mut written = false;
+        let before = match self.record(&place) {
+            Ok(before) => before,
+            // What is there is no record any more: it gives way to one.
+            Err(ArchiveError::Damaged { path, .. }) => {
+                self.set_aside(&path)?;
+                None
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(bytes) = results {
+            // Results that are not those of their record are damaged, and these are the ones.
+            let lost = before.as_ref().is_some_and(|before| {
+                before.results == record.results && self.checked(&place, before).is_err()
+            });
+            if lost {
+                self.set_aside(&self.root.join(format!("{place}.jsonl")))?;
+            }
             match self.put(&format!("{place}.jsonl"), bytes)? {
                 Put::Conflict(aside) => return Ok(Kept::Conflict(aside)),
                 put => written |= put == Put::Written,
             }
+        }
+        // A record of an older build says the same without its own checksum.
+        let said = before.is_some_and(|before| {
+            (before.execution, before.results) == (record.execution, record.results)
+        });
+        if said {
+            return Ok(if written {
+                Kept::Written
+            } else {
+                Kept::AlreadyThere
+            });
         }
         match self.put(&format!("{place}.json"), &json)? {
             Put::Conflict(aside) => return Ok(Kept::Conflict(aside)),
@@ -181,16 +222,25 @@ impl Archive {
         let Some(bytes) = read(&path)? else {
             return Ok(None);
         };
+        let damaged = |what: String| ArchiveError::Damaged {
+            path: path.clone(),
+            what,
+        };
         let record: Record =
-            serde_json::from_slice(&bytes).map_err(|error| ArchiveError::Damaged {
-                path: path.clone(),
-                what: error.to_string(),
-            })?;
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if record.format != FORMAT {
-            return Err(ArchiveError::Damaged {
-                path,
-                what: format!("has format {}, this build reads {FORMAT}", record.format),
-            });
+            let what = format!("has format {}, this build reads {FORMAT}", record.format);
+            return Err(damaged(what));
+        }
+        if record
+            .sha256
+            .as_ref()
+            .is_some_and(|sum| *sum != record.sum())
+        {
+            return Err(damaged("does not match its own SHA-256".into()));
+        }
+        if Self::place(&record.execution) != place.trim_end_matches(".late") {
+            return Err(damaged("is the record of another window".into()));
         }
         Ok(Some(record))
     }
@@ -208,65 +258,6 @@ impl Archive {
             Some(record) => self.checked(&at, &record),
             None => Ok(None),
         }
-    }
-
-    /// Every record with its place, by scheduler and time. A damaged one comes as its error.
-    pub fn walk(&self) -> Result<Vec<Result<Record, ArchiveError>>, ArchiveError> {
-        let mut found = Vec::new();
-        for scheduler in entries(&self.root)?
-            .into_iter()
-            .filter(|path| path.is_dir())
-        {
-            for year in entries(&scheduler)? {
-                for month in entries(&year)? {
-                    for day in entries(&month)? {
-                        self.walk_day(&day, &mut found)?;
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Sets the files of a damaged record aside, so that it is fetched again.
-    pub fn set_aside(&self, damaged: &Path) -> Result<(), ArchiveError> {
-        let stem = damaged.with_extension("");
-        for path in ["json", "jsonl"].map(|extension| stem.with_added_extension(extension)) {
-            let aside = path.with_added_extension("damaged");
-            match fs::rename(&path, &aside) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(at(&path))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn walk_day(
-        &self,
-        day: &Path,
-        found: &mut Vec<Result<Record, ArchiveError>>,
-    ) -> Result<(), ArchiveError> {
-        for path in entries(day)? {
-            let is_record = path
-                .extension()
-                .is_some_and(|extension| extension == "json");
-            let Some(place) = path
-                .strip_prefix(&self.root)
-                .ok()
-                .and_then(|path| path.to_str())
-                .and_then(|path| path.strip_suffix(".json"))
-                .filter(|_| is_record)
-            else {
-                continue;
-            };
-            found.push(match self.record(place) {
-                Ok(Some(record)) => self.checked(place, &record).map(|_| record),
-                Ok(None) => continue,
-                Err(error @ ArchiveError::Io { .. }) => return Err(error),
-                Err(error) => Err(error),
-            });
-        }
-        Ok(())
     }
 
     /// The results of a record, if they are what the record says.
@@ -307,16 +298,30 @@ impl Archive {
     }
 }
 
+impl Record {
+    fn sum(&self) -> String {
+        let bare = Self {
+            sha256: None,
+            ..self.clone()
+        };
+        // Plain texts, times and numbers always have a JSON.
+        hex(&serde_json::to_vec(&bare).unwrap_or_default())
+    }
+}
+
 impl Checksum {
-    fn of(bytes: &[u8]) -> Self {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.len() as u64,
-            sha256: Sha256::digest(bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            sha256: hex(bytes),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let sum = Sha256::digest(bytes);
+    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Debug, PartialEq)]
@@ -338,6 +343,13 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, ArchiveError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A bad sector, or a directory in its place: damage of this file, not of the disk as a whole.
+        Err(error) if matches!(error.raw_os_error(), Some(EIO | EISDIR)) => {
+            Err(ArchiveError::Damaged {
+                path: path.to_owned(),
+                what: format!("cannot be read: {error}"),
+            })
+        }
         Err(error) => Err(at(path)(error)),
     }
 }
@@ -491,8 +503,10 @@ pub(super) mod tests {
             "{error}"
         );
         assert!(archive.walk().unwrap()[0].is_err());
-        archive.set_aside(&path).unwrap();
-        assert!(archive.walk().unwrap().is_empty());
+        let aside = archive.set_aside(&path).unwrap().unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), &RESULTS[..20]);
+        // Its record is whole and says what is missing.
+        assert!(archive.walk().unwrap()[0].is_err());
         assert_eq!(archive.keep(&one, Some(RESULTS)).unwrap(), Kept::Written);
     }
 }

@@ -70,6 +70,11 @@ CREATE INDEX open ON execution (scheduler, start_us) WHERE archived_us IS NULL;
 -- Every execution whose data start is at or before this has been listed.
 CREATE TABLE cursor (scheduler TEXT PRIMARY KEY, start_us INTEGER NOT NULL) WITHOUT ROWID;
 ";
+/// Counts rows that no version of this program wrote: each repeats what its JSON says.
+const ODD: &str = "SELECT count(*) FROM execution WHERE NOT json_valid(execution) OR NOT json_valid(top)
+    OR status NOT IN ('IN_PROGRESS', 'SUCCESS', 'FAILED') OR rows < 0 OR anomalous < 0 OR anomalous > rows
+    OR status IS NOT execution ->> '$.status' OR scheduler IS NOT execution ->> '$.scheduler'
+    OR start_us / 1000000 IS NOT unixepoch(execution ->> '$.data_start')";
 const COLUMNS: &str = "execution, rows, anomalous, score, top, archived_us";
 
 impl Index {
@@ -208,6 +213,46 @@ impl Index {
         self.transact(|db| insert_archived(db, execution, summary, now))
     }
 
+    /// The record of an execution was damaged: it is to be archived again. `known` is what is left of it; where nothing is,
+    /// and this index has no row either, everything is listed once more.
+    pub fn reopen(
+        &self,
+        scheduler: &str,
+        data_start: DateTime<Utc>,
+        known: Option<&Execution>,
+    ) -> Result<(), IndexError> {
+        self.transact(|db| {
+            let row = params![scheduler, data_start.timestamp_micros()];
+            let sql =
+                "UPDATE execution SET archived_us = NULL WHERE scheduler = ?1 AND start_us = ?2";
+            if db.execute(sql, row)? > 0 {
+                return Ok(());
+            }
+            match known {
+                Some(execution) => insert_open(db, execution),
+                None => {
+                    db.execute("DELETE FROM cursor WHERE scheduler = ?1", [scheduler])?;
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// The results of an archived execution cannot be had any more: what is known of them stays.
+    pub fn given_up(&self, execution: &Execution, now: DateTime<Utc>) -> Result<(), IndexError> {
+        self.transact(|db| {
+            db.execute(
+                "UPDATE execution SET archived_us = ?3 WHERE scheduler = ?1 AND start_us = ?2",
+                params![
+                    execution.scheduler,
+                    execution.data_start.timestamp_micros(),
+                    now.timestamp_micros()
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
     /// One execution.
     pub fn get(
         &self,
@@ -301,13 +346,20 @@ impl Index {
         let format: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(fail)?;
+        let corrupt = |what: String| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            fail(rusqlite::Error::SqliteFailure(code, Some(what)))
+        };
         if sound != "ok" || format != FORMAT {
-            return Err(fail(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-                Some(format!(
-                    "{sound}; format {format}, this build knows {FORMAT}"
-                )),
+            return Err(corrupt(format!(
+                "{sound}; format {format}, this build knows {FORMAT}"
             )));
+        }
+        let odd: i64 = connection
+            .query_row(ODD, [], |row| row.get(0))
+            .map_err(fail)?;
+        if odd > 0 {
+            return Err(corrupt(format!("{odd} rows hold what was never written")));
         }
         Ok(Some(Self::of(connection, path)))
     }
@@ -324,25 +376,30 @@ impl Index {
         let transaction = connection.transaction().map_err(fail)?;
         transaction.execute_batch(SCHEMA).map_err(fail)?;
         let mut records = 0;
-        for record in archive.walk()? {
-            let record = match record {
-                Ok(record) => record,
-                Err(ArchiveError::Damaged { path, what }) => {
-                    error!(path = %path.display(), what, "an archived record is damaged: it is set aside and fetched again");
-                    archive.set_aside(&path)?;
+        for day in archive.days()? {
+            for checked in archive.check_day(&day)? {
+                if let Some((path, what)) = checked.damage {
+                    let aside = archive.set_aside(&path)?.unwrap_or_default();
+                    let (path, aside) = (path.display(), aside.display());
+                    warn!(%path, what, %aside, "an archived record is damaged: set aside, its results are fetched again");
+                    if let Some(record) = checked.record {
+                        insert_open(&transaction, &record.execution).map_err(fail)?;
+                    }
                     continue;
                 }
-                Err(error) => return Err(error.into()),
-            };
-            let summary = match archive.results(&record.execution)? {
-                Some(bytes) => Summary::of(&bytes).unwrap_or_else(|error| {
-                    warn!(window = record.execution.window(), %error, "archived results cannot be read");
-                    Summary::default()
-                }),
-                None => Summary::default(),
-            };
-            insert_archived(&transaction, &record.execution, &summary, now).map_err(fail)?;
-            records += 1;
+                let Some(record) = checked.record else {
+                    continue;
+                };
+                let summary = match archive.results(&record.execution)? {
+                    Some(bytes) => Summary::of(&bytes).unwrap_or_else(|error| {
+                        warn!(window = record.execution.window(), %error, "archived results cannot be read");
+                        Summary::default()
+                    }),
+                    None => Summary::default(),
+                };
+                insert_archived(&transaction, &record.execution, &summary, now).map_err(fail)?;
+                records += 1;
+            }
         }
         transaction
             .pragma_update(None, "user_version", FORMAT)
@@ -375,6 +432,20 @@ fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;",
     )
+}
+
+/// A row of an execution that is to be archived.
+fn insert_open(db: &Connection, execution: &Execution) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO execution (scheduler, start_us, status, execution) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        execution.scheduler,
+        execution.data_start.timestamp_micros(),
+        execution.status,
+        json(execution)
+    ])?;
+    Ok(())
 }
 
 fn insert_archived(

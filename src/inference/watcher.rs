@@ -1,7 +1,7 @@
 //! The watcher: one loop that keeps the scheduler, lists its executions and archives them.
 //!
 //! ```text
-//!  round: ensure ─► list from the cursor ─► index ─► fetch results ─► archive file ─► copy in S3 ─► index: archived
+//!  round: ensure ─► a part of the archive checked ─► list from the cursor ─► index ─► fetch results ─► archive file ─► copy in S3 ─► index: archived
 //! ```
 //!
 //! Guarantees: nothing here ends the loop but shutdown, so that an unreachable API only delays; a crash between any two
@@ -10,6 +10,7 @@
 
 mod fetching;
 mod listing;
+mod patrol;
 
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub struct Watcher {
     /// When failed executions were last asked for again.
     asked_late: Option<DateTime<Utc>>,
     trouble: Trouble,
+    patrol: patrol::Patrol,
 }
 
 /// The longest pause after failures.
@@ -72,6 +74,7 @@ impl Watcher {
             expected: None,
             asked_late: None,
             trouble: Trouble::default(),
+            patrol: patrol::Patrol::default(),
         })
     }
 
@@ -113,6 +116,9 @@ impl Watcher {
             }
         }
         let mut more = false;
+        if let Err(error) = self.patrol().await {
+            failed = failed.or(Some(told(error)));
+        }
         match self.look().await {
             Ok(left) => more = left,
             Err(error) => failed = failed.or(Some(error)),

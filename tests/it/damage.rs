@@ -1,6 +1,7 @@
 //! State that is not what it was: files cut short, overwritten, gone or with flipped bits. Whatever is damaged is named, with
 //! the way to go on; it is never taken for something else, and nothing that is whole goes with it.
 
+mod archive;
 mod lost;
 
 /// What is done to a file.

@@ -5,7 +5,7 @@ use tracing::{error, info, warn};
 
 use super::{Failure, Watcher, blocking, told};
 use crate::inference::api::Advice;
-use crate::inference::archive::Kept;
+use crate::inference::archive::{Archive, Checksum, Kept};
 use crate::inference::execution::Execution;
 use crate::inference::hint::hint;
 use crate::inference::result::Summary;
@@ -15,6 +15,18 @@ use crate::s3::{Bucket, Created};
 const BATCH: usize = 100;
 /// How long a results object may be missing before the execution is archived without it.
 const GIVE_UP: TimeDelta = TimeDelta::days(1);
+
+/// What there is of an execution's results.
+enum Fetched {
+    /// These.
+    Results(Vec<u8>),
+    /// It has none, or will never have.
+    None,
+    /// They are not there yet.
+    Later,
+    /// They were archived once and cannot be had any more.
+    Lost,
+}
 
 impl Watcher {
     /// Archives a batch of finished executions. True where more wait.
@@ -50,31 +62,19 @@ impl Watcher {
     /// Fetches, keeps, copies, records. False where the results are not there yet.
     async fn archive_one(&self, execution: &Execution) -> Result<bool, Failure> {
         let now = self.parts.clock.now();
-        let results = match &execution.result {
-            None => None,
-            Some(object) => {
-                let bucket = Bucket::new(self.parts.s3.clone(), &object.bucket);
-                match bucket.get(&object.key).await? {
-                    Some(bytes) => Some(bytes),
-                    None if now - execution.data_end < GIVE_UP => {
-                        warn!(
-                            scheduler = execution.scheduler,
-                            window = execution.window(),
-                            object = format!("s3://{}/{}", object.bucket, object.key),
-                            "the results object is not there, looking again"
-                        );
-                        return Ok(false);
-                    }
-                    None => {
-                        error!(
-                            scheduler = execution.scheduler,
-                            window = execution.window(),
-                            object = format!("s3://{}/{}", object.bucket, object.key),
-                            "the results object is gone: the execution is archived without it"
-                        );
-                        None
-                    }
-                }
+        let results = match self.results_of(execution).await? {
+            Fetched::Results(bytes) => Some(bytes),
+            Fetched::None => None,
+            Fetched::Later => return Ok(false),
+            Fetched::Lost => {
+                error!(
+                    scheduler = execution.scheduler,
+                    window = execution.window(),
+                    "the archived results are damaged and their object is gone: what is left lies beside their place, set aside"
+                );
+                let (index, row) = (self.index.clone(), execution.clone());
+                blocking(move || index.given_up(&row, now)).await??;
+                return Ok(true);
             }
         };
         let summary = match results.as_deref().map(Summary::of) {
@@ -101,6 +101,53 @@ impl Watcher {
         blocking(move || index.archived(&row, &counted, now)).await??;
         log(execution, &summary, kept == Kept::Late);
         Ok(true)
+    }
+
+    /// The results of an execution: from their object; where that is gone, from what lies in the archive or its copy.
+    async fn results_of(&self, execution: &Execution) -> Result<Fetched, Failure> {
+        if let Some(object) = &execution.result {
+            let bucket = Bucket::new(self.parts.s3.clone(), &object.bucket);
+            if let Some(bytes) = bucket.get(&object.key).await? {
+                return Ok(Fetched::Results(bytes));
+            }
+        }
+        let (archive, of) = (self.parts.archive.clone(), execution.clone());
+        let (left, expected) = blocking(move || archive.left_of(&of)).await?;
+        if let Some(bytes) = left {
+            return Ok(Fetched::Results(bytes));
+        }
+        if let (Some(expected), Some((bucket, prefix))) = (&expected, &self.parts.copy) {
+            let place = Archive::place(execution);
+            for name in [".late.jsonl", ".jsonl"] {
+                let copy = bucket.get(&format!("{prefix}{place}{name}")).await?;
+                if let Some(bytes) = copy.filter(|bytes| Checksum::of(bytes) == *expected) {
+                    return Ok(Fetched::Results(bytes));
+                }
+            }
+        }
+        let Some(object) = &execution.result else {
+            return Ok(match expected {
+                Some(_) => Fetched::Lost,
+                None => Fetched::None,
+            });
+        };
+        let object = format!("s3://{}/{}", object.bucket, object.key);
+        let (scheduler, window) = (&execution.scheduler, execution.window());
+        if self.parts.clock.now() - execution.data_end < GIVE_UP {
+            warn!(
+                scheduler,
+                window, object, "the results object is not there, looking again"
+            );
+            return Ok(Fetched::Later);
+        }
+        if expected.is_some() {
+            return Ok(Fetched::Lost);
+        }
+        error!(
+            scheduler,
+            window, object, "the results object is gone: the execution is archived without it"
+        );
+        Ok(Fetched::None)
     }
 
     /// Copies a record to the archive prefix, which never overwrites either.
