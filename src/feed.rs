@@ -14,6 +14,7 @@ mod pulse;
 pub mod shipper;
 mod spool;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -101,8 +102,9 @@ pub fn recover(spool: &Spool, ledger: &Ledger) -> Result<Recovery, RecoverError>
             }
         }
     }
+    let there: HashSet<_> = sealed.iter().collect();
     for window in ledger.spooled()? {
-        if !sealed.contains(&window) {
+        if !there.contains(&window) {
             ledger.set_state(&window, State::Due, Some("its spool entry is gone"))?;
             recovery.recut += 1;
         }

@@ -326,12 +326,18 @@ impl Ledger {
 
     /// The windows recorded as spooled, oldest first.
     pub fn spooled(&self) -> Result<Vec<Window>, LedgerError> {
+        self.oldest_spooled(usize::MAX)
+    }
+
+    /// The oldest windows recorded as spooled, at most `limit`; read from an index, whatever else is recorded.
+    pub fn oldest_spooled(&self, limit: usize) -> Result<Vec<Window>, LedgerError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let found: Vec<(i64, String)> = self.run(|connection| {
             connection
-                .prepare(
-                    "SELECT start, cadence FROM window WHERE state = 'spooled' ORDER BY start",
+                .prepare_cached(
+                    "SELECT start, cadence FROM window WHERE state = 'spooled' ORDER BY start LIMIT ?1",
                 )?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })?;
         found

@@ -227,6 +227,12 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
         let claim = match shared.clone().claim(lane).await {
             Ok(Some(claim)) => claim,
             Ok(None) => {
+                let idle = shared.clone();
+                if lane == Lane::Backlog
+                    && let Err(error) = blocking(move || idle.reconcile()).await.flatten()
+                {
+                    shared.local_trouble(&error);
+                }
                 tokio::select! {
                     () = sealed => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
@@ -282,36 +288,51 @@ impl Drop for Claim {
 }
 
 impl Shared {
-    /// The next window of a lane: the live one, or the oldest of the others.
+    /// The next window of a lane: the live one, or the oldest of the others. It costs a look into the ledger's index,
+    /// however long the backlog is.
     async fn claim(self: Arc<Self>, lane: Lane) -> anyhow::Result<Option<Claim>> {
-        let shared = self.clone();
-        let windows = blocking(move || shared.sealed_and_recorded()).await??;
         // What is not live any more is backlog, also when it is the newest: or the live lane would drain a backlog from its
         // young end, at no rate.
         let live = self.publish.live(self.clock.now(), self.cadence);
-        let is_live = |window: &Window| *window == live;
-        let mut claims = self.claims();
-        let window = windows.iter().find(|window| {
-            is_live(window) == (lane == Lane::Live) && !claims.contains(&window.start().timestamp())
-        });
-        let Some(window) = window.copied() else {
-            return Ok(None);
-        };
-        claims.insert(window.start().timestamp());
-        drop(claims);
-        Ok(Some(Claim {
+        let shared = self.clone();
+        let window = blocking(move || -> Result<Option<Window>, super::LedgerError> {
+            // Held over the look, so that a window that another lane has just shipped is not seen as spooled and free.
+            let mut claims = shared.claims();
+            let free = |claims: &HashSet<i64>, window: &Window| {
+                (*window == live) == (lane == Lane::Live)
+                    && !claims.contains(&window.start().timestamp())
+            };
+            let window = match lane {
+                Lane::Live => {
+                    let entry = shared.ledger.get(live.start())?;
+                    let spooled = entry.is_some_and(|entry| {
+                        entry.state == State::Spooled && entry.cadence == live.cadence()
+                    });
+                    Some(live).filter(|window| spooled && free(&claims, window))
+                }
+                // All but the live one and those that are being shipped are free.
+                Lane::Backlog => shared
+                    .ledger
+                    .oldest_spooled(claims.len() + 2)?
+                    .into_iter()
+                    .find(|window| free(&claims, window)),
+            };
+            claims.extend(window.iter().map(|window| window.start().timestamp()));
+            Ok(window)
+        })
+        .await??;
+        Ok(window.map(|window| Claim {
             shared: self,
             window,
         }))
     }
 
-    /// The windows that the spool holds and the ledger calls spooled, oldest first. What is sealed but not recorded yet
-    /// is the cutter's; what is recorded and not there any more is due again; what was shipped but could not be removed is
-    /// removed.
-    fn sealed_and_recorded(&self) -> anyhow::Result<Vec<Window>> {
+    /// Compares spool and ledger while nothing waits: what is recorded and not there any more is due again; what was shipped
+    /// but could not be removed is removed. What is sealed but not recorded yet is the cutter's.
+    fn reconcile(&self) -> anyhow::Result<()> {
         let recorded: HashSet<Window> = self.ledger.spooled()?.into_iter().collect();
-        let sealed = self.spool.windows()?;
-        for window in recorded.iter().filter(|window| !sealed.contains(window)) {
+        let sealed: HashSet<Window> = self.spool.windows()?.into_iter().collect();
+        for window in recorded.difference(&sealed) {
             // A window that is being shipped leaves the spool after the ledger knows: look again.
             if self.state_unclaimed(window)? == Some(State::Spooled) {
                 warn!(%window, "spool entry is gone: the window is cut again");
@@ -319,16 +340,13 @@ impl Shared {
                     .set_state(window, State::Due, Some("its spool entry is gone"))?;
             }
         }
-        for window in sealed.iter().filter(|window| !recorded.contains(window)) {
+        for window in sealed.difference(&recorded) {
             let state = self.state_unclaimed(window)?;
             if matches!(state, Some(State::Shipped | State::Partial)) {
                 self.spool.remove(window)?;
             }
         }
-        Ok(sealed
-            .into_iter()
-            .filter(|window| recorded.contains(window))
-            .collect())
+        Ok(())
     }
 
     /// The recorded state of a window that no lane is shipping.
@@ -370,14 +388,22 @@ impl Shared {
                 .await??;
             }
             Shipped::Damaged(what) => {
-                warn!(%window, what, "spool entry is damaged: set aside, the window is cut again");
-                let what = what.clone();
-                blocking(move || -> anyhow::Result<()> {
-                    shared.spool.quarantine(&window)?;
-                    shared.ledger.set_state(&window, State::Due, Some(&what))?;
-                    Ok(())
+                let reason = what.clone();
+                let aside = blocking(move || -> anyhow::Result<_> {
+                    let aside = shared.spool.quarantine(&window)?;
+                    shared
+                        .ledger
+                        .set_state(&window, State::Due, Some(&reason))?;
+                    Ok(aside)
                 })
                 .await??;
+                match aside {
+                    Some(aside) => {
+                        let aside = aside.display();
+                        warn!(%window, what, %aside, "spool entry is damaged: set aside, the window is cut again");
+                    }
+                    None => warn!(%window, "spool entry is gone: the window is cut again"),
+                }
             }
             Shipped::Failed(error) => {
                 self.trouble(error);

@@ -243,8 +243,8 @@ impl Spool {
         self.io(&trash, self.disk.remove_dir(&trash))
     }
 
-    /// Sets a window aside for the operator. Nothing is deleted.
-    pub fn quarantine(&self, window: &Window) -> Result<PathBuf, SpoolError> {
+    /// Sets a window aside for the operator; `None` where it is not there. Nothing is deleted.
+    pub fn quarantine(&self, window: &Window) -> Result<Option<PathBuf>, SpoolError> {
         let from = self.directory.join(entry_name(window));
         let mut to = self.quarantine.join(entry_name(window));
         let mut copy = 1;
@@ -254,10 +254,13 @@ impl Spool {
                 .join(format!("{}.{copy}", entry_name(window)));
             copy += 1;
         }
-        self.io(&from, self.disk.rename(&from, &to))?;
+        match self.disk.rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => self.io(&from, other)?,
+        }
         self.io(&self.quarantine, self.disk.sync_dir(&self.quarantine))?;
         self.io(&self.directory, self.disk.sync_dir(&self.directory))?;
-        Ok(to)
+        Ok(Some(to))
     }
 
     /// Puts a quarantined window back into the queue; false where none is set aside.

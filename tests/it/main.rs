@@ -11,13 +11,14 @@
 mod ad;
 mod admin;
 mod awsclients;
+mod backlog;
 mod chaos;
 mod commands;
 mod configure;
 mod corpus;
 mod crash;
-mod diag;
 mod damage;
+mod diag;
 mod disk;
 mod docs;
 mod errors;
