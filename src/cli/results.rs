@@ -106,7 +106,7 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
             Ok(None) => continue,
             // One record takes no other out of sight, and is not left out silently.
             Err(error @ ArchiveError::Damaged { .. }) => {
-                eprintln!("warning: {} is left out: {error}", row.execution.window());
+                complain!("warning: {} is left out: {error}", row.execution.window());
                 damaged += 1;
                 continue;
             }
@@ -142,7 +142,7 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
     let open = |row: &&Archived| row.archived_at.is_none() && row.execution.status == "SUCCESS";
     let open = found.iter().filter(open).count();
     if args.format != Format::Table && open > 0 {
-        eprintln!("{open} windows are not archived yet: their results are still to be fetched");
+        complain!("{open} windows are not archived yet: their results are still to be fetched");
     }
     Ok(match damaged {
         0 => ExitCode::SUCCESS,

@@ -262,6 +262,9 @@ fn anchor<R: ChunkReader + 'static>(
     let live = policy.live(now);
     let wall = live.start().timestamp_micros();
     let rebase = history.rebase(recorded, wall, cadence, source.at_end);
+    if found.is_none() && data_dir.join("ledger.db").exists() {
+        warn!("the mapping of recorded time is lost: it begins anew at the live window");
+    }
     if found.is_some() {
         warn!("the source or its cadence has changed: the mapping of recorded time begins anew");
     }
@@ -288,14 +291,21 @@ pub fn format_recorded(micros: i64) -> String {
         .unwrap_or_else(|| micros.to_string())
 }
 
+/// A copy of the mapping, if it is there and whole.
 fn read_anchor(path: &Path) -> Option<Anchor> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (json, sum) = text.trim_end().split_once('\n')?;
-    if sum != checksum(json) {
+    let bytes = std::fs::read(path).ok()?;
+    let whole = || -> Option<Anchor> {
+        let text = std::str::from_utf8(&bytes).ok()?;
+        let (json, sum) = text.trim_end().split_once('\n')?;
+        serde_json::from_str(json)
+            .ok()
+            .filter(|_| sum == checksum(json))
+    };
+    let anchor = whole();
+    if anchor.is_none() {
         warn!(path = %path.display(), "the kept mapping of recorded time is damaged");
-        return None;
     }
-    serde_json::from_str(json).ok()
+    anchor
 }
 
 fn write_anchor(path: &Path, anchor: &Anchor) -> anyhow::Result<()> {

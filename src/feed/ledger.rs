@@ -101,11 +101,15 @@ const SCHEMA: &str = "
 /// SQLite's application id, set once the ledger knows what spool and bucket hold: "LkOD".
 const COMPLETE: i64 = 0x4c6b_4f44;
 
-/// Counts rows that no version of this program wrote.
-const ODD: &str =
-    "SELECT count(*) FROM window WHERE start % 300 <> 0 OR end <= start OR end - start > 3600
-    OR cadence NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H')
-    OR state NOT IN ('due', 'spooled', 'shipped', 'partial', 'empty', 'skipped', 'quarantined')";
+/// Counts rows that no version of this program wrote. A flipped bit in a start, an end, a cadence or a state is one of them:
+/// they say the same twice over.
+const ODD: &str = "SELECT
+    (SELECT count(*) FROM window WHERE start % 300 <> 0
+        OR end - start IS NOT CASE cadence WHEN 'PT5M' THEN 300 WHEN 'PT10M' THEN 600 WHEN 'PT15M' THEN 900
+                                           WHEN 'PT30M' THEN 1800 WHEN 'PT1H' THEN 3600 END
+        OR state NOT IN ('due', 'spooled', 'shipped', 'partial', 'empty', 'skipped', 'quarantined')
+        OR rows < 0 OR bytes < 0 OR attempts < 0 OR files < 0 OR (state = 'shipped' AND files < components))
+  + (SELECT count(*) FROM skipped WHERE start >= end OR cadence NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H'))";
 
 const COLUMNS: &str = "start, end, cadence, state, reason, files, components, rows, bytes, cut_at, shipped_at, attempts, last_error";
 

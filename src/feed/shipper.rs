@@ -5,6 +5,8 @@
 //! at once. A window leaves the spool after the store acknowledged every file and the ledger recorded it. A key that
 //! exists with other bytes sets the window aside and is never overwritten.
 
+mod backoff;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +18,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+
+use backoff::Backoff;
 
 use super::{
     Config, Entry, Health, Ledger, Opened, Publish, Pulse, Spool, SpoolError, State, Vitals,
@@ -29,11 +33,6 @@ use crate::signal::{Cadence, NameFormat, TagList, Window};
 const IN_FLIGHT: usize = 32;
 /// How often a lane looks at the spool when nothing wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-const BACKOFF_THROTTLED: Duration = Duration::from_secs(4);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(300);
-/// Somebody has to act; once they have, uploads go on within a minute.
-const BACKOFF_HOLD: Duration = Duration::from_secs(60);
 /// A lasting failure is logged again after this long.
 const REMIND: Duration = Duration::from_secs(600);
 
@@ -538,28 +537,6 @@ impl Shipped {
     }
 }
 
-/// Full-jitter exponential backoff, 1 s to 5 min, for ever.
-#[derive(Debug, Default)]
-struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    fn after(&mut self, disposition: Disposition) -> Duration {
-        let (first, longest) = match disposition {
-            Disposition::Throttled => (BACKOFF_THROTTLED, BACKOFF_LONGEST),
-            Disposition::Hold(_) => (BACKOFF_FIRST, BACKOFF_HOLD),
-            Disposition::Retry | Disposition::Exists => (BACKOFF_FIRST, BACKOFF_LONGEST),
-        };
-        let ceiling = first
-            .saturating_mul(1 << self.attempts.min(12))
-            .min(longest);
-        self.attempts = self.attempts.saturating_add(1);
-        // At least a tenth of the ceiling, so that full jitter never becomes a busy loop.
-        ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
-    }
-}
-
 /// The windows that have begun and whose files are in the bucket, by their keys. One that lacks components is due again:
 /// whether they had no rows or were never uploaded only a cut can tell, and what is there already stays as it is.
 async fn list_shipped(
@@ -615,25 +592,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_to_its_longest_and_never_ends() {
-        let mut backoff = Backoff::default();
-        let mut longest = Duration::ZERO;
-        for attempt in 0..10_000 {
-            let wait = backoff.after(Disposition::Retry);
-            assert!(wait >= Duration::from_millis(100) && wait <= BACKOFF_LONGEST);
-            if attempt == 0 {
-                assert!(wait <= BACKOFF_FIRST);
-            }
-            longest = longest.max(wait);
-        }
-        assert!(longest > BACKOFF_LONGEST / 2);
-        assert!(Backoff { attempts: 50 }.after(Disposition::Hold("act")) <= BACKOFF_HOLD);
-    }
 }

@@ -2,6 +2,7 @@
 //! the way to go on; it is never taken for something else, and nothing that is whole goes with it.
 
 mod archive;
+mod files;
 mod lost;
 
 /// What is done to a file.
@@ -34,6 +35,17 @@ impl Harm {
         let cuts = places.iter().map(|at| Harm::Cut(*at));
         let flips = places.iter().map(|at| Harm::Flip(*at, (*at % 8) as u8));
         cuts.chain(flips).chain([Harm::Zero, Harm::Gone]).collect()
+    }
+
+    /// Some of it, spread evenly; all of it with `LOOKOUTD_FULL`.
+    pub fn some(length: usize, count: usize) -> Vec<Harm> {
+        let all = Self::all(length);
+        if std::env::var_os("LOOKOUTD_FULL").is_some() {
+            return all;
+        }
+        let (step, ends) = (all.len().div_ceil(count).max(1), all.len() - 2);
+        let spread = all[..ends].iter().step_by(step);
+        spread.chain(&all[ends..]).copied().collect()
     }
 
     /// Does it to a file whose bytes were these.

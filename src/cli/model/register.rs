@@ -55,7 +55,7 @@ pub fn run(args: &RegisterArgs) -> Result<ExitCode> {
     let version = runtime()?
         .block_on(store.register_model(new, Clock::system().now()))
         .map_err(|fault| anyhow::anyhow!("the model cannot be registered: {fault}"))?;
-    println!(
+    say!(
         "model {} has version {version} with {sensors} sensors, active now; start the service again",
         args.name
     );

@@ -191,10 +191,7 @@ async fn results_beside_a_damaged_record_are_shown_and_the_damage_is_a_finding()
     assert_eq!(rest.status.code(), Some(3), "{said}");
     assert!(said.contains("100500.jsonl"), "{said}");
     let results = |start: &str| {
-        let place = start
-            .replace(['-', ':'], "")
-            .replace('Z', "")
-            .replace('T', "");
+        let place = start.replace(['-', ':'], "").replace(['Z', 'T'], "");
         let (day, time) = place.split_at(8);
         assert_eq!(day, "20260301");
         std::fs::read(path.with_file_name(format!("{time}.jsonl"))).unwrap()
