@@ -3,8 +3,8 @@
 //! Guarantees: a window's rows keep their true offset from the window's start, so a gap in the history stays a gap (the
 //! sample notebook renumbers rows by position and closes it up); of rows with one time the last wins, as pandas' own
 //! de-duplication does, and the others are counted; unsorted histories are sorted within the window.
-//! Memory does not grow with the file: 32 bytes are kept per 2,048 rows and 16 per row group, and the decoded chunks that the
-//! last window was in stay resident, one or two, so consecutive windows cost next to nothing.
+//! Memory does not grow with the file: 32 bytes are kept per 1,024 rows and 16 per row group, and the decoded chunk that the
+//! last window ended in stays resident, so consecutive windows cost next to nothing.
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
 mod compact;
@@ -48,7 +48,7 @@ pub struct Replay<R: ChunkReader> {
     resident: Vec<(usize, Chunk)>,
 }
 
-/// A window's edge falls inside two chunks at most, and the second is the next window's first.
+/// Chunks that may be resident while a window is read: more than one where an unsorted history has its rows in several.
 const RESIDENT_CHUNKS: usize = 2;
 
 impl Replay<File> {
@@ -131,6 +131,10 @@ impl<R: ChunkReader + 'static> Source for Replay<R> {
                     append(column, values, &selected);
                 }
             }
+        }
+        // What a sorted history has left behind is not asked for again.
+        if self.history.is_sorted() && self.resident.len() > 1 {
+            self.resident.drain(..self.resident.len() - 1);
         }
         let duplicates = sort_and_keep_last(&mut times, &mut columns);
         let ended = self.rebase.period.is_none()

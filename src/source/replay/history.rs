@@ -18,8 +18,8 @@ use super::layout::{Kind, Layout};
 use super::steps::Steps;
 use crate::signal::{Cadence, Rebase, TagList, Values};
 
-/// The rows that are decoded together: 34 hours of one-minute rows, 2 MB for 122 signals.
-const CHUNK_ROWS: usize = 2048;
+/// The rows that are decoded together: 17 hours of one-minute rows, 1 MB for 122 signals.
+const CHUNK_ROWS: usize = 1024;
 
 /// A checked and indexed history.
 pub struct History<R: ChunkReader> {
