@@ -544,6 +544,10 @@ fn is_damage(error: &LedgerError) -> bool {
                 source.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
             ) || matches!(source, rusqlite::Error::SqlInputError { .. })
+                // A schema that SQLite cannot read, such as "unsupported file format", has no code of its own.
+                || source
+                    .sqlite_error()
+                    .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR)
         }
     }
 }

@@ -361,6 +361,14 @@ impl Index {
         if odd > 0 {
             return Err(corrupt(format!("{odd} rows hold what was never written")));
         }
+        // Valid JSON may still lack a field.
+        {
+            let query = format!("SELECT {COLUMNS} FROM execution");
+            let mut rows = connection.prepare(&query).map_err(fail)?;
+            for row in rows.query_map([], read_row).map_err(fail)? {
+                row.map_err(fail)?;
+            }
+        }
         Ok(Some(Self::of(connection, path)))
     }
 

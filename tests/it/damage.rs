@@ -37,10 +37,10 @@ impl Harm {
         cuts.chain(flips).chain([Harm::Zero, Harm::Gone]).collect()
     }
 
-    /// Some of it, spread evenly; all of it with `LOOKOUTD_DAMAGE_ALL`, which finds places that are not told yet.
+    /// Some of it, spread evenly; all of it with `LOOKOUTD_FULL`.
     pub fn some(length: usize, count: usize) -> Vec<Harm> {
         let all = Self::all(length);
-        if std::env::var_os("LOOKOUTD_DAMAGE_ALL").is_some() {
+        if std::env::var_os("LOOKOUTD_FULL").is_some() {
             return all;
         }
         let (step, ends) = (all.len().div_ceil(count).max(1), all.len() - 2);

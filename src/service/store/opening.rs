@@ -53,10 +53,13 @@ const ODD: [(&str, &str); 9] = [
     ("label", "rating NOT IN ('ANOMALY', 'NO_ANOMALY', 'NEUTRAL')"),
 ];
 
-/// Refuses a directory whose database is gone although it was there.
+/// SQLite's smallest page; over what is shorter it begins an empty database.
+const LEAST: u64 = 512;
+
+/// Refuses a directory whose database is gone, or cut to nothing, although it was there.
 pub fn refuse_if_lost(path: &Path, directory: &Path) -> Result<(), StoreError> {
     let is_there = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    if is_there(path) {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() >= LEAST) {
         return Ok(());
     }
     let log = path.with_extension("db-wal");

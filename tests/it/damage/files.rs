@@ -1,5 +1,5 @@
 //! Each state file cut short, with flipped bits, zeroed and gone: what opens it says so or is not wrong, and what was sealed or
-//! trained stays. Everything in process; `LOOKOUTD_DAMAGE_ALL=1` takes every place instead of some.
+//! trained stays. Everything in process; `LOOKOUTD_FULL=1` takes every place instead of some.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
