@@ -52,6 +52,8 @@ pub struct Runner {
     tasks: HashMap<Id, (String, i64)>,
     /// When a scheduler that was seen in PENDING or STOPPING leaves it.
     leaving: HashMap<(String, &'static str), Instant>,
+    /// Until when that was looked at; whoever should have left before waits for an execution, whose end is told.
+    judged: Instant,
 }
 
 impl Runner {
@@ -79,6 +81,7 @@ impl Runner {
             running: JoinSet::new(),
             tasks: HashMap::new(),
             leaving: HashMap::new(),
+            judged: Instant::now(),
         }
     }
 
@@ -143,7 +146,8 @@ impl Runner {
 
     async fn wait(&mut self, shutdown: &CancellationToken, due: Option<DateTime<Utc>>) {
         let clock = self.context.clock.clone();
-        let leave = self.leaving.values().min().copied();
+        let ahead = self.leaving.values().filter(|at| **at > self.judged);
+        let leave = ahead.min().copied();
         let sleep = leave
             .map_or(LONGEST_SLEEP, |at| {
                 at.saturating_duration_since(Instant::now())
@@ -181,6 +185,7 @@ impl Runner {
             .collect();
         self.leaving.retain(|key, _| seen.contains(key));
         let real_now = Instant::now();
+        self.judged = real_now;
         for key in seen {
             self.leaving.entry(key).or_insert(real_now + TRANSITION);
         }

@@ -1,6 +1,9 @@
 //! Cases that the simulation found, each as a list of operations that once broke an invariant.
 
-use super::ops::{Moment, Op, Setup, To, store_faults};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::ops::{Meddling, Moment, Op, Setup, To, store_faults};
 use super::simulate;
 use crate::proxy::Fault;
 
@@ -26,10 +29,14 @@ fn holds(setup: Setup, ops: &[Op]) {
 
 /// A captive portal answers requests to the store.
 fn portal(to: To, after: u8, times: u8) -> Op {
-    let portal = |(fault, _): &(Fault, bool)| matches!(fault, Fault::Portal);
+    faulty(to, |fault| matches!(fault, Fault::Portal), after, times)
+}
+
+/// Requests to the store meet a class of fault.
+fn faulty(to: To, class: impl Fn(&Fault) -> bool, after: u8, times: u8) -> Op {
     let fault = store_faults()
         .iter()
-        .position(portal)
+        .position(|(fault, _)| class(fault))
         .expect("a class of fault") as u8;
     Op::Store {
         to,
@@ -65,6 +72,22 @@ fn results_that_only_a_captive_portal_took_are_not_called_written() {
             &[run.clone(), portal(To::Service, after, 1), run.clone()],
         );
     }
+}
+
+#[test]
+fn a_scheduler_that_is_stopped_while_its_execution_waits_for_the_store_is_waited_for_idly() {
+    // A service that looks again and again lets no time pass here, and never ends.
+    let (done, ends) = mpsc::channel();
+    std::thread::spawn(move || {
+        let run = |minutes| Op::Run { minutes };
+        let hang = faulty(To::Service, |fault| matches!(fault, Fault::Hang), 0, 40);
+        let stop = Op::Scheduler { by: Meddling::Stop };
+        let ops = [run(24), hang, run(6), stop, run(6), run(30)];
+        done.send(simulate(plain(), &ops)).expect("a listener");
+    });
+    let end = ends.recv_timeout(Duration::from_secs(60));
+    let end = end.expect("the end within a minute: the service keeps itself busy");
+    assert!(end.is_ok(), "{end:?}");
 }
 
 #[test]
