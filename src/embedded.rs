@@ -25,11 +25,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 
 /// Connections at once; the next one waits to be accepted.
@@ -270,36 +270,36 @@ async fn serve(
     store: Arc<Store>,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let slots = Slots::new(MOST_CONNECTIONS);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = async {
-                let slot = slots.clone().acquire_owned().await;
-                (listener.accept().await, slot)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, slot) = match accepted {
-            (Ok((stream, _)), slot) => (stream, slot),
-            (Err(error), _) => {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
                 warn!(%error, "embedded S3 could not accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
+        let slot = tokio::select! {
+            () = shutdown.cancelled() => return,
+            slot = slots.take() => slot,
+        };
         let (tls, store, shutdown) = (tls.clone(), store.clone(), shutdown.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = converse(stream, tls, store) => {}
+                () = converse(stream, tls, store, &slot) => {}
             }
-            drop(slot);
         });
     }
 }
 
 /// One connection to its end.
-async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>) {
+async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>, slot: &Slot) {
     // Small answers must not wait for more to send.
     let _ = stream.set_nodelay(true);
     let stream = match secure(tls.as_ref(), stream).await {
@@ -328,7 +328,15 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>) {
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = slot.wanted_back() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         debug!(%error, "embedded S3 connection ended");
     }
 }

@@ -9,4 +9,5 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod site;
+pub mod slots;
 pub mod tls;

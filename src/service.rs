@@ -20,11 +20,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 use jobs::Jobs;
 use operations::Identity;
@@ -239,25 +240,24 @@ async fn accept(
     frontend: Arc<Frontend>,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let slots = Slots::new(MOST_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let slot = tokio::select! {
-            () = shutdown.cancelled() => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-        };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
+                let slot = tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    slot = slots.take() => slot,
+                };
                 let (tls, frontend, shutdown) =
                     (tls.clone(), Arc::clone(&frontend), shutdown.clone());
                 connections.spawn(async move {
-                    serve(stream, tls.as_ref(), frontend, shutdown).await;
-                    drop(slot);
+                    serve(stream, tls.as_ref(), frontend, shutdown, &slot).await;
                 });
             }
             Err(error) => {
@@ -281,6 +281,7 @@ async fn serve(
     tls: Option<&Tls>,
     frontend: Arc<Frontend>,
     shutdown: CancellationToken,
+    slot: &Slot,
 ) {
     // Small answers on a kept-alive connection: waiting to fill a segment only adds latency.
     let _ = stream.set_nodelay(true);
@@ -298,6 +299,10 @@ async fn serve(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = slot.wanted_back() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use tracing::{debug, error, warn};
 use super::health::judge;
 use super::metrics;
 use super::site::{Observer, Site, Snapshot};
+use super::slots::{Slot, Slots};
 use super::tls::{self, Tls, secure};
 use crate::console::{self, Scores};
 use crate::feed::blocking;
@@ -385,26 +386,26 @@ async fn accept(
     router: Router,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let slots = Slots::new(MOST_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = async {
-                let slot = slots.clone().acquire_owned().await;
-                (listener.accept().await, slot)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok((stream, _)), slot) => {
+            Ok((stream, _)) => {
+                let slot = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    slot = slots.take() => slot,
+                };
                 let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    serve(stream, tls.as_ref(), router, shutdown).await;
-                    drop(slot);
+                    serve(stream, tls.as_ref(), router, shutdown, &slot).await;
                 });
             }
-            (Err(error), _) => {
+            Err(error) => {
                 // Out of file descriptors and the like: wait for connections to end instead of spinning.
                 warn!(%error, "admin connection not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -413,7 +414,13 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, tls: Option<&Tls>, router: Router, shutdown: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+    router: Router,
+    shutdown: CancellationToken,
+    slot: &Slot,
+) {
     let stream = match secure(tls, stream).await {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "admin handshake failed"),
@@ -423,11 +430,20 @@ async fn serve(stream: TcpStream, tls: Option<&Tls>, router: Router, shutdown: C
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::select! {
-        ended = connection => if let Err(error) = ended {
-            debug!(%error, "admin connection ended");
-        },
-        () = shutdown.cancelled() => {}
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => return,
+        () = slot.wanted_back() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = shutdown.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "admin connection ended");
     }
 }
 

@@ -19,6 +19,7 @@ use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::s3::local_client;
 use lookoutd::service::Service;
+use rustix::process::{Resource, Rlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -360,6 +361,58 @@ async fn clients_that_dawdle_are_cut_off_and_do_not_keep_others_out() {
         assert!(took < Duration::from_secs(most), "{what}: {took:?}");
     }
     assert!(!site.directory.path().join("s3/plant/slow").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_full_listener_the_longest_idle_client_makes_room_for_a_new_one() {
+    // Both ends of every connection are here.
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+    let site = Site::start().await;
+    let ask = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for ((what, to), most) in site.all().into_iter().zip([512, 512, 32]) {
+        let mut clients = Vec::new();
+        for _ in 0..most {
+            let mut client = TcpStream::connect(to).await.unwrap();
+            client.write_all(ask).await.unwrap();
+            let mut answer = [0; 64];
+            assert!(client.read(&mut answer).await.unwrap() > 9, "{what}");
+            clients.push(client);
+        }
+        // They stay, each for a while longer, as clients that keep their connections do.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for _ in 0..3 {
+            let began = Instant::now();
+            let mut newcomer = TcpStream::connect(to).await.unwrap();
+            newcomer.write_all(ask).await.unwrap();
+            let mut answer = [0; 64];
+            let read = tokio::time::timeout(Duration::from_secs(3), newcomer.read(&mut answer));
+            assert!(
+                read.await.unwrap().unwrap() > 9,
+                "{what}: {:?}",
+                began.elapsed()
+            );
+            clients.push(newcomer);
+        }
+        let mut gone = Vec::new();
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut rest = Vec::new();
+            let end = client.read_to_end(&mut rest);
+            if tokio::time::timeout(Duration::from_millis(2), end)
+                .await
+                .is_ok()
+            {
+                gone.push(number);
+            }
+        }
+        // One for each, sometimes a second that was asked before the first had left; none of those who came last.
+        assert!((3..=6).contains(&gone.len()), "{what}: {gone:?}");
+        assert!(gone.iter().all(|number| *number < most), "{what}: {gone:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,8 @@ use crate::service::csv_rows::{Cell, CsvRows};
 use crate::service::s3_problem::{self, Problem};
 use crate::signal::Window;
 
-/// Downloads at once for one execution.
-const PARALLEL_GETS: usize = 16;
+/// Downloads at once for one execution, of which many run at once.
+const PARALLEL_GETS: usize = 8;
 /// Raw input per minute of the window.
 const BYTES_PER_MINUTE: u64 = 1_000_000;
 /// Rows per minute of the window.
