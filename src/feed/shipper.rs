@@ -14,6 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -247,11 +248,12 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
         match shared.ship(&bucket, &claim.window).await {
             Ok(Shipped::Failed(error)) => {
                 let wait = backoff.after(error.disposition());
+                let failed = claim.window;
                 drop(claim);
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     // A new live window is worth an attempt of its own, also one sealed while the last attempt hung.
-                    () = sealed, if lane == Lane::Live => {}
+                    () = shared.next_live(&failed, sealed), if lane == Lane::Live => {}
                     // The other lane got through: the outage is over.
                     () = reachable => backoff = Backoff::default(),
                 }
@@ -287,6 +289,19 @@ impl Drop for Claim {
 }
 
 impl Shared {
+    /// Until another window than `failed` is live and something was sealed, which `sealed` has listened for since before the
+    /// attempt. Windows of a backlog that are sealed meanwhile are no reason to ask a store that does not answer.
+    async fn next_live(&self, failed: &Window, sealed: Notified<'_>) {
+        sealed.await;
+        loop {
+            let next = self.sealed.notified();
+            if self.publish.live(self.clock.now(), self.cadence) != *failed {
+                return;
+            }
+            next.await;
+        }
+    }
+
     /// The next window of a lane: the live one, or the oldest of the others. It costs a look into the ledger's index,
     /// however long the backlog is.
     async fn claim(self: Arc<Self>, lane: Lane) -> anyhow::Result<Option<Claim>> {

@@ -101,6 +101,34 @@ async fn cost(windows: i64) -> (u64, u64) {
 }
 
 #[tokio::test]
+async fn windows_of_a_backlog_that_are_sealed_make_nobody_ask_a_store_that_is_away() {
+    const MISSED: i64 = 120;
+    let store = Store::start();
+    let mut rig = Rig::new(&store, "data", START);
+    rig.config.drain_per_minute = u32::MAX;
+    let running = rig.start().await;
+    running.settle().await;
+    store.proxy.refuse();
+    running.clock.advance(TimeDelta::minutes(5 * MISSED));
+    running.feeder.tick();
+    let asked = AtomicU64::new(0);
+    running
+        .until("sealed", |entries| {
+            let spooled = entries.iter().filter(|entry| entry.state == State::Spooled);
+            asked.store(entries[0].attempts.into(), Ordering::SeqCst);
+            spooled.count() as i64 == MISSED
+        })
+        .await;
+    // What its own pauses allow, from half a second on and twice as long after each, while 120 windows were sealed.
+    let asked = asked.into_inner();
+    assert!(asked <= 12, "{asked} attempts for the live window");
+    store.proxy.listen();
+    running.settle().await;
+    running.stop().await;
+    assert_eq!(store.objects().len() as i64, 3 * (MISSED + 1));
+}
+
+#[tokio::test]
 async fn a_window_of_a_backlog_costs_the_same_reads_however_long_it_is() {
     let (short, long) = (cost(40).await, cost(160).await);
     // A manifest and three files for each window; what failed while the store was away is read once more.
