@@ -7,7 +7,7 @@
 mod feeder;
 mod lookout;
 mod plant;
-mod standing;
+pub mod standing;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -73,13 +73,13 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     for failure in &snapshot.failures {
         reasons.push(red(
             "state-unreadable",
-            snapshot.now,
+            snapshot.first_seen("state-unreadable"),
             failure.clone(),
             "see the log; the ledger is rebuilt when it is moved away",
         ));
     }
     if let Some(feed) = &snapshot.feed {
-        judge_feed(feed, snapshot.now, &mut reasons);
+        judge_feed(feed, snapshot, &mut reasons);
     }
     if let Some(standing) = &snapshot.watched {
         judge_scheduler(standing, snapshot.now, &mut reasons);
@@ -90,7 +90,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     {
         reasons.push(attention(
             "executions-failing",
-            snapshot.now,
+            snapshot.first_seen("executions-failing"),
             format!("the last execution of {} schedulers failed", counts.failing),
             "open the scheduler in the console: its history names the reason and the fix",
         ));
@@ -104,7 +104,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         };
         reasons.push(attention(
             "anomaly-active",
-            snapshot.now,
+            snapshot.first_seen("anomaly-active"),
             format!("{first}{others}: the last window is anomalous"),
             "open the scheduler in the console: the event names the sensors that contribute most",
         ));
@@ -117,7 +117,8 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     }
 }
 
-fn judge_feed(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>) {
+fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     for (name, silent_s) in &feed.stalled {
         reasons.push(red(
@@ -160,7 +161,7 @@ fn judge_feed(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>
             "lookoutd windows list shows them with their last error; they are delivered once the cause is gone",
         ));
     }
-    judge_clock(feed, now, reasons);
+    judge_clock(feed, snapshot, reasons);
     judge_source(feed, now, reasons);
     if feed.census.quarantined > 0 {
         let since = feed
@@ -171,7 +172,7 @@ fn judge_feed(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>
             .min();
         reasons.push(attention(
             "windows-quarantined",
-            since.unwrap_or(now),
+            since.unwrap_or_else(|| snapshot.first_seen("windows-quarantined")),
             format!("{} windows are set aside", feed.census.quarantined),
             "lookoutd windows list --state quarantined, then windows retry or skip",
         ));
@@ -215,7 +216,8 @@ fn judge_store(
     }
 }
 
-fn judge_clock(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>) {
+fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     const REMEDY: &str = "check time synchronisation with timedatectl or chronyc tracking";
     if let Some((at, seconds)) = feed.conditions.last_step
@@ -234,7 +236,7 @@ fn judge_clock(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason
     {
         reasons.push(red(
             "clock-offset",
-            now,
+            snapshot.first_seen("clock-offset"),
             format!(
                 "this machine's clock is {} {} the store's",
                 span(offset.abs()),
@@ -253,7 +255,7 @@ fn judge_clock(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason
     {
         reasons.push(red(
             "clock-suspect",
-            now,
+            snapshot.first_seen("clock-suspect"),
             format!(
                 "window {} is recorded already: the clock went back, or was ahead when it was cut",
                 entry.start.to_rfc3339_opts(SecondsFormat::Secs, true)

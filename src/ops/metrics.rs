@@ -328,7 +328,7 @@ impl Sheet<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
     use std::process::Command;
 
@@ -391,6 +391,7 @@ mod tests {
             }),
             executed: None,
             failures: Vec::new(),
+            seen: BTreeMap::new(),
         }
     }
 

@@ -3,11 +3,12 @@
 //! A [`Site`] names the parts; a part that does not run is `None`. A [`Snapshot`] is what they said at one instant: a
 //! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::health::judge;
 use crate::clock::Clock;
 use crate::console::{Counts, Place, SchedulerRow, State};
 use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
@@ -98,6 +99,8 @@ pub struct Snapshot {
     pub executed: Option<DateTime<Utc>>,
     /// What could not be read.
     pub failures: Vec<String>,
+    /// When each reason to be unready that stands now was first seen by this process, by its code.
+    pub seen: BTreeMap<&'static str, DateTime<Utc>>,
 }
 
 /// What the feeder said.
@@ -127,11 +130,12 @@ pub struct FeedSnapshot {
     pub readings: Readings,
 }
 
-/// Takes snapshots and remembers the free space between them.
+/// Takes snapshots, and remembers between them the free space and when each trouble was first seen.
 #[derive(Debug, Default)]
 pub struct Observer {
     /// When this process began to look.
     started: OnceLock<DateTime<Utc>>,
+    seen: Mutex<BTreeMap<&'static str, DateTime<Utc>>>,
     notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
 }
 
@@ -243,7 +247,7 @@ impl Observer {
                 }
             }
         });
-        Snapshot {
+        let mut snapshot = Snapshot {
             now,
             started: *self.started.get_or_init(|| now),
             feed,
@@ -251,7 +255,23 @@ impl Observer {
             watched,
             executed,
             failures,
+            seen: BTreeMap::new(),
+        };
+        snapshot.seen = self.first_seen(&snapshot);
+        snapshot
+    }
+
+    fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<&'static str, DateTime<Utc>> {
+        let mut seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = std::mem::take(&mut *seen);
+        for reason in judge(snapshot).reasons {
+            let since = known.get(reason.code).copied().unwrap_or(snapshot.now);
+            seen.insert(reason.code, since);
         }
+        seen.clone()
     }
 
     /// Days until only `min_free` is left, from how the free space went down since the oldest note; `None` while it
@@ -308,6 +328,11 @@ impl FeedSite {
 }
 
 impl Snapshot {
+    /// Since when a trouble stands whose cause carries no time of its own: since this process first saw it.
+    pub fn first_seen(&self, code: &str) -> DateTime<Utc> {
+        self.seen.get(code).copied().unwrap_or(self.now)
+    }
+
     /// The scheduler that this gateway keeps, if it runs and has executed nothing for a wake-up and one cadence more than
     /// it should take; and since when.
     pub fn overdue(&self) -> Option<(&str, DateTime<Utc>)> {

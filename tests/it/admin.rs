@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
 use lookoutd::console::Place;
+use lookoutd::daemon::standing;
 use lookoutd::feed::{Ledger, State};
+use lookoutd::inference::{Wanted, ensure};
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::ops::site::{FeedSite, Site, Watched};
 use lookoutd::s3::Bucket;
@@ -21,8 +23,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
+use crate::inference::target;
 use crate::proxy::{Fault, Rule};
 use crate::rig::{self, Rig, Running, Store, at};
+use crate::service::plant::Plant;
 
 /// An answer.
 struct Answer {
@@ -276,12 +280,13 @@ async fn a_clock_that_went_back_or_was_stepped_is_a_reason_for_a_while() {
     running.stop().await;
 }
 
+/// The real service answers; somebody else deletes, stops and cuts off the scheduler that the gateway keeps.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
-    let clock = Clock::manual(at("2026-01-01T10:00:00Z"));
+    let mut plant = Plant::start().await;
     let watched = Watched::default();
     let desk = Desk::over(Site {
-        clock: clock.clone(),
+        clock: plant.clock.clone(),
         feed: None,
         history: None,
         archive: None,
@@ -289,19 +294,72 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
         watched: watched.clone(),
     })
     .await;
-    watched.seen("pump", Some("RUNNING"), "RUNNING", clock.now());
+    // As the daemon does it every half minute, from the API's own answers.
+    let look = async |plant: &Plant| {
+        standing::look(&plant.api, "s", Wanted::Running, &watched, &plant.clock).await;
+    };
+    plant.run("s", |request| request).await;
+    look(&plant).await;
     desk.until(None).await;
-    watched.seen("pump", None, "RUNNING", clock.now());
-    clock.advance(TimeDelta::minutes(1));
-    desk.until(Some("scheduler-gone")).await;
-    watched.seen("pump", Some("STOPPED"), "RUNNING", clock.now());
-    clock.advance(TimeDelta::minutes(2));
+
+    plant
+        .api
+        .stop_inference_scheduler()
+        .inference_scheduler_name("s")
+        .send()
+        .await
+        .unwrap();
+    plant.wait_status("s", "STOPPED").await;
+    look(&plant).await;
+    plant.clock.advance(TimeDelta::minutes(2));
     desk.until(Some("scheduler-not-running")).await;
-    watched.failed("pump", "connection refused".into(), clock.now());
-    clock.advance(TimeDelta::minutes(2));
+
+    plant
+        .api
+        .delete_inference_scheduler()
+        .inference_scheduler_name("s")
+        .send()
+        .await
+        .unwrap();
+    look(&plant).await;
+    plant.clock.advance(TimeDelta::minutes(1));
+    desk.until(Some("scheduler-gone")).await;
+
+    plant.down().await;
+    look(&plant).await;
+    plant.clock.advance(TimeDelta::minutes(2));
     desk.until(Some("scheduler-unreachable")).await;
-    watched.seen("pump", Some("RUNNING"), "RUNNING", clock.now());
+
+    plant.up().await;
+    ensure(&plant.api, &target(Wanted::Running)).await.unwrap();
+    plant.wait_status("s", "RUNNING").await;
+    look(&plant).await;
     desk.until(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_without_a_time_of_its_own_says_when_it_was_first_seen() {
+    let store = Store::start();
+    let (running, desk) = fed(&store, |_| {}).await;
+    running.settle().await;
+    desk.until(None).await;
+    // Under a clock that went back an hour, the last window lies in the future.
+    running.clock.advance(TimeDelta::hours(-1));
+    desk.until(Some("clock-suspect")).await;
+    let since = |body: &str| {
+        let json: Value = serde_json::from_str(body).unwrap();
+        let reasons = json["reasons"].as_array().unwrap();
+        let reason = reasons
+            .iter()
+            .find(|reason| reason["code"] == "clock-suspect")
+            .unwrap();
+        reason["since"].as_str().unwrap().to_owned()
+    };
+    let first = since(&get(desk.address, "/readyz", "").await.body);
+    running.clock.advance(TimeDelta::minutes(7));
+    let later = since(&get(desk.address, "/readyz", "").await.body);
+    assert_eq!(first, later);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
