@@ -2,6 +2,7 @@
 //! that cannot be used ends a command with 73 and the remedy.
 
 mod injected;
+mod midway;
 
 use std::io;
 use std::path::{Path, PathBuf};

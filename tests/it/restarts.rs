@@ -3,7 +3,7 @@
 //! (`libfaketimeMT.so.1`, Debian package faketime); without it, and where Debian does not have it in its place, these skip
 //! loudly. Monotonic time stays real, as it does when an operator or NTP steps a machine's clock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -17,13 +17,15 @@ use crate::commands::lookoutd;
 use crate::rig::{at, directory, objects_under};
 
 /// A plant, its data directory, and a clock in a file.
-struct Site {
+pub struct Site {
     directory: TempDir,
-    library: PathBuf,
+    /// What is preloaded: libfaketime, and what else a test wants.
+    preload: String,
+    environment: Vec<(String, PathBuf)>,
 }
 
 impl Site {
-    fn new() -> Option<Site> {
+    pub fn new() -> Option<Site> {
         let library = std::env::var_os("LOOKOUTD_FAKETIME").map_or_else(
             || PathBuf::from("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"),
             PathBuf::from,
@@ -48,15 +50,29 @@ impl Site {
             directory.path().display()
         );
         std::fs::write(directory.path().join("lookoutd.toml"), text).expect("a configuration");
-        Some(Site { directory, library })
+        Some(Site {
+            directory,
+            preload: library.display().to_string(),
+            environment: Vec::new(),
+        })
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
+    /// Preloads another library too, with what it wants in its environment.
+    pub fn preload(&mut self, library: &Path, (name, value): (&str, &Path)) {
+        self.preload = format!("{}:{}", library.display(), self.preload);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Sets the clock of whatever runs; it goes on from there, `speed` times as fast as real time.
-    fn set_clock(&self, time: DateTime<Utc>, speed: u32) {
+    pub fn set_clock(&self, time: DateTime<Utc>, speed: u32) {
         let text = format!("@{} x{speed}\n", time.format("%Y-%m-%d %H:%M:%S"));
         let new = self.directory.path().join("clock.new");
         std::fs::write(&new, text).expect("a clock");
@@ -70,7 +86,8 @@ impl Site {
             .arg("--config")
             .arg(self.directory.path().join("lookoutd.toml"))
             .env("TZ", "UTC")
-            .env("LD_PRELOAD", &self.library)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("LD_PRELOAD", &self.preload)
             .env("DONT_FAKE_MONOTONIC", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("FAKETIME_NO_CACHE", "1")
@@ -81,7 +98,7 @@ impl Site {
         command
     }
 
-    fn run(&self) -> Daemon {
+    pub fn run(&self) -> Daemon {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -96,12 +113,12 @@ impl Site {
         )
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// What is recorded, oldest first.
-    fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<Entry> {
         let Ok(Some(ledger)) = Ledger::open_existing(&self.data_dir()) else {
             return Vec::new();
         };
@@ -111,7 +128,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn until(&self, what: &str, done: impl Fn(&[Entry]) -> bool) {
+    pub fn until(&self, what: &str, done: impl Fn(&[Entry]) -> bool) {
         for _ in 0..3_000 {
             if done(&self.entries()) {
                 return;
@@ -134,7 +151,7 @@ impl Site {
 
     /// Every delivered window's files are in the bucket, and no others.
     #[track_caller]
-    fn assert_bucket_agrees(&self) {
+    pub fn assert_bucket_agrees(&self) {
         let objects = objects_under(&self.data_dir().join("s3/lookoutd"));
         let recorded: u32 = self.entries().iter().map(|entry| entry.files).sum();
         assert_eq!(objects.len(), recorded as usize);
@@ -147,12 +164,17 @@ impl Site {
 }
 
 /// Killed when dropped.
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Daemon {
     /// SIGKILL.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.end();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(Some(_)))
     }
 
     fn end(&mut self) {
@@ -168,16 +190,16 @@ impl Drop for Daemon {
     }
 }
 
-fn delivered(entry: &Entry) -> bool {
+pub fn delivered(entry: &Entry) -> bool {
     matches!(entry.state, State::Shipped | State::Partial)
 }
 
-fn has(entries: &[Entry], start: &str) -> bool {
+pub fn has(entries: &[Entry], start: &str) -> bool {
     entries.iter().any(|e| e.start == at(start) && delivered(e))
 }
 
 #[track_caller]
-fn assert_tiled(entries: &[Entry]) {
+pub fn assert_tiled(entries: &[Entry]) {
     for pair in entries.windows(2) {
         assert_eq!(pair[0].end, pair[1].start, "missing or doubled");
     }
