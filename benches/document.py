@@ -54,9 +54,12 @@ def about(name, result):
 
 
 def revision():
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                           text=True).stdout.strip()
-    return found or "unknown"
+    """The commit; `-dirty` if something differs from it, other than what this module writes."""
+    git = lambda *command: subprocess.run(["git", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                          text=True).stdout.strip()
+    written = [f":!{path.relative_to(ROOT)}" for path in (DOCUMENT, CHART)]
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    return (git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
 
 
 def processor():

@@ -13,10 +13,9 @@ def run(rounds):
         for _ in range(min(rounds, 3)):
             for days, rows in DAYS.items():
                 plant, model = sample(days), directory / f"{days}.model"
-                history = ["--parquet", str(plant / "signals.parquet")]
+                history = ["--parquet", str(plant / "signals.parquet"), "--tags", str(plant / "tags_description.csv")]
                 record(training, f"train on {days} days",
-                       [LOOKOUTD, "model", "train", *history, "--tags", str(plant / "tags_description.csv"), "--sampling", "PT1M",
-                        "--out", str(model)], rows)
+                       [LOOKOUTD, "model", "train", *history, "--sampling", "PT1M", "--out", str(model)], rows)
                 record(scoring, f"score {days} days",
                        [LOOKOUTD, "model", "score", str(model), *history, "--out", str(directory / "scores.csv")], rows)
     return [table("Training, 122 signals, a row a minute", training, "train on 334 days", "row"),

@@ -97,7 +97,7 @@ pub struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model score plant.model --parquet signals.parquet --tags tags_description.csv --out scores.csv
+  lookoutd model score plant.model --parquet signals.parquet --out scores.csv
   lookoutd model score plant.model --parquet january.csv.gz --from 2026-01-10T00:00:00 --out scores.csv")]
 pub struct ScoreArgs {
     /// Model file
@@ -119,7 +119,7 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model evaluate plant.model --parquet signals.parquet --tags tags_description.csv \\
+  lookoutd model evaluate plant.model --parquet signals.parquet \\
       --labels labels.csv --timeranges timeranges.txt --plot picture.png")]
 pub struct EvaluateArgs {
     /// Model file

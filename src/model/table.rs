@@ -26,11 +26,7 @@ enum Kind {
 impl Table {
     /// Opens a table. What it is shows in its first bytes. A Parquet file needs the tag list, a CSV can do without.
     pub fn open(path: &Path, tags: Option<&TagList>) -> Result<Self> {
-        let mut head = [0; 4];
-        let length = File::open(path)
-            .and_then(|mut file| file.read(&mut head))
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        if head[..length] != *b"PAR1" {
+        if !is_parquet(path)? {
             return Ok(Self(Kind::Csv(Box::new(csv::CsvTable::open(path, tags)?))));
         }
         let Some(tags) = tags else {
@@ -42,6 +38,15 @@ impl Table {
         Ok(Self(Kind::Parquet(Box::new(parquet::ParquetTable::open(
             path, tags,
         )?))))
+    }
+
+    /// Opens the table that a model with these sensors is to score. Without a tag list, the columns of a Parquet file that are
+    /// called like a sensor are that sensor; one that could be a sensor of two components is refused.
+    pub fn open_for(sensors: &[Sensor], path: &Path, tags: Option<&TagList>) -> Result<Self> {
+        match tags {
+            None if is_parquet(path)? => Self::open(path, Some(&parquet::tags_of(sensors, path)?)),
+            tags => Self::open(path, tags),
+        }
     }
 
     /// The sensors, in the order of the columns.
@@ -59,6 +64,15 @@ impl Table {
             Kind::Parquet(table) => table.next_block(),
         }
     }
+}
+
+/// Whether a file begins as a Parquet file does.
+fn is_parquet(path: &Path) -> Result<bool> {
+    let mut head = [0; 4];
+    let length = File::open(path)
+        .and_then(|mut file| file.read(&mut head))
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(head[..length] == *b"PAR1")
 }
 
 /// Reads labels: one `start,end` per line, with or without a header.

@@ -65,6 +65,18 @@ impl Replay<File> {
     }
 }
 
+/// The names of the columns of the Parquet file `path`, in their order, the time column among them.
+pub fn column_names(path: &Path) -> Result<Vec<String>, SourceError> {
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => history::column_names(file, &name),
+        Err(source) => Err(SourceError::Unavailable {
+            name,
+            source: source.into(),
+        }),
+    }
+}
+
 impl<R: ChunkReader + 'static> Replay<R> {
     /// Checks a history against the tag list and indexes its time column in one streaming pass.
     ///

@@ -40,4 +40,5 @@ mod service;
 mod sim;
 mod time;
 mod tls;
+mod training;
 mod wire;

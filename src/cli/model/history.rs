@@ -16,16 +16,24 @@ pub struct HistoryArgs {
     /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
     #[arg(long, value_name = "FILE")]
     pub parquet: PathBuf,
-    /// Tag list: which component each signal belongs to; needed for Parquet
+    /// Tag list: which component each signal belongs to; a model's sensors tell it too, where no two share a name
     #[arg(long, value_name = "FILE")]
     pub tags: Option<PathBuf>,
 }
 
 impl HistoryArgs {
-    /// Opens the table.
+    /// Opens the table to learn from.
     pub fn open(&self) -> Result<Table> {
-        let tags = self.tags.as_deref().map(TagList::read).transpose()?;
-        Table::open(&self.parquet, tags.as_ref())
+        Table::open(&self.parquet, self.tag_list()?.as_ref())
+    }
+
+    /// Opens the table to score with a model, which tells the components where no tag list does.
+    pub fn open_for(&self, model: &Model) -> Result<Table> {
+        Table::open_for(model.sensors(), &self.parquet, self.tag_list()?.as_ref())
+    }
+
+    fn tag_list(&self) -> Result<Option<TagList>> {
+        Ok(self.tags.as_deref().map(TagList::read).transpose()?)
     }
 }
 
@@ -37,7 +45,7 @@ pub fn score_history(
     to: Option<i64>,
     take: &mut dyn FnMut(&[Scored]) -> Result<()>,
 ) -> Result<Vec<Warning>> {
-    let mut table = history.open()?;
+    let mut table = history.open_for(model)?;
     let places = model
         .align(table.sensors())
         .with_context(|| format!("cannot score {}", history.parquet.display()))?;

@@ -2,6 +2,7 @@
 //!
 //! Times keep their recorded values. Unsorted rows are sorted within the hour; of rows with the same time the last counts.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -9,12 +10,54 @@ use anyhow::{Result, bail};
 use chrono::DateTime;
 
 use crate::model::sensor::{Rows, Sensor};
-use crate::signal::{Cadence, Rebase, RowRule, TagList, Window};
+use crate::signal::{Cadence, Component, Rebase, RowRule, TagList, Window};
 use crate::source::Source;
-use crate::source::replay::Replay;
+use crate::source::replay::{Replay, column_names};
 
 /// Rows per block, at least, except for the last.
 const BLOCK_ROWS: usize = 1024;
+
+/// The tag list that a model's sensors and the columns of a file make together.
+pub fn tags_of(sensors: &[Sensor], path: &Path) -> Result<TagList> {
+    let columns = column_names(path)?;
+    let mut components: Vec<Component> = Vec::new();
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for sensor in sensors
+        .iter()
+        .filter(|sensor| columns.contains(&sensor.signal))
+    {
+        if let Some(other) = owners.insert(&sensor.signal, &sensor.component) {
+            bail!(
+                "{}: its column {} may be {other}\\{} or {sensor} of the model; give the tag list (--tags), which tells",
+                path.display(),
+                sensor.signal,
+                sensor.signal
+            );
+        }
+        let known = components
+            .iter()
+            .position(|component| component.name == sensor.component);
+        let at = known.unwrap_or_else(|| {
+            components.push(Component {
+                name: sensor.component.clone(),
+                signals: Vec::new(),
+                units: Vec::new(),
+            });
+            components.len() - 1
+        });
+        components[at].signals.push(sensor.signal.clone());
+        components[at].units.push(String::new());
+    }
+    if components.is_empty() {
+        bail!(
+            "{}: none of its {} columns is called like a sensor of the model, such as {}; is it the history of another asset?",
+            path.display(),
+            columns.len(),
+            sensors.first().map_or("", |sensor| &sensor.signal)
+        );
+    }
+    Ok(TagList { components })
+}
 
 /// A Parquet history that is being read.
 pub struct ParquetTable {

@@ -63,6 +63,19 @@ const FREE_ROWS: u64 = 1 << 20;
 const ROWS_PER_BYTE: u64 = 1024;
 const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
 
+/// The names of the columns of a file, in their order.
+pub(super) fn column_names<R: ChunkReader + 'static>(
+    reader: R,
+    name: &str,
+) -> Result<Vec<String>, SourceError> {
+    let footer =
+        Footer::open(Arc::new(reader)).map_err(|error| failed(name, NOT_PARQUET, error))?;
+    let columns = footer.schema().columns().iter();
+    Ok(columns
+        .map(|column| column.path().parts()[0].clone())
+        .collect())
+}
+
 impl<R: ChunkReader + 'static> History<R> {
     pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
         if reader.len() == 0 {
