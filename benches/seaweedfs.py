@@ -57,6 +57,11 @@ class SeaweedFs:
                 return sorted(names)
             after = page["Contents"][-1]["Key"]
 
+    def gateway(self, prefix, data_dir, plant):
+        """What a gateway that replays the plant `plant` into this store wants to know."""
+        return {**self.environment(prefix, data_dir), "LOOKOUTD__SOURCE__PARQUET": str(plant / "signals.parquet"),
+                "LOOKOUTD__SOURCE__TAGS": str(plant / "tags_description.csv"), "LOOKOUTD__ADMIN__LISTEN": "127.0.0.1:0"}
+
     def environment(self, prefix, data_dir):
         """What points lookoutd here; other contenders ignore it."""
         return {"LOOKOUTD__DATA_DIR": str(data_dir), "LOOKOUTD__S3__BUCKET": self.bucket, "LOOKOUTD__S3__INPUT_PREFIX": prefix,

@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 
-/// Connections at once; the next one waits to be accepted.
+/// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 512;
 /// A client that has not sent its headers by then, or that keeps a connection idle for so long, is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);

@@ -49,7 +49,7 @@ pub mod store;
 
 pub use sigv4::AccessKey;
 
-/// Connections at once; the next one waits to be accepted.
+/// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 512;
 /// A client that has not sent its headers by then is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);

@@ -33,16 +33,12 @@ def run(_rounds):
 
 
 def drain(windows, store, directory):
-    plant = sample()
     environment = {
-        **store.environment("backlog/", directory / "data"),
-        "LOOKOUTD__SOURCE__PARQUET": str(plant / "signals.parquet"),
-        "LOOKOUTD__SOURCE__TAGS": str(plant / "tags_description.csv"),
+        **store.gateway("backlog/", directory / "data", sample()),
         "LOOKOUTD__FEED__CATCH_UP": "backfill",
         "LOOKOUTD__FEED__MAX_AGE": "40days",
         # As fast as it goes: the pace that spares the store is for gateways, not for this question.
         "LOOKOUTD__FEED__DRAIN_PER_MINUTE": "1000000",
-        "LOOKOUTD__ADMIN__LISTEN": "127.0.0.1:0",
     }
     # The first start, so long ago, with a store that does not answer: it fixes which windows there are.
     past = {**environment, "LOOKOUTD__S3__ENDPOINT_URL": "http://127.0.0.1:9", "LD_PRELOAD": str(LIBRARY),

@@ -35,14 +35,7 @@ def run(rounds):
 
 
 def once(store, data_dir, prefix):
-    plant = sample()
-    environment = {
-        **ENVIRONMENT,
-        **store.environment(prefix, data_dir),
-        "LOOKOUTD__SOURCE__PARQUET": str(plant / "signals.parquet"),
-        "LOOKOUTD__SOURCE__TAGS": str(plant / "tags_description.csv"),
-        "LOOKOUTD__ADMIN__LISTEN": "127.0.0.1:0",
-    }
+    environment = {**ENVIRONMENT, **store.gateway(prefix, data_dir, sample())}
     last = "feeding" if data_dir.exists() else "window shipped"
     told = {}
     began = time.monotonic()

@@ -15,13 +15,7 @@ NOT_MEASURED = ["Memory after days."]
 def run(_rounds):
     rows = []
     with scratch() as directory, SeaweedFs(directory / "weed") as store:
-        plant = sample()
-        environment = {
-            **store.environment("steady/", directory / "data"),
-            "LOOKOUTD__SOURCE__PARQUET": str(plant / "signals.parquet"),
-            "LOOKOUTD__SOURCE__TAGS": str(plant / "tags_description.csv"),
-        }
-        with daemon(["run"], environment, directory / "log") as process:
+        with daemon(["run"], store.gateway("steady/", directory / "data", sample()), directory / "log") as process:
             began = time.monotonic()
             for minutes in MINUTES:
                 time.sleep(began + minutes * 60 - time.monotonic())

@@ -39,7 +39,7 @@ use super::tls::{self, Tls, secure};
 use crate::console::{self, Scores};
 use crate::feed::blocking;
 
-/// Connections at once; the next one waits to be accepted.
+/// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 32;
 /// A client that has not sent its headers by then is cut off.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);

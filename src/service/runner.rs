@@ -53,7 +53,7 @@ pub struct Runner {
     /// When a scheduler that was seen in PENDING or STOPPING leaves it.
     leaving: HashMap<(String, &'static str), Instant>,
     /// Until when that was looked at; whoever should have left before waits for an execution, whose end is told.
-    judged: Instant,
+    judged: Option<Instant>,
 }
 
 impl Runner {
@@ -81,7 +81,7 @@ impl Runner {
             running: JoinSet::new(),
             tasks: HashMap::new(),
             leaving: HashMap::new(),
-            judged: Instant::now(),
+            judged: None,
         }
     }
 
@@ -146,7 +146,7 @@ impl Runner {
 
     async fn wait(&mut self, shutdown: &CancellationToken, due: Option<DateTime<Utc>>) {
         let clock = self.context.clock.clone();
-        let ahead = self.leaving.values().filter(|at| **at > self.judged);
+        let ahead = self.leaving.values().filter(|at| Some(**at) > self.judged);
         let leave = ahead.min().copied();
         let sleep = leave
             .map_or(LONGEST_SLEEP, |at| {
@@ -185,7 +185,7 @@ impl Runner {
             .collect();
         self.leaving.retain(|key, _| seen.contains(key));
         let real_now = Instant::now();
-        self.judged = real_now;
+        self.judged = Some(real_now);
         for key in seen {
             self.leaving.entry(key).or_insert(real_now + TRANSITION);
         }

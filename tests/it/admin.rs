@@ -302,25 +302,12 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     look(&plant).await;
     desk.until(None).await;
 
-    plant
-        .api
-        .stop_inference_scheduler()
-        .inference_scheduler_name("s")
-        .send()
-        .await
-        .unwrap();
-    plant.wait_status("s", "STOPPED").await;
+    plant.stop("s").await;
     look(&plant).await;
     plant.clock.advance(TimeDelta::minutes(2));
     desk.until(Some("scheduler-not-running")).await;
 
-    plant
-        .api
-        .delete_inference_scheduler()
-        .inference_scheduler_name("s")
-        .send()
-        .await
-        .unwrap();
+    plant.delete("s").await;
     look(&plant).await;
     plant.clock.advance(TimeDelta::minutes(1));
     desk.until(Some("scheduler-gone")).await;

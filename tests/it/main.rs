@@ -31,6 +31,7 @@ mod listing;
 mod model;
 mod notify;
 mod peers;
+mod preload;
 mod proxy;
 mod restarts;
 mod rig;

@@ -364,7 +364,7 @@ async fn clients_that_dawdle_are_cut_off_and_do_not_keep_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_a_full_listener_the_longest_idle_client_makes_room_for_a_new_one() {
+async fn at_a_full_listener_those_who_came_first_make_room_for_a_new_client() {
     // Both ends of every connection are here.
     let most = rustix::process::getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {

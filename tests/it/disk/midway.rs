@@ -5,44 +5,24 @@
 //! so; the clock is libfaketime's. Without libfaketime this says SKIP. `LOOKOUTD_FULL=1` goes through every part of the data
 //! directory.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
+use crate::preload::Library;
 use crate::restarts::{Site, assert_tiled, delivered, has};
 use crate::rig::at;
 
+/// Refuses what is written while a file says so.
+static FAILING: Library = Library::of("tests/it/disk/failing.c");
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 /// How long the disk refuses in each case: several attempts of every loop.
 const REFUSES: Duration = Duration::from_secs(4);
 
-/// The compiled `failing.c`, made once; a C compiler is there wherever this project builds.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = LIBRARY.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("failing.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/disk/failing.c");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .args([&path, &source])
-            .arg("-ldl")
-            .status();
-        assert!(compiled.unwrap().success(), "failing.c does not compile");
-        (directory, path)
-    });
-    path
-}
-
 #[test]
 fn a_disk_that_refuses_while_the_daemon_runs_costs_no_window() {
     let Some(mut site) = Site::new() else { return };
     let control = site.directory().join("failing");
-    site.preload(library(), ("FAIL_FILE", &control));
+    site.preload(FAILING.path(), ("FAIL_FILE", &control));
     site.set_clock(at("2026-01-01T00:04:00Z"), 1);
     let mut daemon = site.run();
     site.until("the first window", |entries| {

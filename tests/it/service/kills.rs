@@ -9,9 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aws_sdk_lookoutequipment as l4e;
@@ -27,8 +27,11 @@ use tempfile::TempDir;
 
 use super::plant::{BUCKET, COMPONENTS, Plant, ROLE, csv_of};
 use crate::commands::lookoutd;
+use crate::preload::Library;
 use crate::s3_server;
 
+/// Names every durable step, and kills before the n-th.
+static STEPS: Library = Library::of("tests/it/service/steps.c");
 /// Longest a service may take for what is due, or to come to the step it dies at.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Cases at once; each waits for its disk most of the time.
@@ -61,24 +64,6 @@ impl Drop for Process {
     }
 }
 
-/// The compiled `steps.c`, made once; a C compiler is there wherever this project builds.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = LIBRARY.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("steps.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/service/steps.c");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .args([&path, &source])
-            .arg("-ldl")
-            .status();
-        assert!(compiled.unwrap().success(), "steps.c does not compile");
-        (directory, path)
-    });
-    path
-}
-
 /// Starts `lookoutd serve` over `data`, to die at a step, or at none.
 fn serve(data: &Path, log: &Path, die_at: Option<usize>) -> Process {
     let mut command = lookoutd();
@@ -86,7 +71,7 @@ fn serve(data: &Path, log: &Path, die_at: Option<usize>) -> Process {
         .args(["serve", "--catch-up", "--listen", "127.0.0.1:0"])
         .args(["--s3-listen", "127.0.0.1:0", "--data-dir"])
         .arg(data)
-        .env("LD_PRELOAD", library())
+        .env("LD_PRELOAD", STEPS.path())
         .env("STEPS_UNDER", data)
         .env("STEPS_LOG", log)
         .stdout(Stdio::null())

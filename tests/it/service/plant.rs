@@ -159,6 +159,19 @@ impl Plant {
         self.wait_status(name, "RUNNING").await;
     }
 
+    /// Stops a scheduler and waits until it is STOPPED.
+    pub async fn stop(&self, name: &str) {
+        let stop = self.api.stop_inference_scheduler();
+        stop.inference_scheduler_name(name).send().await.unwrap();
+        self.wait_status(name, "STOPPED").await;
+    }
+
+    /// Deletes a scheduler that is STOPPED.
+    pub async fn delete(&self, name: &str) {
+        let delete = self.api.delete_inference_scheduler();
+        delete.inference_scheduler_name(name).send().await.unwrap();
+    }
+
     pub async fn status(&self, name: &str) -> String {
         let described = self
             .api

@@ -104,13 +104,7 @@ async fn every_call_in_every_state_answers_as_the_contract_says() {
     assert_eq!(started.status().unwrap().as_str(), "PENDING");
     assert_eq!(stop().await, "STOPPING");
     plant.wait_status("s", "STOPPED").await;
-    plant
-        .api
-        .delete_inference_scheduler()
-        .inference_scheduler_name("s")
-        .send()
-        .await
-        .unwrap();
+    plant.delete("s").await;
     let gone = plant
         .api
         .describe_inference_scheduler()
