@@ -105,7 +105,7 @@ impl Desk {
     /// Waits until health says `code`, or is green for none.
     async fn until(&self, code: Option<&str>) {
         let mut last = (true, Vec::new());
-        for _ in 0..150 {
+        for _ in 0..1_200 {
             last = self.ready().await;
             let there = match code {
                 Some(code) => !last.0 && last.1.iter().any(|known| known == code),
@@ -116,7 +116,7 @@ impl Desk {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("not in 15 s: {code:?}; last {last:?}");
+        panic!("not in 120 s: {code:?}; last {last:?}");
     }
 
     pub async fn page(&self, path: &str) -> String {

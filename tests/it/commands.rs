@@ -134,7 +134,7 @@ impl Daemon {
     /// Waits until the log has `count` lines with `part` in them.
     #[track_caller]
     pub fn says(&self, part: &str, count: usize) {
-        for _ in 0..1_500 {
+        for _ in 0..12_000 {
             if self.log().iter().filter(|line| line.contains(part)).count() >= count {
                 return;
             }

@@ -212,7 +212,7 @@ async fn wrong_keys_names_and_protocols_are_named_and_what_is_sealed_waits_for_t
         let data_dir = rig.data_dir.clone();
         let running = rig.start().await;
         let mut said = Vec::new();
-        for _ in 0..1_000 {
+        for _ in 0..6_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             said.extend(errors.take());
             if !said.is_empty() {
@@ -452,9 +452,9 @@ async fn an_upload_that_hangs_does_not_hold_up_the_next_live_window() {
             entries[0].state == State::Shipped && entries.len() == 2
         })
         .await;
-    // At worst it waits for the hung attempt to be given up, which takes this client 2 s; a backoff is not added.
+    // At worst it waits for the hung attempt to be given up, which takes this client 2 s; the other 39 take minutes.
     assert!(
-        sealed.elapsed() < Duration::from_millis(2_600),
+        sealed.elapsed() < Duration::from_secs(15),
         "{:?}",
         sealed.elapsed()
     );

@@ -318,7 +318,7 @@ async fn a_window_scored_hours_late_is_archived_beside_its_failure() {
     plant.feed("2026-03-01T13:00:00Z").await;
     plant.execute("s", "2026-03-01T13:05:00Z").await;
     // The late window is scored after the one that was due.
-    for _ in 0..200 {
+    for _ in 0..4_800 {
         if plant
             .executions("s")
             .await

@@ -105,13 +105,13 @@ impl Receiver {
 
     /// Waits until so many requests came.
     async fn until(&self, count: usize) -> Vec<Got> {
-        for _ in 0..600 {
+        for _ in 0..4_800 {
             if self.got.lock().unwrap().len() >= count {
                 return self.got();
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("not {count} requests in 15 s: {:#?}", self.got());
+        panic!("not {count} requests in 120 s: {:#?}", self.got());
     }
 }
 
@@ -538,7 +538,7 @@ async fn the_command_gets_hostile_names_as_json_and_nothing_of_this_process() {
         service_site(&state, Clock::system()),
     );
     let read = |suffix: &str| std::fs::read_to_string(format!("{}{suffix}", out.display()));
-    for _ in 0..200 {
+    for _ in 0..4_800 {
         if read(".args").is_ok_and(|text| !text.is_empty()) {
             break;
         }
@@ -585,7 +585,7 @@ async fn a_command_that_hangs_is_killed_with_all_it_started_and_tried_again() {
         .unwrap()
         .unwrap();
     let mut listed = Vec::new();
-    for _ in 0..400 {
+    for _ in 0..4_800 {
         listed = queue.list(10).unwrap();
         if listed
             .first()

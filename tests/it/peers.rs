@@ -111,8 +111,8 @@ impl SeaweedFs {
 
     /// Blocks until it takes and gives objects.
     pub fn wait_until_ready(&mut self) {
-        // It takes some 3.4 s on an idle machine; a minute is for a busy one.
-        for _ in 0..300 {
+        // It takes some 3.4 s on an idle machine; three minutes are for a busy one.
+        for _ in 0..900 {
             if let Some(status) = self
                 .server
                 .try_wait()
@@ -127,7 +127,7 @@ impl SeaweedFs {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("SeaweedFS was not ready in 60 s:\n{}", self.log());
+        panic!("SeaweedFS was not ready in 180 s:\n{}", self.log());
     }
 
     fn log(&self) -> String {

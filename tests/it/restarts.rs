@@ -129,13 +129,17 @@ impl Site {
 
     #[track_caller]
     pub fn until(&self, what: &str, done: impl Fn(&[Entry]) -> bool) {
-        for _ in 0..3_000 {
+        for _ in 0..12_000 {
             if done(&self.entries()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("not in 30 s: {what}: {:#?}\n{}", self.entries(), self.log());
+        panic!(
+            "not in 120 s: {what}: {:#?}\n{}",
+            self.entries(),
+            self.log()
+        );
     }
 
     fn json(&self, arguments: &[&str]) -> Value {

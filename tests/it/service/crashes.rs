@@ -196,7 +196,7 @@ async fn a_late_file_is_scored_late_and_marked_when_asked_for() {
     plant.feed("2026-03-01T10:00:00Z").await;
     plant.feed("2026-03-01T10:05:00Z").await;
     plant.execute("s", "2026-03-01T10:10:00Z").await;
-    for _ in 0..100 {
+    for _ in 0..2_400 {
         let executions = plant.executions("s").await;
         if executions
             .iter()

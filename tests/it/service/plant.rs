@@ -184,7 +184,7 @@ impl Plant {
     }
 
     pub async fn wait_status(&self, name: &str, status: &str) {
-        for _ in 0..200 {
+        for _ in 0..2_400 {
             if self.status(name).await == status {
                 return;
             }
@@ -208,7 +208,7 @@ impl Plant {
     pub async fn execute(&self, name: &str, to: &str) -> InferenceExecutionSummary {
         self.clock.advance_to(at(to));
         let mut seen = Vec::new();
-        for _ in 0..400 {
+        for _ in 0..4_800 {
             seen = self.executions(name).await;
             if let Some(newest) = seen.first()
                 && newest.status().unwrap().as_str() != "IN_PROGRESS"

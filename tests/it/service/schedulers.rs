@@ -263,7 +263,7 @@ async fn windows_missed_while_down_are_given_up_without_catch_up_and_run_with_it
     plant.up().await;
     plant.execute("gives-up", "2026-03-01T10:20:00Z").await;
     assert_eq!(plant.executions("gives-up").await.len(), 1);
-    for _ in 0..200 {
+    for _ in 0..2_400 {
         let done = plant.executions("catches-up").await;
         if done.len() == 4
             && done
