@@ -4,12 +4,17 @@
 //! threads and the stores' threads say is not heard.
 
 use std::fmt::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
+use tracing::dispatcher::Dispatch;
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// While there is one subscriber alone, tracing asks the thread that comes first to a place in the code whether that place
+/// is of interest to anybody, and a thread without a subscriber answers for all. A second one has every subscriber asked.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// Listens until it is dropped, and panics then if an ERROR was neither expected nor taken.
 pub struct Errors {
@@ -20,6 +25,7 @@ pub struct Errors {
 impl Errors {
     /// Begins to listen on this thread.
     pub fn watch() -> Errors {
+        LazyLock::force(&SECOND);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let mut levels = vec![Level::ERROR];
         if std::env::var_os("LOOKOUTD_TEST_LOG").is_some() {
@@ -97,6 +103,17 @@ impl Visit for Line {
 
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_heard_although_a_thread_that_nobody_listens_to_came_to_its_place_first() {
+        fn say() {
+            tracing::error!(target: "lookoutd::test", "said");
+        }
+        let errors = Errors::watch();
+        std::thread::spawn(say).join().unwrap();
+        say();
+        errors.expect("said");
+    }
 
     #[test]
     fn an_unexpected_error_fails_the_test_and_an_expected_one_does_not() {
