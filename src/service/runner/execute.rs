@@ -45,6 +45,20 @@ const LONGEST_REASON: usize = 5000;
 /// Object metadata that names the scheduler that wrote the results.
 const OWNER: &str = "lookoutd-scheduler";
 
+/// Why an execution has no results.
+enum Setback {
+    /// These components have no file at this place; to find out why costs listings.
+    Missing(Place, Vec<String>),
+    /// Anything else.
+    Problem(Problem),
+}
+
+impl<P: Into<Problem>> From<P> for Setback {
+    fn from(problem: P) -> Self {
+        Setback::Problem(problem.into())
+    }
+}
+
 /// What every execution shares.
 pub struct Context {
     /// The state; here only the model files.
@@ -70,8 +84,18 @@ pub async fn run(context: &Context, claim: &Claim) -> End {
     let [mut pause, longest] = PAUSES;
     let reason = loop {
         let slot = context.slots.acquire().await;
-        let work =
-            tokio::time::timeout(TIMEOUT + claim.options.wait, score_and_put(context, claim)).await;
+        let work = async {
+            match score_and_put(context, claim).await {
+                Ok(end) => Ok(end),
+                Err(Setback::Problem(problem)) => Err(problem),
+                Err(Setback::Missing(place, components)) => {
+                    Err(missing_files(context, claim, &place, &components)
+                        .await
+                        .into())
+                }
+            }
+        };
+        let work = tokio::time::timeout(TIMEOUT + claim.options.wait, work).await;
         drop(slot);
         match work {
             Ok(Ok(end)) => return end,
@@ -130,7 +154,7 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
     Some(end)
 }
 
-async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, Problem> {
+async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, Setback> {
     let path = context
         .store
         .model_file(&claim.model_uuid, claim.model_version);
@@ -194,7 +218,7 @@ async fn locate(
     claim: &Claim,
     place: &Place,
     components: &[String],
-) -> Result<Vec<Vec<Found>>, Problem> {
+) -> Result<Vec<Vec<Found>>, Setback> {
     let uuid = &claim.scheduler.uuid;
     let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
     let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
@@ -216,13 +240,13 @@ async fn locate(
         }
         let now = context.clock.now();
         if now >= deadline {
-            let missing: Vec<&str> = components
+            let missing = components
                 .iter()
                 .zip(&files)
                 .filter(|(_, found)| found.is_empty())
-                .map(|(component, _)| component.as_str())
+                .map(|(component, _)| component.clone())
                 .collect();
-            return Err(missing_files(context, claim, place, &missing).await.into());
+            return Err(Setback::Missing(place.clone(), missing));
         }
         context
             .clock
@@ -237,10 +261,10 @@ async fn missing_files(
     context: &Context,
     claim: &Claim,
     place: &Place,
-    missing: &[&str],
+    missing: &[String],
 ) -> String {
     let window = claim.window;
-    let first = missing.first().copied().unwrap_or_default();
+    let first = missing.first().map_or("", String::as_str);
     let (low, high) = place.range(first, window);
     let shown = |time: DateTime<chrono::Utc>| time.format("%Y-%m-%dT%H:%M:%SZ").to_string();
     let prefix = &place.prefix;

@@ -1,9 +1,15 @@
 //! The state machine, restarts, and what each operation refuses.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_lookoutequipment as l4e;
 use aws_sdk_lookoutequipment::types::{DataUploadFrequency, Tag};
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use chrono::TimeDelta;
 
 use super::plant::{Plant, at, client, input};
 
@@ -380,4 +386,53 @@ async fn without_keys_the_service_listens_on_loopback_only() {
         .send()
         .await
         .unwrap();
+}
+
+/// Counts the listings that a client asks for.
+#[derive(Debug, Clone, Default)]
+struct Listings(Arc<AtomicUsize>);
+
+impl Intercept for Listings {
+    fn name(&self) -> &'static str {
+        "listings"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if context.request().uri().contains("list-type=2") {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_without_data_is_explained_once_and_looked_at_again_for_one_listing() {
+    const MISSED: usize = 40;
+    let mut plant = Plant::start().await;
+    let tag = |key: &str, value| Tag::builder().key(key).value(value).build().unwrap();
+    plant
+        .run("s", |request| {
+            request
+                .tags(tag("lookoutd:catch-up", "on"))
+                .tags(tag("lookoutd:late-files", "score"))
+        })
+        .await;
+    plant.down().await;
+    let listings = Listings::default();
+    let watched = plant.s3.config().to_builder().interceptor(listings.clone());
+    plant.s3 = aws_sdk_s3::Client::from_conf(watched.build());
+    plant.clock.advance(TimeDelta::minutes(5 * MISSED as i64));
+    plant.up().await;
+    let last = plant.clock.now().to_rfc3339();
+    plant.execute("s", &last).await;
+    assert_eq!(plant.executions("s").await.len(), MISSED);
+    // Each is looked for once, asks twice for each of its two components what a person may have meant, and looks at twelve
+    // others again.
+    let asked = listings.0.load(Ordering::Relaxed);
+    assert!(asked <= MISSED * (5 + 12), "{asked} listings");
 }
