@@ -115,6 +115,26 @@ impl Clock {
         }
     }
 
+    /// Returns after `duration` of this clock's pace, whether the clock is stepped meanwhile or not: for what is to be tried
+    /// again in a while. On a manual clock a step back ends the pause, since nothing else passes there.
+    pub async fn pause(&self, duration: Duration) {
+        match &self.0 {
+            Kind::System => tokio::time::sleep(duration).await,
+            Kind::Accelerated { speed, .. } => {
+                tokio::time::sleep(duration.div_f64(*speed).max(Duration::from_millis(1))).await;
+            }
+            Kind::Manual(sender) => {
+                let begun = self.now();
+                let over = begun
+                    .checked_add_signed(TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX))
+                    .unwrap_or(DateTime::<Utc>::MAX_UTC);
+                let mut receiver = sender.subscribe();
+                // The sender lives in `self`, so waiting cannot fail while this future is alive.
+                let _ = receiver.wait_for(|now| *now >= over || *now < begun).await;
+            }
+        }
+    }
+
     /// Sets a manual clock to `now`, forward or backward, and wakes its sleepers. Other forms ignore it.
     pub fn advance_to(&self, now: DateTime<Utc>) {
         if let Kind::Manual(sender) = &self.0 {
@@ -177,6 +197,22 @@ mod tests {
         assert!(sleeper.await.unwrap() - stepped <= RECHECK);
         clock.advance(TimeDelta::hours(-3));
         assert!(clock.now() < at(1_100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_as_long_although_the_clock_is_stepped_back() {
+        let clock = Clock::accelerated(at(1_000_000), 60.0);
+        let begun = Instant::now();
+        let sleeper = {
+            let clock = clock.clone();
+            tokio::spawn(async move {
+                clock.pause(Duration::from_secs(600)).await;
+                Instant::now()
+            })
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        clock.advance(TimeDelta::days(-1));
+        assert_eq!(sleeper.await.unwrap() - begun, Duration::from_secs(10));
     }
 
     #[tokio::test]

@@ -94,11 +94,9 @@ impl Watcher {
                 continue;
             }
             let pause = self.trouble.pause(self.parts.poll);
-            let until = self.parts.clock.now()
-                + TimeDelta::from_std(pause).unwrap_or(TimeDelta::minutes(5));
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = self.parts.clock.sleep_until(until) => {}
+                () = self.parts.clock.pause(pause) => {}
             }
         }
     }

@@ -37,7 +37,7 @@ const STORE_MAY_BE_AWAY: Duration = Duration::from_secs(120);
 /// First and longest pause between two attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// How often an incomplete set is looked for again.
-const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Components whose near misses are looked for; each costs two listings.
 const EXPLAINED: usize = 3;
 /// The API's limit of a message.
@@ -248,10 +248,8 @@ async fn locate(
                 .collect();
             return Err(Setback::Missing(place.clone(), missing));
         }
-        context
-            .clock
-            .sleep_until((now + LOOK_AGAIN).min(deadline))
-            .await;
+        let left = (deadline - now).to_std().unwrap_or_default();
+        context.clock.pause(left.min(LOOK_AGAIN)).await;
     }
 }
 

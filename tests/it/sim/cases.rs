@@ -105,3 +105,12 @@ fn a_window_that_begins_just_after_a_step_is_not_taken_for_a_downtime() {
     ops.push(Op::Step { seconds: 2_026 });
     holds(Setup::of(108), &ops);
 }
+
+#[test]
+fn results_that_waited_for_the_store_are_archived_although_the_clock_was_stepped_back() {
+    // The watcher sleeps longest while the store is away: a wake-up by the wall clock would be an hour off.
+    let run = |minutes| Op::Run { minutes };
+    let away = Op::StoreDown { to: To::Gateway };
+    let back = Op::Step { seconds: -3_600 };
+    holds(Setup::of(120), &[run(20), away, run(30), back]);
+}
