@@ -2,7 +2,7 @@
 //!
 //! Three forms: the system clock, an accelerated clock for demonstrations, replays and simulations, and a manual clock for
 //! single steps. All give UTC. Sleeping re-checks the wall clock at least once a second, so a stepped clock delays or
-//! advances a wake-up by no more than that.
+//! advances a wake-up by no more than that. A pause has a length and no time of day: no step prolongs it.
 //!
 //! It does not schedule anything and knows no cadence; what is due is decided from the ledger and `now`.
 

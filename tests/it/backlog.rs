@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use lookoutd::feed::State;
 use lookoutd::feed::disk::{Disk, LocalDisk};
 
+use crate::proxy::{Fault, Rule};
 use crate::rig::*;
 
 mod month;
@@ -123,6 +124,32 @@ async fn windows_of_a_backlog_that_are_sealed_make_nobody_ask_a_store_that_is_aw
     let asked = asked.into_inner();
     assert!(asked <= 12, "{asked} attempts for the live window");
     store.proxy.listen();
+    running.settle().await;
+    running.stop().await;
+    assert_eq!(store.objects().len() as i64, 3 * (MISSED + 1));
+}
+
+#[tokio::test]
+async fn windows_of_a_backlog_that_are_sealed_make_nobody_ask_a_store_that_was_never_met() {
+    const MISSED: i64 = 120;
+    let store = Store::start();
+    let mut rig = Rig::new(&store, "data", START);
+    rig.config.drain_per_minute = u32::MAX;
+    store
+        .proxy
+        .inject(Rule::any(100_000, Fault::Answer(503, "SlowDown")));
+    let running = rig.start().await;
+    running.clock.advance(TimeDelta::minutes(5 * MISSED));
+    running.feeder.tick();
+    running
+        .until("sealed", |entries| {
+            let spooled = entries.iter().filter(|entry| entry.state == State::Spooled);
+            spooled.count() as i64 > MISSED
+        })
+        .await;
+    let asked = store.proxy.seen().len();
+    assert!(asked <= 12, "{asked} requests before the store was met");
+    store.proxy.heal();
     running.settle().await;
     running.stop().await;
     assert_eq!(store.objects().len() as i64, 3 * (MISSED + 1));

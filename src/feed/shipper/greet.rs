@@ -18,8 +18,9 @@ impl Shipper {
         let mut backoff = Backoff::default();
         loop {
             pulse.beat();
-            let sealed = self.shared.sealed.clone();
-            let sealed = sealed.notified();
+            let shared = self.shared.clone();
+            let sealed = shared.sealed.notified();
+            let live = shared.publish.live(shared.clock.now(), shared.cadence);
             let result = async {
                 let conditional = self.bucket.probe(&self.prefix).await?;
                 let found = match &self.rebuild {
@@ -66,10 +67,10 @@ impl Shipper {
                 }
                 Err(error) => {
                     self.shared.trouble(&error);
-                    // Sealed windows are counted as waiting while the store cannot be met. A new one is worth an attempt.
+                    // A new live window is worth an attempt; those of a backlog only wait.
                     tokio::select! {
                         () = tokio::time::sleep(backoff.after(error.disposition())) => {}
-                        () = sealed => {}
+                        () = shared.next_live(&live, sealed) => {}
                     }
                 }
             }
