@@ -58,7 +58,7 @@ impl Watcher {
     /// Takes note of windows before `before` that failed and have been scored since, once an hour.
     async fn list_late(&mut self, before: DateTime<Utc>) -> Result<(), Failure> {
         let now = self.parts.clock.now();
-        if self.asked_late.is_some_and(|asked| now - asked < ASK_LATE) {
+        if self.asked_late.is_some_and(|asked| lately(asked, now)) {
             return Ok(());
         }
         let (index, scheduler) = (self.index.clone(), self.parts.target.scheduler.clone());
@@ -92,5 +92,25 @@ impl Watcher {
     /// How far before the cursor is listed again, for executions that come out of order.
     fn overlap(&self) -> TimeDelta {
         TimeDelta::hours(1).max(self.parts.target.cadence.duration() * 3)
+    }
+}
+
+/// Within the last hour. Another hour than it was asked in, also one before it, is worth another look: clocks are stepped.
+fn lately(asked: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    (now - asked).abs() < ASK_LATE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_results_are_asked_for_once_an_hour_and_after_a_step_back() {
+        let asked = "2026-01-01T12:00:00Z".parse().unwrap();
+        assert!(lately(asked, asked));
+        assert!(lately(asked, asked + TimeDelta::minutes(59)));
+        assert!(!lately(asked, asked + TimeDelta::hours(1)));
+        assert!(!lately(asked, asked - TimeDelta::hours(1)));
+        assert!(!lately(asked, asked - TimeDelta::days(365)));
     }
 }
