@@ -202,8 +202,10 @@ impl Cutter {
         let mut before = (self.clock.now(), Instant::now());
         loop {
             self.watch_for_steps(&mut before);
+            let mut looked = self.clock.now();
             while !shutdown.is_cancelled() {
                 self.pulse.beat();
+                looked = self.clock.now();
                 match self.step().await {
                     Ok(true) => {}
                     Ok(false) => break,
@@ -214,7 +216,8 @@ impl Cutter {
                 }
             }
             self.pulse.beat();
-            let next = self.policy.next_wake(self.clock.now());
+            // From when it looked: a boundary that passed since is due at once.
+            let next = self.policy.next_wake(looked);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.wake.notified() => {}
