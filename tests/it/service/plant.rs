@@ -98,11 +98,19 @@ impl Plant {
         self.running = Some((service, shutdown));
     }
 
-    /// Stops the service and waits until it has.
+    /// Stops the service and waits until it has, and until its database is closed: a thread may still hold it for a moment.
     pub async fn down(&mut self) {
         if let Some((service, shutdown)) = self.running.take() {
             shutdown.cancel();
             service.stopped().await;
+            let log = self.directory.path().join("state/state.db-wal");
+            for _ in 0..1000 {
+                if !log.exists() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{} is open ten seconds after the stop", log.display());
         }
     }
 
