@@ -32,6 +32,8 @@ use crate::signal::{Cadence, NameFormat, TagList, Window};
 
 /// Uploads in flight at once, over both lanes: one round trip for a window of up to this many components.
 const IN_FLIGHT: usize = 32;
+/// Files read from the spool at once. It takes less time than an upload, and every thread that reads keeps memory.
+const READING: usize = 2;
 /// How often a lane looks at the spool when nothing wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A lasting failure is logged again after this long.
@@ -69,6 +71,7 @@ struct Shared {
     drain_pause: Duration,
     sealed: Arc<Notify>,
     in_flight: Semaphore,
+    reading: Semaphore,
     claimed: Mutex<HashSet<i64>>,
     reachable: Notify,
     trouble: Mutex<Option<Trouble>>,
@@ -119,6 +122,7 @@ impl Shipper {
                 drain_pause: Duration::from_secs(60) / config.drain_per_minute.max(1),
                 sealed,
                 in_flight: Semaphore::new(IN_FLIGHT),
+                reading: Semaphore::new(READING),
                 claimed: Mutex::default(),
                 reachable: Notify::new(),
                 trouble: Mutex::default(),
@@ -385,7 +389,10 @@ impl Shared {
                 async move {
                     let _permit = shared.in_flight.acquire().await;
                     let (spool, wanted) = (shared.spool.clone(), file.clone());
-                    let bytes = match blocking(move || spool.read(&window, &wanted)).await? {
+                    let reading = shared.reading.acquire().await;
+                    let read = blocking(move || spool.read(&window, &wanted)).await?;
+                    drop(reading);
+                    let bytes = match read {
                         Ok(bytes) => bytes,
                         Err(SpoolError::Damaged { what, .. }) => {
                             return Ok(Shipped::Damaged(what));
