@@ -15,7 +15,7 @@ PEERS = ("awscli==", "boto3==", "duckdb==", "moto==", "numpy==", "pandas==", "po
 
 
 def write(cases, results):
-    """The document of all cases that were ever run here; `results` is {case: {"tables", "when", "revision", "rounds"}}."""
+    """The document of all cases that were ever run here; `results` is {case: {"tables", "when", "machine", "revision"}}."""
     known = [(name, case, results[name]) for name, case in cases.items() if name in results]
     charted = [(entry["title"], entry["chart"]) for _, _, result in known for entry in result["tables"] if entry.get("chart")]
     CHART.write_text(chart(charted))
@@ -26,7 +26,7 @@ def write(cases, results):
         "ratios mean more than the seconds. Each process is measured whole, with its start. A ratio of 50x in the column CPU",
         "means 50 times the CPU time of lookoutd.",
         "",
-        f"- Machine: {os.cpu_count()} cores, {processor()}, Linux {platform.release()}",
+        f"- Machine: {os.cpu_count()} cores, Linux {platform.release()}; each section names its processor",
         f"- Versions: {', '.join(versions())}",
         "- Commands: `cargo build --release`, then `benches/run` for every section, or `benches/run CASE` for one; each section",
         "  names its case.",
@@ -50,7 +50,7 @@ def write(cases, results):
 
 def about(name, result):
     busy = f", load average {result['load']} on {os.cpu_count()} cores" if "load" in result else ""
-    return f"`benches/run {name}`, {result['when']}, revision {result['revision']}{busy}."
+    return f"`benches/run {name}`, {result['when']}, {result['machine']}, revision {result['revision']}{busy}."
 
 
 def revision():

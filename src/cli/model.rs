@@ -225,22 +225,22 @@ fn score(args: ScoreArgs) -> Result<ExitCode> {
         names.join(",")
     )
     .with_context(place)?;
-    let mut lines = 0;
+    let (mut lines, mut number) = (0, zmij::Buffer::new());
     let warnings = score_history(&model, &args.history, args.from, args.to, &mut |rows| {
         for row in rows {
-            let prediction = u8::from(row.prediction);
-            write!(
-                out,
-                "{},{},{},{prediction}",
-                timestamp::format(row.time),
-                row.u,
-                row.anomaly_score
-            )?;
+            out.write_all(timestamp::format(row.time).as_bytes())?;
+            for value in [row.u, row.anomaly_score] {
+                out.write_all(b",")?;
+                out.write_all(number.format(value).as_bytes())?;
+            }
+            out.write_all(if row.prediction { b",1" } else { b",0" })?;
             for column in 0..model.sensors().len() {
                 let share = row.contributions.get(column).copied().unwrap_or_default();
-                write!(out, ",{}", (share * 1e9).round() / 1e9)?;
+                let rounded = (share * 1e9).round() / 1e9;
+                out.write_all(b",")?;
+                out.write_all(number.format(rounded).as_bytes())?;
             }
-            writeln!(out)?;
+            out.write_all(b"\n")?;
             lines += 1;
         }
         Ok(())

@@ -1,13 +1,10 @@
 //! Symmetric matrices: sums of outer products, shrunk inverses, and the batched product the scores are made of.
 //!
-//! The Gram sums go through faer (fixed block sizes, one thread per call). The product `H = G P` of scoring does not:
+//! The Gram sums go through nalgebra (fixed block sizes, one thread per call). The product `H = G P` of scoring does not:
 //! every element of it is one running sum over k in order, multiplied and then added, never fused, so that a row's bits
 //! depend neither on the rows it was batched with nor on the processor.
 
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::linalg::solvers::DenseSolveCore;
-use faer::traits::pulp;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use nalgebra::{Cholesky, DMatrix, DMatrixView, DMatrixViewMut, Dyn, SymmetricEigen};
 use serde::{Deserialize, Serialize};
 
 /// Count, sum and sum of outer products of rows: everything a covariance needs, and it can be added and subtracted.
@@ -44,6 +41,10 @@ pub struct Panels {
 #[error("a correlation matrix of order {0} could not be inverted")]
 pub struct NotInvertible(pub usize);
 
+/// Columns of a Gram matrix that are summed in one call.
+const COLUMNS: usize = 64;
+/// Steps of the eigenvalue iteration per row; it needs two or three.
+const STEPS: usize = 100;
 const PANEL: usize = 8;
 const GROUP: usize = 4;
 
@@ -70,19 +71,26 @@ impl Moments {
                 *sum += value;
             }
         }
-        let rows = MatRef::from_row_major_slice(rows, count, self.width);
-        let gram = MatMut::from_column_major_slice_mut(&mut self.gram, self.width, self.width);
-        matmul(
-            gram,
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            rows.transpose(),
-            BlockStructure::Rectangular,
+        let (width, rows) = (self.width, &rows[..count * self.width]);
+        let mut gram = DMatrixViewMut::from_slice(&mut self.gram, width, width);
+        let transposed = DMatrixView::from_slice(rows, width, count);
+        let rows = DMatrixView::from_slice_with_strides_generic(
             rows,
-            BlockStructure::Rectangular,
-            1.0,
-            Par::Seq,
+            Dyn(count),
+            Dyn(width),
+            Dyn(width),
+            Dyn(1),
         );
+        // From the diagonal down, some columns at a time.
+        for first in (0..width).step_by(COLUMNS) {
+            let (height, columns) = (width - first, COLUMNS.min(width - first));
+            gram.view_mut((first, first), (height, columns)).gemm(
+                1.0,
+                &transposed.rows(first, height),
+                &rows.columns(first, columns),
+                1.0,
+            );
+        }
     }
 
     /// Adds (`sign` 1) or takes away (`sign` -1) another sum.
@@ -136,21 +144,17 @@ impl Symmetric {
 
     /// The same eigenvectors with every eigenvalue raised to at least `floor`.
     pub fn with_eigenvalues_at_least(&self, floor: f64) -> Result<Self, NotInvertible> {
-        let full = self.full();
-        let eigen = full
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|_| NotInvertible(self.order))?;
-        let vectors = eigen.U();
-        let values: Vec<f64> = eigen
-            .S()
-            .column_vector()
-            .iter()
-            .map(|value| value.max(floor))
-            .collect();
-        let scaled = Mat::from_fn(self.order, self.order, |row, column| {
-            vectors[(row, column)] * values[column]
+        let error = NotInvertible(self.order);
+        if !self.lower.iter().all(|value| value.is_finite()) {
+            return Err(error);
+        }
+        let eigen = SymmetricEigen::try_new(self.full(), f64::EPSILON, STEPS * self.order);
+        let eigen = eigen.ok_or(error)?;
+        let vectors = &eigen.eigenvectors;
+        let scaled = DMatrix::from_fn(self.order, self.order, |row, column| {
+            vectors[(row, column)] * eigen.eigenvalues[column].max(floor)
         });
-        let product = &scaled * vectors.transpose();
+        let product = scaled * vectors.transpose();
         Ok(Self::from_fn(self.order, |row, column| {
             product[(row, column)]
         }))
@@ -158,10 +162,7 @@ impl Symmetric {
 
     /// The inverse by Cholesky factorisation.
     pub fn inverse(&self) -> Result<Self, NotInvertible> {
-        let factor = self
-            .full()
-            .llt(Side::Lower)
-            .map_err(|_| NotInvertible(self.order))?;
+        let factor = Cholesky::new(self.full()).ok_or(NotInvertible(self.order))?;
         let inverse = factor.inverse();
         let inverse = Self::from_fn(self.order, |row, column| inverse[(row, column)]);
         if inverse.lower.iter().all(|value| value.is_finite()) {
@@ -171,8 +172,8 @@ impl Symmetric {
         }
     }
 
-    fn full(&self) -> Mat<f64> {
-        Mat::from_fn(self.order, self.order, |row, column| self.at(row, column))
+    fn full(&self) -> DMatrix<f64> {
+        DMatrix::from_fn(self.order, self.order, |row, column| self.at(row, column))
     }
 }
 
@@ -219,7 +220,8 @@ impl pulp::WithSimd for Multiply<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        const { assert!(PANEL.is_multiple_of(2 * S::F64_LANES)) };
         let Self {
             order,
             packed,
@@ -231,13 +233,16 @@ impl pulp::WithSimd for Multiply<'_> {
         for (panel, block) in packed.chunks_exact((order * PANEL).max(1)).enumerate() {
             let first = panel * PANEL;
             let width = PANEL.min(order - first);
-            let (block, _) = block.as_chunks::<PANEL>();
+            let (block, _) = S::as_simd_f64s(block);
             for at in (0..count).step_by(GROUP) {
                 let group: [&[f64]; GROUP] = std::array::from_fn(|offset| match at + offset {
                     index if index < count => &rows[index * order..(index + 1) * order],
                     _ => &zeros[..],
                 });
-                let sums = product(group, block);
+                let mut sums = [[0.0; PANEL]; GROUP];
+                for pair in 0..PANEL / (2 * S::F64_LANES) {
+                    product(simd, group, block, pair, &mut sums);
+                }
                 for (offset, sum) in sums.iter().enumerate().take(count - at) {
                     let from = (at + offset) * order + first;
                     out[from..from + width].copy_from_slice(&sum[..width]);
@@ -247,19 +252,43 @@ impl pulp::WithSimd for Multiply<'_> {
     }
 }
 
+/// Four rows times two vectors' width of a panel: eight sums, each in a register of its own whatever the compiler is told
+/// to optimise for.
 #[inline(always)]
-fn product(rows: [&[f64]; GROUP], block: &[[f64; PANEL]]) -> [[f64; PANEL]; GROUP] {
-    let mut sums = [[0.0; PANEL]; GROUP];
-    let [a, b, c, d] = rows;
-    for ((((eight, a), b), c), d) in block.iter().zip(a).zip(b).zip(c).zip(d) {
-        for (offset, value) in eight.iter().enumerate() {
-            sums[0][offset] += a * value;
-            sums[1][offset] += b * value;
-            sums[2][offset] += c * value;
-            sums[3][offset] += d * value;
-        }
+fn product<S: pulp::Simd>(
+    simd: S,
+    [a, b, c, d]: [&[f64]; GROUP],
+    block: &[S::f64s],
+    pair: usize,
+    sums: &mut [[f64; PANEL]; GROUP],
+) {
+    let nothing = simd.splat_f64s(0.0);
+    let (mut a0, mut b0, mut c0, mut d0) = (nothing, nothing, nothing, nothing);
+    let (mut a1, mut b1, mut c1, mut d1) = (nothing, nothing, nothing, nothing);
+    let add = |sum: &mut S::f64s, value, factor| {
+        *sum = simd.add_f64s(*sum, simd.mul_f64s(value, factor));
+    };
+    let vectors = block.chunks_exact(PANEL / S::F64_LANES);
+    for ((((vectors, a), b), c), d) in vectors.zip(a).zip(b).zip(c).zip(d) {
+        let (first, second) = (vectors[2 * pair], vectors[2 * pair + 1]);
+        let (a, b) = (simd.splat_f64s(*a), simd.splat_f64s(*b));
+        add(&mut a0, a, first);
+        add(&mut a1, a, second);
+        add(&mut b0, b, first);
+        add(&mut b1, b, second);
+        let (c, d) = (simd.splat_f64s(*c), simd.splat_f64s(*d));
+        add(&mut c0, c, first);
+        add(&mut c1, c, second);
+        add(&mut d0, d, first);
+        add(&mut d1, d, second);
     }
-    sums
+    for (row, two) in sums
+        .iter_mut()
+        .zip([[a0, a1], [b0, b1], [c0, c1], [d0, d1]])
+    {
+        let (row, _) = S::as_mut_simd_f64s(row);
+        row[2 * pair..2 * pair + 2].copy_from_slice(&two);
+    }
 }
 
 #[cfg(test)]
@@ -323,6 +352,25 @@ mod tests {
     }
 
     #[test]
+    fn moments_are_the_sums_of_products_for_any_width() {
+        for width in [1, 3, 63, 64, 65, 150] {
+            let rows = numbers(width * 9);
+            let mut moments = Moments::new(width);
+            moments.add_rows(&rows[..width * 4]);
+            moments.add_rows(&rows[width * 4..]);
+            for r in 0..width {
+                for c in 0..width {
+                    let expected: f64 = rows.chunks(width).map(|row| row[r] * row[c]).sum();
+                    assert!(
+                        (moments.gram_at(r, c) - expected).abs() < 1e-9,
+                        "{width}: {r} {c}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn moments_taken_away_leave_the_rest() {
         let rows = numbers(5 * 40);
         let mut whole = Moments::new(5);
@@ -344,6 +392,8 @@ mod tests {
     fn an_indefinite_matrix_gets_its_eigenvalues_raised() {
         let broken = Symmetric::from_fn(2, |r, c| if r == c { 1.0 } else { 1.5 });
         assert!(broken.inverse().is_err());
+        let nothing = Symmetric::from_fn(3, |_, _| f64::NAN);
+        assert!(nothing.with_eigenvalues_at_least(1e-6).is_err() && nothing.inverse().is_err());
         let repaired = broken.with_eigenvalues_at_least(1e-6).unwrap();
         assert!((repaired.at(0, 0) - 1.25).abs() < 1e-6 && (repaired.at(1, 0) - 1.25).abs() < 1e-6);
     }
