@@ -75,6 +75,8 @@ pub struct Recovery {
     pub removed: usize,
     /// Windows recorded as spooled that are not in the spool: due again.
     pub recut: usize,
+    /// Windows that were given up and whose files were not set aside yet.
+    pub aside: usize,
 }
 
 /// Reconciles ledger and spool after a start. The spool is the truth for what is sealed, the ledger for what is shipped.
@@ -84,9 +86,13 @@ pub fn recover(spool: &Spool, ledger: &Ledger) -> Result<Recovery, RecoverError>
     for window in &sealed {
         let known = ledger.get(window.start())?;
         match known.as_ref().map(|entry| entry.state) {
-            Some(State::Shipped | State::Partial) => {
+            Some(state) if state.is_delivered() => {
                 spool.remove(window)?;
                 recovery.removed += 1;
+            }
+            Some(State::Skipped | State::Quarantined | State::Empty) => {
+                spool.quarantine(window)?;
+                recovery.aside += 1;
             }
             Some(State::Spooled) => {}
             _ => {
@@ -105,7 +111,8 @@ pub fn recover(spool: &Spool, ledger: &Ledger) -> Result<Recovery, RecoverError>
     let there: HashSet<_> = sealed.iter().collect();
     for window in ledger.spooled()? {
         if !there.contains(&window) {
-            ledger.set_state(&window, State::Due, Some("its spool entry is gone"))?;
+            let gone = Some("its spool entry is gone");
+            ledger.transition(&window, State::Spooled, State::Due, gone)?;
             recovery.recut += 1;
         }
     }

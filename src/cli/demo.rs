@@ -287,7 +287,7 @@ impl Told {
         let mut recent = feeder.view().recent(50)?;
         recent.reverse();
         for entry in recent {
-            let done = matches!(entry.state, State::Shipped | State::Partial | State::Empty);
+            let done = entry.state.is_delivered() || entry.state == State::Empty;
             if !done || self.fed.contains_key(&entry.start) {
                 continue;
             }

@@ -106,7 +106,7 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         Some(ledger) => (ledger.census()?, ledger.list(500)?),
         None => Default::default(),
     };
-    let delivered = |entry: &&Entry| matches!(entry.state, State::Shipped | State::Partial);
+    let delivered = |entry: &&Entry| entry.state.is_delivered();
     let waiting = match &ledger {
         Some(ledger) => ledger
             .spooled()?

@@ -21,6 +21,8 @@ Examples:
   lookoutd windows list -n 20
   lookoutd windows show 2026-01-01T00:05:00Z
   lookoutd windows retry 2026-01-01T00:05:00Z          ship it again, or cut it again
+  lookoutd windows retry --from 2026-01-01T06:00:00Z --to 2026-01-01T09:00:00Z --state skipped
+                                                       cut what was skipped in a downtime after all
   lookoutd windows skip 2026-01-01T00:05:00Z --reason 'sensor replaced'
 
 They work beside a running daemon, which picks changes up within seconds.")]
@@ -60,30 +62,57 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Ships a window again that was set aside, or has it cut again
+    /// Ships windows again that were set aside, or has them cut again
     #[command(after_help = "\
 Examples:
-  lookoutd windows retry 2026-01-01T00:05:00Z")]
+  lookoutd windows retry 2026-01-01T00:05:00Z
+  lookoutd windows retry --from 2026-01-01T06:00:00Z --to 2026-01-01T09:00:00Z
+  lookoutd windows retry --state quarantined
+
+Windows that are set aside, empty or skipped can be retried, those of a downtime among them.")]
     Retry {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Start of the window, UTC
-        start: DateTime<Utc>,
+        #[command(flatten)]
+        which: Which,
     },
-    /// Gives a window up; its files are set aside, not deleted
+    /// Gives windows up; their files are set aside, not deleted
     #[command(after_help = "\
 Examples:
-  lookoutd windows skip 2026-01-01T00:05:00Z --reason 'sensor rack was being replaced'")]
+  lookoutd windows skip 2026-01-01T00:05:00Z --reason 'sensor rack was being replaced'
+  lookoutd windows skip --state due --to 2026-01-01T06:00:00Z --reason 'not wanted any more'
+
+Windows that are due, in the spool or set aside can be given up.")]
     Skip {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Start of the window, UTC
-        start: DateTime<Utc>,
+        #[command(flatten)]
+        which: Which,
         /// Why, for the record
         #[arg(long)]
         reason: String,
     },
 }
+
+/// Which windows a command is about: one, or those of a range, of a state, or both.
+#[derive(Debug, Args)]
+struct Which {
+    /// Start of the window, UTC
+    #[arg(required_unless_present_any = ["from", "to", "state"], conflicts_with_all = ["from", "to", "state"])]
+    start: Option<DateTime<Utc>>,
+    /// Windows that start at this time or later, UTC
+    #[arg(long)]
+    from: Option<DateTime<Utc>>,
+    /// Windows that start before this time, UTC
+    #[arg(long)]
+    to: Option<DateTime<Utc>>,
+    /// Only windows in this state
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+}
+
+/// Windows that one command changes at most: a year of five minutes.
+const MOST: i64 = 105_408;
 
 pub fn run(args: WindowsArgs) -> anyhow::Result<ExitCode> {
     match args.command {
@@ -98,12 +127,12 @@ pub fn run(args: WindowsArgs) -> anyhow::Result<ExitCode> {
             start,
             output,
         } => show(&config, start, output),
-        Command::Retry { config, start } => retry(&config, start),
+        Command::Retry { config, which } => retry(&config, &which),
         Command::Skip {
             config,
-            start,
+            which,
             reason,
-        } => skip(&config, start, &reason),
+        } => skip(&config, &which, &reason),
     }
 }
 
@@ -155,9 +184,8 @@ fn list(
 }
 
 fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Result<ExitCode> {
-    let (ledger, entry) = find(config, start)?;
-    drop(ledger);
-    let window = Window::new(entry.start, entry.cadence)?;
+    let entry = find(&open(config)?, start)?;
+    let window = Window::new(start, entry.cadence)?;
     let manifest = spool(config)?.manifest(&window).ok();
     let executions = executions(config, &window)?;
     if output == Output::Json {
@@ -175,6 +203,17 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
     if let Some(reason) = &entry.reason {
         say!("why        {reason}");
     }
+    if (entry.start, entry.end) != (window.start(), window.end()) {
+        say!(
+            "range      skipped from {} to {}; `lookoutd windows retry {}` has it cut after all",
+            output::utc(entry.start),
+            output::utc(entry.end),
+            output::utc(start)
+        );
+    }
+    for component in &entry.blank {
+        say!("missing    {component} has no value");
+    }
     say!(
         "files      {} of {} components, {}",
         entry.files,
@@ -182,6 +221,18 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
         output::bytes(entry.bytes)
     );
     say!("rows       {}", entry.rows);
+    if entry.doubled > 0 {
+        say!(
+            "doubled    {} rows had the time of a later one and were dropped",
+            entry.doubled
+        );
+    }
+    if entry.infinite > 0 {
+        say!(
+            "infinite   {} values are written as missing",
+            entry.infinite
+        );
+    }
     if let Some(cut_at) = entry.cut_at {
         say!("cut        {}", output::utc(cut_at));
     }
@@ -236,55 +287,141 @@ fn executions(config: &ConfigArgs, window: &Window) -> anyhow::Result<Vec<Archiv
     }
 }
 
-fn retry(config: &ConfigArgs, start: DateTime<Utc>) -> anyhow::Result<ExitCode> {
-    let (ledger, entry) = find(config, start)?;
-    let window = Window::new(entry.start, entry.cadence)?;
-    match entry.state {
-        State::Quarantined | State::Empty | State::Skipped => {}
-        state => bail!(
-            "window {window} is {}: {}; there is nothing to retry",
-            state.name(),
-            describe(state)
-        ),
-    }
-    if spool(config)?.release(&window)? {
-        ledger.set_state(&window, State::Spooled, None)?;
-        say!("window {window} is back in the spool and will be shipped");
-    } else {
-        ledger.set_state(&window, State::Due, Some("retry asked for"))?;
-        say!("window {window} will be cut again");
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn skip(config: &ConfigArgs, start: DateTime<Utc>, reason: &str) -> anyhow::Result<ExitCode> {
-    let (ledger, entry) = find(config, start)?;
-    let window = Window::new(entry.start, entry.cadence)?;
-    match entry.state {
-        State::Due | State::Quarantined => {}
-        State::Spooled => {
-            spool(config)?.quarantine(&window)?;
+fn retry(config: &ConfigArgs, which: &Which) -> anyhow::Result<ExitCode> {
+    let retried = |state| matches!(state, State::Quarantined | State::Empty | State::Skipped);
+    let (ledger, spool) = (open(config)?, spool(config)?);
+    let (mut cut, mut back) = (0, 0);
+    for entry in which.entries(&ledger, retried, "retry")? {
+        let window = Window::new(
+            Window::containing(entry.start, entry.cadence).start(),
+            entry.cadence,
+        )?;
+        if (entry.start, entry.end) != (window.start(), window.end())
+            || ledger.get(entry.start)?.is_none()
+        {
+            let (from, to) = which.range(&entry);
+            cut += ledger.reopen(from, to, "retry asked for")?;
+        } else if spool.release(&window)? {
+            // Where it is in another state by now, its own mover finds it in the spool.
+            back += u64::from(ledger.transition(&window, entry.state, State::Spooled, None)?);
+        } else {
+            let why = Some("retry asked for");
+            cut += u64::from(ledger.transition(&window, entry.state, State::Due, why)?);
         }
-        state => bail!(
-            "window {window} is {}: {}; there is nothing to skip",
-            state.name(),
-            describe(state)
+    }
+    match which.start {
+        Some(start) if back > 0 => say!(
+            "window {} is back in the spool and will be shipped",
+            output::utc(start)
+        ),
+        Some(start) if cut > 0 => say!("window {} will be cut again", output::utc(start)),
+        Some(start) => bail!(
+            "window {} has just changed its state: look again",
+            output::utc(start)
+        ),
+        None => say!(
+            "{cut} windows will be cut again, {back} are back in the spool and will be shipped"
         ),
     }
-    ledger.set_state(&window, State::Skipped, Some(reason))?;
-    say!("window {window} is skipped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(config: &ConfigArgs, start: DateTime<Utc>) -> anyhow::Result<(Ledger, Entry)> {
-    let ledger = open(config)?;
-    let entry = ledger.get(start)?.with_context(|| {
+fn skip(config: &ConfigArgs, which: &Which, reason: &str) -> anyhow::Result<ExitCode> {
+    let skipped = |state| matches!(state, State::Due | State::Spooled | State::Quarantined);
+    let (ledger, spool) = (open(config)?, spool(config)?);
+    let mut count = 0;
+    for entry in which.entries(&ledger, skipped, "skip")? {
+        let window = Window::new(entry.start, entry.cadence)?;
+        if ledger.transition(&window, entry.state, State::Skipped, Some(reason))? {
+            // From here on the daemon neither ships nor cuts it.
+            if entry.state == State::Spooled {
+                spool.quarantine(&window)?;
+            }
+            count += 1;
+        }
+    }
+    match which.start {
+        Some(start) if count > 0 => say!("window {} is skipped", output::utc(start)),
+        Some(start) => bail!(
+            "window {} has just changed its state: look again",
+            output::utc(start)
+        ),
+        None => say!("{count} windows are skipped"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Which {
+    /// What is recorded of these windows, oldest first, as far as `possible` says of its state. Skipped ranges come as they are.
+    fn entries(
+        &self,
+        ledger: &Ledger,
+        possible: impl Fn(State) -> bool,
+        what: &str,
+    ) -> anyhow::Result<Vec<Entry>> {
+        if let Some(start) = self.start {
+            let entry = find(ledger, start)?;
+            let window = Window::new(start, entry.cadence)?;
+            if !possible(entry.state) {
+                bail!(
+                    "window {window} is {}: {}; there is nothing to {what}",
+                    entry.state.name(),
+                    describe(entry.state)
+                );
+            }
+            return Ok(vec![entry]);
+        }
+        if let Some(state) = self.state.filter(|state| !possible(*state)) {
+            bail!(
+                "a {} window is {}; there is nothing to {what}",
+                state.name(),
+                describe(state)
+            );
+        }
+        let (from, to) = self.bounds();
+        let mut entries = ledger.between(from, to)?;
+        entries.retain(|entry| {
+            possible(entry.state) && self.state.is_none_or(|state| entry.state == state)
+        });
+        let windows: i64 = entries
+            .iter()
+            .map(|entry| {
+                let (from, to) = self.range(entry);
+                (to - from).num_seconds() / entry.cadence.seconds()
+            })
+            .sum();
+        if windows > MOST {
+            bail!(
+                "that are {windows} windows: take a smaller range with --from and --to, at most {MOST} windows"
+            );
+        }
+        Ok(entries)
+    }
+
+    fn bounds(&self) -> (DateTime<Utc>, DateTime<Utc>) {
+        (
+            self.from.unwrap_or(DateTime::UNIX_EPOCH),
+            self.to.unwrap_or(DateTime::<Utc>::MAX_UTC),
+        )
+    }
+
+    /// The part of an entry's time that is meant.
+    fn range(&self, entry: &Entry) -> (DateTime<Utc>, DateTime<Utc>) {
+        let (from, to) = match self.start {
+            Some(start) => (start, start + entry.cadence.duration()),
+            None => self.bounds(),
+        };
+        (entry.start.max(from), entry.end.min(to))
+    }
+}
+
+fn find(ledger: &Ledger, start: DateTime<Utc>) -> anyhow::Result<Entry> {
+    ledger.find(start)?.with_context(|| {
         format!(
             "no window is recorded that starts at {}: see lookoutd windows list",
             output::utc(start)
         )
-    })?;
-    Ok((ledger, entry))
+    })
 }
 
 fn open(config: &ConfigArgs) -> anyhow::Result<Ledger> {
@@ -304,6 +441,7 @@ fn spool(config: &ConfigArgs) -> anyhow::Result<Spool> {
 
 fn state(text: &str) -> Result<State, String> {
     State::from_name(text).ok_or_else(|| {
-        "use due, spooled, shipped, partial, empty, skipped or quarantined".to_owned()
+        let names = State::ALL.map(State::name);
+        format!("use one of {}", names.join(", "))
     })
 }

@@ -80,7 +80,7 @@ fn rows(feed: &FeedSnapshot) -> Markup {
                             td { (entry.files) " of " (entry.components) }
                             td { @match entry.state {
                                 WindowState::Empty | WindowState::Skipped | WindowState::Quarantined | WindowState::Due => (chip(entry.state.name())),
-                                WindowState::Partial => (chip("partial")),
+                                WindowState::Partial | WindowState::Covered => (chip(entry.state.name())),
                                 _ if share < 0.9 => (chip("gap")),
                                 _ => (chip("ok")),
                             } }
@@ -96,7 +96,7 @@ async fn sensors(feed: &FeedSite, figures: &FeedSnapshot, from: usize) -> Markup
     let mut windows: Vec<Window> = figures
         .recent
         .iter()
-        .filter(|entry| matches!(entry.state, WindowState::Shipped | WindowState::Partial))
+        .filter(|entry| entry.state.is_delivered())
         .filter_map(|entry| Window::new(entry.start, entry.cadence).ok())
         .take(WINDOWS)
         .collect();

@@ -172,7 +172,7 @@ fn figures(snapshot: &Snapshot) -> Markup {
             @if let Some(feed) = &snapshot.feed {
                 @let waiting = feed.census.due + feed.waiting.spooled;
                 (figure("Waiting", windows(waiting), if waiting == 0 { "everything is delivered".into() } else { format!("{}, the oldest for {}", bytes(feed.waiting.bytes), span(feed.oldest_age(snapshot.now))) }))
-                (figure("Delivered", (feed.census.shipped + feed.census.partial).to_string(), feed.slack().map(|slack| slack_words(slack.num_seconds())).unwrap_or_default()))
+                (figure("Delivered", (feed.census.shipped + feed.census.partial + feed.census.covered).to_string(), feed.slack().map(|slack| slack_words(slack.num_seconds())).unwrap_or_default()))
                 (figure("Disk", feed.free.map_or("unknown".into(), |free| format!("{} free", bytes(free))), disk_words(feed)))
                 (figure("Clock", feed.readings.offset.map_or("not compared".into(), |offset| format!("{:+} s", offset.num_seconds())), "against the store".into()))
                 (figure("Credentials", feed.readings.expiry.map_or("no expiry known".into(), |expiry| format!("end in {}", span(expiry - snapshot.now))), String::new()))
@@ -267,6 +267,7 @@ fn letter(state: WindowState) -> &'static str {
         WindowState::Spooled => "w",
         WindowState::Shipped => "✓",
         WindowState::Partial => "p",
+        WindowState::Covered => "c",
         WindowState::Empty => "e",
         WindowState::Skipped => "s",
         WindowState::Quarantined => "!",

@@ -14,11 +14,12 @@ use crate::ops::health::judge;
 
 /// Windows on a page.
 const PAGE: usize = 50;
-const STATES: [WindowState; 7] = [
+const STATES: [WindowState; 8] = [
     WindowState::Due,
     WindowState::Spooled,
     WindowState::Shipped,
     WindowState::Partial,
+    WindowState::Covered,
     WindowState::Empty,
     WindowState::Skipped,
     WindowState::Quarantined,
@@ -124,6 +125,7 @@ fn count(census: &crate::feed::Census, state: WindowState) -> u64 {
         WindowState::Spooled => census.spooled,
         WindowState::Shipped => census.shipped,
         WindowState::Partial => census.partial,
+        WindowState::Covered => census.covered,
         WindowState::Empty => census.empty,
         WindowState::Skipped => census.skipped,
         WindowState::Quarantined => census.quarantined,

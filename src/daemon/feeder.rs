@@ -79,6 +79,7 @@ impl Feeder {
                     adopted = recovery.adopted,
                     removed = recovery.removed,
                     recut = recovery.recut,
+                    aside = recovery.aside,
                     "spool and ledger reconciled"
                 );
             }
@@ -253,7 +254,7 @@ impl View {
                 };
                 format!(
                     "{last}; {waiting} waiting, {} delivered{aside}",
-                    census.shipped + census.partial
+                    census.shipped + census.partial + census.covered
                 )
             }
             _ => "the ledger cannot be read".to_owned(),

@@ -75,15 +75,13 @@ impl Cut {
         if let Some(manifest) = self.spool.sealed(window)? {
             let mut entry = Entry::new(window, State::Spooled);
             entry.count(&manifest);
-            self.ledger.record(&entry)?;
-            return Ok(entry);
+            return self.settle(window, entry);
         }
         let reading = self.source.read(window, self.rows)?;
         if reading.ended {
             let mut entry = Entry::new(window, State::Skipped);
             entry.reason = Some(HISTORY_OVER.into());
-            self.ledger.record(&entry)?;
-            return Ok(entry);
+            return self.settle(window, entry);
         }
         if reading.duplicates > 0 {
             warn!(%window, duplicates = reading.duplicates, "duplicate rows: the last one of each time was used");
@@ -128,8 +126,20 @@ impl Cut {
             entry.state = State::Spooled;
             entry.count(&self.spool.seal(window, components, files, now)?);
         }
-        self.ledger.record(&entry)?;
-        Ok(entry)
+        self.settle(window, entry)
+    }
+
+    /// Records what became of a window that was due. One that was given up meanwhile stays so, and what was sealed of it is set
+    /// aside.
+    fn settle(&self, window: &Window, entry: Entry) -> Result<Entry, CutError> {
+        if self.ledger.record(&entry)? {
+            return Ok(entry);
+        }
+        let known = self.ledger.get(window.start())?;
+        if let Some(State::Skipped | State::Quarantined) = known.as_ref().map(|known| known.state) {
+            self.spool.quarantine(window)?;
+        }
+        Ok(known.unwrap_or(entry))
     }
 }
 
@@ -244,7 +254,7 @@ impl Cutter {
         })
         .await?;
         match result {
-            Ok(entry) if entry.state == State::Skipped => {
+            Ok(entry) if entry.reason.as_deref() == Some(HISTORY_OVER) => {
                 if self.say(Mood::Ended, "") {
                     info!(%window, "the history is over: nothing more to cut");
                 }
@@ -263,9 +273,9 @@ impl Cutter {
             Err(CutError::Source(error)) if !error.is_retryable() => {
                 error!(%window, %error, "the window cannot be read and is set aside");
                 let ledger = self.ledger.clone();
-                let reason = error.to_string();
-                blocking(move || ledger.set_state(&window, State::Quarantined, Some(&reason)))
-                    .await??;
+                let mut entry = Entry::new(&window, State::Quarantined);
+                entry.reason = Some(error.to_string());
+                blocking(move || ledger.record(&entry)).await??;
                 Ok(true)
             }
             Err(error) => {
@@ -377,6 +387,9 @@ fn log_cut(window: &Window, entry: &Entry, live: bool) {
     match entry.state {
         State::Quarantined => {
             error!(%window, reason = entry.reason, "window lost");
+        }
+        State::Skipped => {
+            info!(%window, reason = entry.reason, "the window was given up while it was cut")
         }
         State::Empty => warn!(%window, live, "window is empty: the source has no row in it"),
         _ => info!(

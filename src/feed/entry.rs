@@ -15,8 +15,10 @@ pub enum State {
     Spooled,
     /// The store has every component's file.
     Shipped,
-    /// The store has every file, but not every component had rows.
+    /// The store has every file, but not every component had values.
     Partial,
+    /// The store has every component's file, some of them written by the gateway's partner.
+    Covered,
     /// The source had no row in the window.
     Empty,
     /// Given up by rule, with the reason.
@@ -28,6 +30,9 @@ pub enum State {
 /// What the ledger knows of a window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {
+    /// The asset; empty where the tag list names none.
+    #[serde(skip_serializing_if = "str_is_empty")]
+    pub asset: String,
     /// Start of the window, UTC.
     #[serde(serialize_with = "utc_seconds")]
     pub start: DateTime<Utc>,
@@ -49,6 +54,18 @@ pub struct Entry {
     pub rows: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Components without a value in the window, in the tag list's order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blank: Vec<String>,
+    /// Values that were infinite, and are written as missing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub infinite: u64,
+    /// Rows that were dropped because a later one has the same time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub doubled: u64,
+    /// Where in the journal of a live source it was cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<i64>,
     /// When it was cut.
     #[serde(serialize_with = "optional_utc_seconds")]
     pub cut_at: Option<DateTime<Utc>>,
@@ -73,6 +90,8 @@ pub struct Census {
     pub shipped: u64,
     /// In the store, with components missing.
     pub partial: u64,
+    /// In the store, partly by the gateway's partner.
+    pub covered: u64,
     /// Without rows.
     pub empty: u64,
     /// Given up (ranges, not windows).
@@ -87,6 +106,7 @@ impl Entry {
     /// A record of `window` in `state`, with nothing counted yet.
     pub fn new(window: &Window, state: State) -> Self {
         Self {
+            asset: String::new(),
             start: window.start(),
             end: window.end(),
             cadence: window.cadence(),
@@ -96,6 +116,10 @@ impl Entry {
             components: 0,
             rows: 0,
             bytes: 0,
+            blank: Vec::new(),
+            infinite: 0,
+            doubled: 0,
+            journal: None,
             cut_at: None,
             shipped_at: None,
             attempts: 0,
@@ -107,11 +131,13 @@ impl Entry {
 // === impl State ===
 
 impl State {
-    const ALL: [State; 7] = [
+    /// Every state.
+    pub const ALL: [State; 8] = [
         State::Due,
         State::Spooled,
         State::Shipped,
         State::Partial,
+        State::Covered,
         State::Empty,
         State::Skipped,
         State::Quarantined,
@@ -124,6 +150,7 @@ impl State {
             State::Spooled => "spooled",
             State::Shipped => "shipped",
             State::Partial => "partial",
+            State::Covered => "covered",
             State::Empty => "empty",
             State::Skipped => "skipped",
             State::Quarantined => "quarantined",
@@ -136,17 +163,31 @@ impl State {
             State::Due => "to be cut",
             State::Spooled => "sealed, waiting for upload",
             State::Shipped => "complete in the store",
-            State::Partial => "in the store, components missing",
+            State::Partial => "in the store, components missing or without values",
+            State::Covered => "complete in the store, partly by the partner",
             State::Empty => "no rows in the source",
             State::Skipped => "given up by rule",
             State::Quarantined => "set aside for an operator",
         }
     }
 
+    /// Whether the store has the window.
+    pub fn is_delivered(self) -> bool {
+        matches!(self, State::Shipped | State::Partial | State::Covered)
+    }
+
     /// The state with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
+}
+
+fn str_is_empty(text: &str) -> bool {
+    text.is_empty()
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn utc_seconds<S: serde::Serializer>(

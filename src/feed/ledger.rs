@@ -1,22 +1,26 @@
 //! The ledger: one durable row for each window's state, in SQLite.
 //!
 //! It is an index over what the spool and the bucket hold, and can be rebuilt from them; a damaged ledger is set aside and
-//! a new one begun, and no sealed window is lost with it. A state only moves forward: due, spooled, then one of the final
-//! states. Committed means durable (`synchronous = FULL`). It reads no clock and no file but its own.
+//! a new one begun, and no sealed window is lost with it. A state moves only from the state that its mover saw (`changes`), so
+//! that daemon and commands may work on one ledger at once. Committed means durable (`synchronous = FULL`). It reads no clock
+//! and no file but its own. A window is known by its asset and its start; a [`Ledger`] speaks of one asset.
 
+mod changes;
 mod pages;
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use tracing::info;
 
 pub use pages::Waiting;
 
-use super::due::Due;
 use super::entry::{Census, Entry, State};
 use crate::signal::{Cadence, Window};
+use schema::{FORMAT, create, format_of, migrate, odd_rows, read_as_2};
 
 /// What the ledger could not do.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +53,43 @@ pub enum LedgerError {
         /// Its format.
         found: i64,
     },
+    /// Written by an earlier version, and opened only to be looked at.
+    #[error(
+        "ledger {} has format 1, in which this version changes nothing: start this lookoutd once, it brings the ledger to \
+         format {FORMAT} and keeps a copy",
+        path.display()
+    )]
+    Earlier {
+        /// The ledger file.
+        path: PathBuf,
+    },
+    /// The copy that is kept of an earlier format could not be written.
+    #[error("copy of the ledger {}: {source}", path.display())]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
 }
 
 impl LedgerError {
     /// The file system is full.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. }
-            if matches!(error.code, rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure))
+        match self {
+            Self::Sqlite {
+                source: rusqlite::Error::SqliteFailure(error, _),
+                ..
+            } => matches!(
+                error.code,
+                rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure
+            ),
+            Self::Copy { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
     }
 }
 
@@ -70,54 +104,26 @@ pub enum Opened {
     Replaced(PathBuf),
 }
 
-const FORMAT: i64 = 1;
-
 /// How long a call waits for another process.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
-
-const SCHEMA: &str = "
-    CREATE TABLE window (
-        start      INTEGER PRIMARY KEY,
-        end        INTEGER NOT NULL,
-        cadence    TEXT NOT NULL,
-        state      TEXT NOT NULL,
-        reason     TEXT,
-        files      INTEGER NOT NULL DEFAULT 0,
-        components INTEGER NOT NULL DEFAULT 0,
-        rows       INTEGER NOT NULL DEFAULT 0,
-        bytes      INTEGER NOT NULL DEFAULT 0,
-        cut_at     INTEGER,
-        shipped_at INTEGER,
-        attempts   INTEGER NOT NULL DEFAULT 0,
-        last_error TEXT
-    ) STRICT;
-    CREATE INDEX window_state ON window (state, start);
-    CREATE TABLE skipped (
-        start INTEGER NOT NULL, end INTEGER NOT NULL, cadence TEXT NOT NULL, reason TEXT NOT NULL,
-        PRIMARY KEY (start, end)
-    ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;";
 
 /// SQLite's application id, set once the ledger knows what spool and bucket hold: "LkOD".
 const COMPLETE: i64 = 0x4c6b_4f44;
 
-/// Counts rows that no version of this program wrote. A flipped bit in a start, an end, a cadence or a state is one of them:
-/// they say the same twice over.
-const ODD: &str = "SELECT
-    (SELECT count(*) FROM window WHERE start % 300 <> 0
-        OR end - start IS NOT CASE cadence WHEN 'PT5M' THEN 300 WHEN 'PT10M' THEN 600 WHEN 'PT15M' THEN 900
-                                           WHEN 'PT30M' THEN 1800 WHEN 'PT1H' THEN 3600 END
-        OR state NOT IN ('due', 'spooled', 'shipped', 'partial', 'empty', 'skipped', 'quarantined')
-        OR rows < 0 OR bytes < 0 OR attempts < 0 OR files < 0 OR (state = 'shipped' AND files < components))
-  + (SELECT count(*) FROM skipped WHERE start >= end OR cadence NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H'))";
-
-const COLUMNS: &str = "start, end, cadence, state, reason, files, components, rows, bytes, cut_at, shipped_at, attempts, last_error";
+const COLUMNS: &str = "start, end, cadence, state, reason, files, components, rows, bytes, cut_at, shipped_at, attempts, last_error, \
+    blank, infinite, doubled, journal, asset";
+/// The same of a skipped range.
+const SKIPPED_COLUMNS: &str = "start, end, cadence, 'skipped' AS state, reason, 0, 0, 0, 0, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, asset";
 
 /// The ledger of one data directory. Cheap to clone; every call blocks briefly.
 #[derive(Clone)]
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
+    /// Whose windows it speaks of; empty where the tag list names no asset.
+    asset: Arc<str>,
+    /// Opened in an earlier format, to be looked at.
+    earlier: bool,
 }
 
 impl Ledger {
@@ -178,14 +184,19 @@ impl Ledger {
         let connection =
             Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
         connection.busy_timeout(BUSY).map_err(fail)?;
-        match format_of(&connection).map_err(fail)? {
-            0 => Ok(None),
-            1..=FORMAT => Ok(Some(Self {
-                connection: Arc::new(Mutex::new(connection)),
-                path,
-            })),
-            found => Err(LedgerError::Newer { path, found }),
+        let format = format_of(&connection).map_err(fail)?;
+        match format {
+            0 => return Ok(None),
+            1 => read_as_2(&connection).map_err(fail)?,
+            FORMAT => {}
+            found => return Err(LedgerError::Newer { path, found }),
         }
+        Ok(Some(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            path,
+            asset: "".into(),
+            earlier: format != FORMAT,
+        }))
     }
 
     fn open_file(path: &Path) -> Result<Self, LedgerError> {
@@ -209,11 +220,10 @@ impl Ledger {
                 what: check,
             });
         }
-        match format_of(&connection).map_err(fail)? {
-            0 => connection
-                .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
-                .map_err(fail)?,
-            1..=FORMAT => {}
+        let format = format_of(&connection).map_err(fail)?;
+        match format {
+            0 => create(&connection).map_err(fail)?,
+            1 | FORMAT => {}
             found => {
                 return Err(LedgerError::Newer {
                     path: path.to_owned(),
@@ -221,25 +231,28 @@ impl Ledger {
                 });
             }
         }
-        // SQLite checks its pages, not the values in them.
-        let odd: i64 = connection
-            .query_row(ODD, [], |row| row.get(0))
-            .map_err(fail)?;
+        let odd = odd_rows(&connection).map_err(fail)?;
         if odd > 0 {
             return Err(LedgerError::Content {
                 path: path.to_owned(),
                 what: format!("{odd} rows hold values that were never written"),
             });
         }
+        if format == 1 {
+            let copy = migrate(&connection, path)?;
+            info!(copy = %copy.display(), "the ledger was brought from format 1 to {FORMAT}; the copy is kept");
+        }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.to_owned(),
+            asset: "".into(),
+            earlier: false,
         })
     }
 
     /// Records that the ledger knows what spool and bucket hold, so that it need not be rebuilt at the next start.
     pub fn rebuilt(&self) -> Result<(), LedgerError> {
-        self.run(|connection| connection.pragma_update(None, "application_id", COMPLETE))
+        self.change(|connection| connection.pragma_update(None, "application_id", COMPLETE))
     }
 
     fn is_complete(&self) -> Result<bool, LedgerError> {
@@ -254,9 +267,9 @@ impl Ledger {
         let end: Option<i64> = self.run(|connection| {
             connection.query_row(
                 "SELECT max(end) FROM (
-                    SELECT max(end) AS end FROM window WHERE start < ?1
-                    UNION ALL SELECT max(end) FROM skipped WHERE start < ?1)",
-                [before.timestamp()],
+                    SELECT max(end) AS end FROM window WHERE asset = ?2 AND start < ?1
+                    UNION ALL SELECT max(end) FROM skipped WHERE asset = ?2 AND start < ?1)",
+                params![before.timestamp(), self.asset],
                 |row| row.get(0),
             )
         })?;
@@ -268,47 +281,11 @@ impl Ledger {
         self.run(|connection| {
             connection
                 .query_row(
-                    &format!("SELECT {COLUMNS} FROM window WHERE start = ?1"),
-                    [start.timestamp()],
+                    &format!("SELECT {COLUMNS} FROM window WHERE start = ?1 AND asset = ?2"),
+                    params![start.timestamp(), self.asset],
                     entry,
                 )
                 .optional()
-        })
-    }
-
-    /// Records a decision: the backlog as due, the rest as skipped. One transaction.
-    pub fn plan(&self, due: &Due) -> Result<(), LedgerError> {
-        if due.backlog.is_none() && due.skipped.is_none() {
-            return Ok(());
-        }
-        self.run(|connection| {
-            let transaction = connection.unchecked_transaction()?;
-            if let Some((from, to)) = due.backlog {
-                let mut insert = transaction.prepare(
-                    "INSERT INTO window (start, end, cadence, state) VALUES (?1, ?2, ?3, 'due') ON CONFLICT DO NOTHING",
-                )?;
-                let mut window = from;
-                while window < to {
-                    insert.execute(params![
-                        window.start().timestamp(),
-                        window.end().timestamp(),
-                        window.cadence().to_string()
-                    ])?;
-                    window = window.next();
-                }
-            }
-            if let Some((from, to, reason)) = due.skipped {
-                let cadence = due
-                    .live
-                    .or(due.backlog.map(|(from, _)| from))
-                    .map(|window| window.cadence().to_string())
-                    .unwrap_or_else(|| Cadence::Pt5m.to_string());
-                transaction.execute(
-                    "INSERT INTO skipped (start, end, cadence, reason) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-                    params![from.timestamp(), to.timestamp(), cadence, reason],
-                )?;
-            }
-            transaction.commit()
         })
     }
 
@@ -317,8 +294,8 @@ impl Ledger {
         let found: Option<(i64, String)> = self.run(|connection| {
             connection
                 .query_row(
-                    "SELECT start, cadence FROM window WHERE state = 'due' ORDER BY start LIMIT 1",
-                    [],
+                    "SELECT start, cadence FROM window WHERE asset = ?1 AND state = 'due' ORDER BY start LIMIT 1",
+                    [&self.asset],
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .optional()
@@ -339,9 +316,9 @@ impl Ledger {
         let found: Vec<(i64, String)> = self.run(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT start, cadence FROM window WHERE state = 'spooled' ORDER BY start LIMIT ?1",
+                    "SELECT start, cadence FROM window WHERE asset = ?2 AND state = 'spooled' ORDER BY start LIMIT ?1",
                 )?
-                .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map(params![limit, self.asset], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })?;
         found
@@ -350,92 +327,15 @@ impl Ledger {
             .collect()
     }
 
-    /// Records an entry, replacing what was known of its window.
-    pub fn record(&self, entry: &Entry) -> Result<(), LedgerError> {
-        self.run(|connection| {
-            connection.execute(
-                &format!(
-                    "INSERT OR REPLACE INTO window ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
-                ),
-                params![
-                    entry.start.timestamp(),
-                    entry.end.timestamp(),
-                    entry.cadence.to_string(),
-                    entry.state.name(),
-                    entry.reason,
-                    entry.files,
-                    entry.components,
-                    entry.rows as i64,
-                    entry.bytes as i64,
-                    entry.cut_at.map(|time| time.timestamp_millis()),
-                    entry.shipped_at.map(|time| time.timestamp_millis()),
-                    entry.attempts,
-                    entry.last_error
-                ],
-            )
-        })?;
-        Ok(())
-    }
-
-    /// The store has the window: shipped, or partial where components are missing. Returns the new state.
-    pub fn shipped(&self, window: &Window, now: DateTime<Utc>) -> Result<State, LedgerError> {
-        let state: String = self.run(|connection| {
-            connection.query_row(
-                "UPDATE window SET shipped_at = ?2, last_error = NULL,
-                    state = CASE WHEN files < components THEN 'partial' ELSE 'shipped' END,
-                    reason = CASE WHEN files < components THEN files || '/' || components END
-                 WHERE start = ?1 RETURNING state",
-                params![window.start().timestamp(), now.timestamp_millis()],
-                |row| row.get(0),
-            )
-        })?;
-        self.state(&state)
-    }
-
-    /// Shipping failed; the window stays spooled.
-    pub fn failed(&self, window: &Window, error: &str) -> Result<u32, LedgerError> {
-        self.run(|connection| {
-            connection.query_row(
-                "UPDATE window SET attempts = attempts + 1, last_error = ?2 WHERE start = ?1 RETURNING attempts",
-                params![window.start().timestamp(), error],
-                |row| row.get(0),
-            )
-        })
-    }
-
-    /// Moves a window to a state with a reason, as an operator or a conflict does.
-    pub fn set_state(
-        &self,
-        window: &Window,
-        state: State,
-        reason: Option<&str>,
-    ) -> Result<(), LedgerError> {
-        self.run(|connection| {
-            connection.execute(
-                "INSERT INTO window (start, end, cadence, state, reason) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (start) DO UPDATE SET state = ?4, reason = ?5",
-                params![
-                    window.start().timestamp(),
-                    window.end().timestamp(),
-                    window.cadence().to_string(),
-                    state.name(),
-                    reason
-                ],
-            )
-        })?;
-        Ok(())
-    }
-
     /// Everything recorded, newest first, skipped ranges among it.
     pub fn list(&self, limit: usize) -> Result<Vec<Entry>, LedgerError> {
         self.run(|connection| {
             connection
                 .prepare(&format!(
-                    "SELECT {COLUMNS} FROM window UNION ALL
-                     SELECT start, end, cadence, 'skipped', reason, 0, 0, 0, 0, NULL, NULL, 0, NULL FROM skipped
-                     ORDER BY start DESC LIMIT ?1"
+                    "SELECT {COLUMNS} FROM window WHERE asset = ?2
+                     UNION ALL SELECT {SKIPPED_COLUMNS} FROM skipped WHERE asset = ?2 ORDER BY start DESC LIMIT ?1"
                 ))?
-                .query_map([limit as i64], entry)?
+                .query_map(params![limit as i64, self.asset], entry)?
                 .collect()
         })
     }
@@ -445,10 +345,12 @@ impl Ledger {
         let counts: Vec<(String, u64)> = self.run(|connection| {
             connection
                 .prepare(
-                    "SELECT state, count(*) FROM window GROUP BY state
-                     UNION ALL SELECT 'skipped', count(*) FROM skipped",
+                    "SELECT state, count(*) FROM window WHERE asset = ?1 GROUP BY state
+                     UNION ALL SELECT 'skipped', count(*) FROM skipped WHERE asset = ?1",
                 )?
-                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+                .query_map([&self.asset], |row| {
+                    Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+                })?
                 .collect()
         })?;
         let mut census = Census::default();
@@ -458,6 +360,7 @@ impl Ledger {
                 State::Spooled => &mut census.spooled,
                 State::Shipped => &mut census.shipped,
                 State::Partial => &mut census.partial,
+                State::Covered => &mut census.covered,
                 State::Empty => &mut census.empty,
                 State::Skipped => &mut census.skipped,
                 State::Quarantined => &mut census.quarantined,
@@ -474,6 +377,19 @@ impl Ledger {
             path: self.path.clone(),
             source,
         })
+    }
+
+    /// As `run`, for what changes something.
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        if self.earlier {
+            return Err(LedgerError::Earlier {
+                path: self.path.clone(),
+            });
+        }
+        self.run(work)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -528,17 +444,27 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         shipped_at: millis(row.get(10)?),
         attempts: row.get(11)?,
         last_error: row.get(12)?,
+        blank: names(row.get(13)?),
+        infinite: row.get::<_, i64>(14)? as u64,
+        doubled: row.get::<_, i64>(15)? as u64,
+        journal: row.get(16)?,
+        asset: row.get(17)?,
     })
 }
 
-fn format_of(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+/// Names of components as they are stored: none of them has a comma.
+fn names(stored: Option<String>) -> Vec<String> {
+    stored
+        .iter()
+        .flat_map(|stored| stored.split(','))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn is_damage(error: &LedgerError) -> bool {
     match error {
         LedgerError::Content { .. } => true,
-        LedgerError::Newer { .. } => false,
+        LedgerError::Newer { .. } | LedgerError::Earlier { .. } | LedgerError::Copy { .. } => false,
         LedgerError::Sqlite { source, .. } => {
             matches!(
                 source.sqlite_error_code(),

@@ -291,13 +291,14 @@ impl Shared {
             // A window that is being shipped leaves the spool after the ledger knows: look again.
             if self.state_unclaimed(window)? == Some(State::Spooled) {
                 warn!(%window, "spool entry is gone: the window is cut again");
+                let gone = Some("its spool entry is gone");
                 self.ledger
-                    .set_state(window, State::Due, Some("its spool entry is gone"))?;
+                    .transition(window, State::Spooled, State::Due, gone)?;
             }
         }
         for window in sealed.difference(&recorded) {
             let state = self.state_unclaimed(window)?;
-            if matches!(state, Some(State::Shipped | State::Partial)) {
+            if state.is_some_and(State::is_delivered) {
                 self.spool.remove(window)?;
             }
         }
@@ -318,41 +319,51 @@ impl Shared {
         let now = self.clock.now();
         match &outcome {
             Shipped::Done => {
-                let state = blocking(move || -> anyhow::Result<State> {
+                let state = blocking(move || -> anyhow::Result<Option<State>> {
                     let state = shared.ledger.shipped(&window, now)?;
-                    shared.spool.remove(&window)?;
+                    if state.is_some() {
+                        shared.spool.remove(&window)?;
+                    }
                     Ok(state)
                 })
                 .await??;
                 self.recovered();
                 self.health.uploaded(began.elapsed());
                 let late_s = (now - window.end()).num_seconds();
-                info!(%window, state = state.name(), late_s, "window shipped");
+                match state {
+                    Some(state) => info!(%window, state = state.name(), late_s, "window shipped"),
+                    None => {
+                        warn!(%window, "the window was given up while it was uploaded: the store has it all the same")
+                    }
+                }
                 return Ok(Shipped::Done);
             }
             Shipped::Conflict(reason) => {
-                error!(%window, reason, "window set aside: a key is taken by other bytes; compare them, then `lookoutd windows retry` or `skip`");
-                let reason = reason.clone();
-                blocking(move || -> anyhow::Result<()> {
-                    shared.spool.quarantine(&window)?;
-                    shared
-                        .ledger
-                        .set_state(&window, State::Quarantined, Some(&reason))?;
-                    Ok(())
+                let text = reason.clone();
+                let moved = blocking(move || -> anyhow::Result<bool> {
+                    let (from, to) = (State::Spooled, State::Quarantined);
+                    let moved = shared.ledger.transition(&window, from, to, Some(&text))?;
+                    if moved {
+                        shared.spool.quarantine(&window)?;
+                    }
+                    Ok(moved)
                 })
                 .await??;
+                if moved {
+                    error!(%window, reason, "window set aside: a key is taken by other bytes; compare them, then `lookoutd windows retry` or `skip`");
+                }
             }
             Shipped::Damaged(what) => {
                 let reason = what.clone();
-                let aside = blocking(move || -> anyhow::Result<_> {
+                let (aside, moved) = blocking(move || -> anyhow::Result<_> {
                     let aside = shared.spool.quarantine(&window)?;
-                    shared
-                        .ledger
-                        .set_state(&window, State::Due, Some(&reason))?;
-                    Ok(aside)
+                    let (from, to) = (State::Spooled, State::Due);
+                    let moved = shared.ledger.transition(&window, from, to, Some(&reason))?;
+                    Ok((aside, moved))
                 })
                 .await??;
                 match aside {
+                    _ if !moved => {}
                     Some(aside) => {
                         let aside = aside.display();
                         warn!(%window, what, %aside, "spool entry is damaged: set aside, the window is cut again");

@@ -294,7 +294,7 @@ fn judge_source(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reaso
             format!("the last {silent} windows had no row"),
             "check that the source still writes; lookoutd plan shows which rows the next window expects",
         ));
-    } else if let (Some(usual), State::Shipped | State::Partial | State::Spooled) =
+    } else if let (Some(usual), State::Shipped | State::Partial | State::Covered | State::Spooled) =
         (feed.usual_rows(), last.state)
         && last.rows * 10 < usual * 9
     {

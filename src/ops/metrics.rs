@@ -155,6 +155,7 @@ fn feed_metrics(
             ("spooled", census.spooled as f64),
             ("shipped", census.shipped as f64),
             ("partial", census.partial as f64),
+            ("covered", census.covered as f64),
             ("empty", census.empty as f64),
             ("skipped", census.skipped as f64),
             ("quarantined", census.quarantined as f64),

@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 
-use super::{COLUMNS, Entry, Ledger, LedgerError, State, entry};
+use super::{COLUMNS, Entry, Ledger, LedgerError, SKIPPED_COLUMNS, State, entry};
 
 /// What is not in the store yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,15 +32,15 @@ impl Ledger {
         self.run(|connection| match state {
             Some(state) => connection
                 .prepare(&format!(
-                    "SELECT {COLUMNS} FROM window WHERE state = ?3 AND start < ?1 ORDER BY start DESC LIMIT ?2"
+                    "SELECT {COLUMNS} FROM window WHERE asset = ?4 AND state = ?3 AND start < ?1 ORDER BY start DESC LIMIT ?2"
                 ))?
-                .query_map(params![before, limit as i64, state.name()], entry)?
+                .query_map(params![before, limit as i64, state.name(), self.asset], entry)?
                 .collect(),
             None => connection
                 .prepare(&format!(
-                    "SELECT {COLUMNS} FROM window WHERE start < ?1 ORDER BY start DESC LIMIT ?2"
+                    "SELECT {COLUMNS} FROM window WHERE asset = ?3 AND start < ?1 ORDER BY start DESC LIMIT ?2"
                 ))?
-                .query_map(params![before, limit as i64], entry)?
+                .query_map(params![before, limit as i64, self.asset], entry)?
                 .collect(),
         })
     }
@@ -54,27 +54,67 @@ impl Ledger {
         let before = before.map_or(i64::MAX, |before| before.timestamp());
         self.run(|connection| {
             connection
-                .prepare(
-                    "SELECT start, end, cadence, 'skipped', reason, 0, 0, 0, 0, NULL, NULL, 0, NULL FROM skipped
-                     WHERE start < ?1 ORDER BY start DESC LIMIT ?2",
-                )?
-                .query_map(params![before, limit as i64], entry)?
+                .prepare(&format!(
+                    "SELECT {SKIPPED_COLUMNS} FROM skipped WHERE asset = ?3 AND start < ?1 ORDER BY start DESC LIMIT ?2"
+                ))?
+                .query_map(params![before, limit as i64, self.asset], entry)?
+                .collect()
+        })
+    }
+
+    /// What is recorded of the window that starts at `start`: its own record, or the range that it was skipped with.
+    pub fn find(&self, start: DateTime<Utc>) -> Result<Option<Entry>, LedgerError> {
+        if let Some(entry) = self.get(start)? {
+            return Ok(Some(entry));
+        }
+        self.run(|connection| {
+            connection
+                .query_row(
+                    &format!(
+                        "SELECT {SKIPPED_COLUMNS} FROM skipped WHERE asset = ?2 AND start <= ?1 AND end > ?1
+                         ORDER BY start DESC LIMIT 1"
+                    ),
+                    params![start.timestamp(), self.asset],
+                    entry,
+                )
+                .optional()
+        })
+    }
+
+    /// What is recorded between `from` and `to`, oldest first; skipped ranges that reach into it among it, as they are.
+    pub fn between(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        self.run(|connection| {
+            connection
+                .prepare(&format!(
+                    "SELECT {COLUMNS} FROM window WHERE asset = ?3 AND start >= ?1 AND start < ?2
+                     UNION ALL SELECT {SKIPPED_COLUMNS} FROM skipped WHERE asset = ?3 AND end > ?1 AND start < ?2
+                     ORDER BY start"
+                ))?
+                .query_map(params![from.timestamp(), to.timestamp(), self.asset], entry)?
                 .collect()
         })
     }
 
     /// The newest window that the store has.
     pub fn newest_delivered(&self) -> Result<Option<Entry>, LedgerError> {
+        let newest = |state: State| {
+            format!(
+                "SELECT * FROM (SELECT {COLUMNS} FROM window WHERE asset = ?1 AND state = '{}' ORDER BY start DESC LIMIT 1)",
+                state.name()
+            )
+        };
+        let of_each = [State::Shipped, State::Partial, State::Covered]
+            .map(newest)
+            .join(" UNION ALL ");
         self.run(|connection| {
             connection
                 .query_row(
-                    &format!(
-                        "SELECT * FROM (SELECT {COLUMNS} FROM window WHERE state = 'shipped' ORDER BY start DESC LIMIT 1)
-                         UNION ALL
-                         SELECT * FROM (SELECT {COLUMNS} FROM window WHERE state = 'partial' ORDER BY start DESC LIMIT 1)
-                         ORDER BY start DESC LIMIT 1"
-                    ),
-                    [],
+                    &format!("{of_each} ORDER BY start DESC LIMIT 1"),
+                    [&self.asset],
                     entry,
                 )
                 .optional()
@@ -87,10 +127,10 @@ impl Ledger {
             connection.query_row(
                 "SELECT count(*), coalesce(sum(bytes), 0),
                         (SELECT min(oldest) FROM (
-                            SELECT min(start) AS oldest FROM window WHERE state = 'spooled'
-                            UNION ALL SELECT min(start) FROM window WHERE state = 'due'))
-                 FROM window WHERE state = 'spooled'",
-                [],
+                            SELECT min(start) AS oldest FROM window WHERE asset = ?1 AND state = 'spooled'
+                            UNION ALL SELECT min(start) FROM window WHERE asset = ?1 AND state = 'due'))
+                 FROM window WHERE asset = ?1 AND state = 'spooled'",
+                [&self.asset],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
         })?;
