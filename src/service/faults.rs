@@ -73,10 +73,3 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Fault {
-        tracing::error!(error = %error, "state database failed");
-        Fault::internal()
-    }
-}

@@ -1,15 +1,20 @@
 //! Dispatch: the table of the API's operations, and what every operation is given.
 //!
-//! Guarantees: an operation runs in one transaction with its validated input and the current time, and either answers
-//! and is committed or raises a fault and leaves no trace. A request with a `ClientToken` that was answered before is
-//! answered the same again if it is the same request, and is a conflict if it is another (contract 1.1).
+//! An operation is: validated input, one function of the store, the rendered answer. It either answers, and what it did is
+//! committed, or raises a fault and leaves no trace. What makes something hands its `ClientToken` to the store, which makes
+//! it once (`store::Once`).
 
-use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::HashSet;
+use std::pin::Pin;
+
+use chrono::{DateTime, Utc};
+use rusqlite::Connection;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::faults::Fault;
-use super::store::{Store, seconds};
+use super::options::Options;
+use super::store::{Once, Store, seconds};
 use super::{shapes, sigv4};
 
 pub mod datasets;
@@ -25,64 +30,148 @@ pub mod schedulers;
 pub mod tags;
 pub mod versions;
 
-/// What an operation does with a call. `Value::Null` is an empty body.
-type Run = fn(&Call<'_>) -> Result<Value, Fault>;
+/// What an operation does with a request. `Value::Null` is an empty body.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Asks the store.
+    Asks(for<'a> fn(&'a Request<'a>) -> Answer<'a>),
+    /// Runs in a transaction of its own; those that have not moved into the store.
+    Transacts(fn(&Call<'_>) -> Result<Value, Fault>),
+}
 
-/// How long an answered `ClientToken` is remembered. The original's lifetime is not documented; SDK retries are seconds
-/// apart.
-const TOKEN_LIFETIME: TimeDelta = TimeDelta::days(7);
+/// The answer to come.
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Fault>> + Send + 'a>>;
+
+/// An operation that asks the store.
+macro_rules! asks {
+    ($operation:path) => {
+        Some(Run::Asks(|request| Box::pin($operation(request))))
+    };
+}
 
 /// Every operation of the API, in the order of the service model; `None` is answered `UnknownOperationException`.
 pub static OPERATIONS: [(&str, Option<Run>); 49] = [
-    ("CreateDataset", Some(datasets::create)),
-    ("CreateInferenceScheduler", Some(schedulers::create)),
-    ("CreateLabel", Some(labels::create)),
-    ("CreateLabelGroup", Some(labels::create_group)),
-    ("CreateModel", Some(models::create)),
-    ("CreateRetrainingScheduler", Some(retraining::create)),
-    ("DeleteDataset", Some(datasets::delete)),
-    ("DeleteInferenceScheduler", Some(schedulers::delete)),
-    ("DeleteLabel", Some(labels::delete)),
-    ("DeleteLabelGroup", Some(labels::delete_group)),
-    ("DeleteModel", Some(models::delete)),
-    ("DeleteResourcePolicy", Some(policies::delete)),
-    ("DeleteRetrainingScheduler", Some(retraining::delete)),
-    ("DescribeDataIngestionJob", Some(ingestion::describe)),
-    ("DescribeDataset", Some(datasets::describe)),
-    ("DescribeInferenceScheduler", Some(schedulers::describe)),
-    ("DescribeLabel", Some(labels::describe)),
-    ("DescribeLabelGroup", Some(labels::describe_group)),
-    ("DescribeModel", Some(models::describe)),
-    ("DescribeModelVersion", Some(versions::describe)),
-    ("DescribeResourcePolicy", Some(policies::describe)),
-    ("DescribeRetrainingScheduler", Some(retraining::describe)),
-    ("ImportDataset", Some(imports::dataset)),
-    ("ImportModelVersion", Some(imports::model_version)),
-    ("ListDataIngestionJobs", Some(ingestion::list)),
-    ("ListDatasets", Some(datasets::list)),
-    ("ListInferenceEvents", Some(events::list)),
-    ("ListInferenceExecutions", Some(executions::list)),
-    ("ListInferenceSchedulers", Some(schedulers::list)),
-    ("ListLabelGroups", Some(labels::list_groups)),
-    ("ListLabels", Some(labels::list)),
-    ("ListModelVersions", Some(versions::list)),
-    ("ListModels", Some(models::list)),
-    ("ListRetrainingSchedulers", Some(retraining::list)),
-    ("ListSensorStatistics", Some(ingestion::statistics)),
-    ("ListTagsForResource", Some(tags::list)),
-    ("PutResourcePolicy", Some(policies::put)),
-    ("StartDataIngestionJob", Some(ingestion::start)),
-    ("StartInferenceScheduler", Some(schedulers::start)),
-    ("StartRetrainingScheduler", Some(retraining::start)),
-    ("StopInferenceScheduler", Some(schedulers::stop)),
-    ("StopRetrainingScheduler", Some(retraining::stop)),
-    ("TagResource", Some(tags::tag)),
-    ("UntagResource", Some(tags::untag)),
-    ("UpdateActiveModelVersion", Some(versions::activate)),
-    ("UpdateInferenceScheduler", Some(schedulers::update)),
-    ("UpdateLabelGroup", Some(labels::update_group)),
-    ("UpdateModel", Some(models::update)),
-    ("UpdateRetrainingScheduler", Some(retraining::update)),
+    ("CreateDataset", Some(Run::Transacts(datasets::create))),
+    (
+        "CreateInferenceScheduler",
+        Some(Run::Transacts(schedulers::create)),
+    ),
+    ("CreateLabel", asks!(labels::create)),
+    ("CreateLabelGroup", asks!(labels::create_group)),
+    ("CreateModel", Some(Run::Transacts(models::create))),
+    (
+        "CreateRetrainingScheduler",
+        Some(Run::Transacts(retraining::create)),
+    ),
+    ("DeleteDataset", Some(Run::Transacts(datasets::delete))),
+    (
+        "DeleteInferenceScheduler",
+        Some(Run::Transacts(schedulers::delete)),
+    ),
+    ("DeleteLabel", asks!(labels::delete)),
+    ("DeleteLabelGroup", asks!(labels::delete_group)),
+    ("DeleteModel", Some(Run::Transacts(models::delete))),
+    (
+        "DeleteResourcePolicy",
+        Some(Run::Transacts(policies::delete)),
+    ),
+    (
+        "DeleteRetrainingScheduler",
+        Some(Run::Transacts(retraining::delete)),
+    ),
+    (
+        "DescribeDataIngestionJob",
+        Some(Run::Transacts(ingestion::describe)),
+    ),
+    ("DescribeDataset", Some(Run::Transacts(datasets::describe))),
+    (
+        "DescribeInferenceScheduler",
+        Some(Run::Transacts(schedulers::describe)),
+    ),
+    ("DescribeLabel", asks!(labels::describe)),
+    ("DescribeLabelGroup", asks!(labels::describe_group)),
+    ("DescribeModel", Some(Run::Transacts(models::describe))),
+    (
+        "DescribeModelVersion",
+        Some(Run::Transacts(versions::describe)),
+    ),
+    (
+        "DescribeResourcePolicy",
+        Some(Run::Transacts(policies::describe)),
+    ),
+    (
+        "DescribeRetrainingScheduler",
+        Some(Run::Transacts(retraining::describe)),
+    ),
+    ("ImportDataset", Some(Run::Transacts(imports::dataset))),
+    (
+        "ImportModelVersion",
+        Some(Run::Transacts(imports::model_version)),
+    ),
+    (
+        "ListDataIngestionJobs",
+        Some(Run::Transacts(ingestion::list)),
+    ),
+    ("ListDatasets", Some(Run::Transacts(datasets::list))),
+    ("ListInferenceEvents", Some(Run::Transacts(events::list))),
+    (
+        "ListInferenceExecutions",
+        Some(Run::Transacts(executions::list)),
+    ),
+    (
+        "ListInferenceSchedulers",
+        Some(Run::Transacts(schedulers::list)),
+    ),
+    ("ListLabelGroups", asks!(labels::list_groups)),
+    ("ListLabels", asks!(labels::list)),
+    ("ListModelVersions", Some(Run::Transacts(versions::list))),
+    ("ListModels", Some(Run::Transacts(models::list))),
+    (
+        "ListRetrainingSchedulers",
+        Some(Run::Transacts(retraining::list)),
+    ),
+    (
+        "ListSensorStatistics",
+        Some(Run::Transacts(ingestion::statistics)),
+    ),
+    ("ListTagsForResource", asks!(tags::list)),
+    ("PutResourcePolicy", Some(Run::Transacts(policies::put))),
+    (
+        "StartDataIngestionJob",
+        Some(Run::Transacts(ingestion::start)),
+    ),
+    (
+        "StartInferenceScheduler",
+        Some(Run::Transacts(schedulers::start)),
+    ),
+    (
+        "StartRetrainingScheduler",
+        Some(Run::Transacts(retraining::start)),
+    ),
+    (
+        "StopInferenceScheduler",
+        Some(Run::Transacts(schedulers::stop)),
+    ),
+    (
+        "StopRetrainingScheduler",
+        Some(Run::Transacts(retraining::stop)),
+    ),
+    ("TagResource", asks!(tags::tag)),
+    ("UntagResource", asks!(tags::untag)),
+    (
+        "UpdateActiveModelVersion",
+        Some(Run::Transacts(versions::activate)),
+    ),
+    (
+        "UpdateInferenceScheduler",
+        Some(Run::Transacts(schedulers::update)),
+    ),
+    ("UpdateLabelGroup", asks!(labels::update_group)),
+    ("UpdateModel", Some(Run::Transacts(models::update))),
+    (
+        "UpdateRetrainingScheduler",
+        Some(Run::Transacts(retraining::update)),
+    ),
 ];
 
 /// The identity ARNs are made of.
@@ -94,7 +183,55 @@ pub struct Identity {
     pub account: String,
 }
 
-/// One call of an operation.
+impl Identity {
+    /// An ARN of this service: `arn:aws:lookoutequipment:<region>:<account>:<kind>/<name>/<uuid>`.
+    pub fn arn(&self, kind: &str, name: &str, uuid: &str) -> String {
+        let Identity { region, account } = self;
+        format!("arn:aws:lookoutequipment:{region}:{account}:{kind}/{name}/{uuid}")
+    }
+}
+
+/// One request of an operation.
+pub struct Request<'a> {
+    /// The state.
+    pub store: &'a Store,
+    /// The operation's name.
+    pub operation: &'static str,
+    /// Validated input.
+    pub input: &'a Input,
+    /// Time of the request.
+    pub now: DateTime<Utc>,
+    /// For ARNs.
+    pub identity: &'a Identity,
+}
+
+impl Request<'_> {
+    /// Its `ClientToken`, for the store function that makes something.
+    pub fn once(&self) -> Option<Once> {
+        self.input.once(self.operation)
+    }
+
+    /// The ARN of something new.
+    pub fn new_arn(&self, kind: &str, name: &str) -> String {
+        let uuid = uuid::Uuid::new_v4().to_string();
+        self.identity.arn(kind, name, &uuid)
+    }
+
+    /// The page this request asks for, of a list identified by `list` (so that a token of another list is refused).
+    pub fn page(&self, list: &str) -> Result<Page, Fault> {
+        self.input.page(list)
+    }
+}
+
+/// What the store says was made, as the answer.
+pub fn answer(made: impl Serialize) -> Result<Value, Fault> {
+    serde_json::to_value(made).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written");
+        Fault::internal()
+    })
+}
+
+/// One call of an operation that runs in a transaction of its own.
 pub struct Call<'a> {
     /// The transaction.
     pub db: &'a Connection,
@@ -134,6 +271,19 @@ pub async fn call(
     };
     let members = shapes::input_of(name).ok_or_else(Fault::internal)?;
     let input = Input(shapes::validate(members, body)?);
+    let run = match run {
+        Run::Transacts(run) => run,
+        Run::Asks(run) => {
+            let request = Request {
+                store,
+                operation: name,
+                input: &input,
+                now,
+                identity,
+            };
+            return run(&request).await;
+        }
+    };
     let identity = identity.clone();
     store
         .transact(move |db| {
@@ -143,8 +293,8 @@ pub async fn call(
                 now,
                 identity: &identity,
             };
-            match input.text("ClientToken") {
-                Some(token) => call.once(name, token, run),
+            match input.once(name) {
+                Some(once) => once.run(db, now, || run(&call)),
                 None => run(&call),
             }
         })
@@ -152,62 +302,14 @@ pub async fn call(
 }
 
 impl Call<'_> {
-    /// Runs the operation unless its token was answered before.
-    fn once(&self, operation: &str, token: &str, run: Run) -> Result<Value, Fault> {
-        let mut request = self.input.0.clone();
-        request.remove("ClientToken");
-        let request = Value::Object(request).to_string();
-        let known: Option<(String, String)> = self
-            .db
-            .query_row(
-                "SELECT request, response FROM idempotency WHERE operation = ?1 AND token = ?2",
-                [operation, token],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
-        if let Some((before, response)) = known {
-            if before != request {
-                return Err(Fault::conflict(format!(
-                    "ClientToken '{token}' was used by another {operation} request: use a new token for a new request"
-                )));
-            }
-            return serde_json::from_str(&response).map_err(|_| Fault::internal());
-        }
-        let response = run(self)?;
-        let now = self.now.timestamp_micros();
-        let horizon = (self.now - TOKEN_LIFETIME).timestamp_micros();
-        self.db
-            .execute("DELETE FROM idempotency WHERE created_us < ?1", [horizon])?;
-        self.db.execute(
-            "INSERT INTO idempotency (operation, token, request, response, created_us) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![operation, token, request, response.to_string(), now],
-        )?;
-        Ok(response)
-    }
-
-    /// An ARN of this service: `arn:aws:lookoutequipment:<region>:<account>:<kind>/<name>/<uuid>`.
+    /// An ARN of this service.
     pub fn arn(&self, kind: &str, name: &str, uuid: &str) -> String {
-        let Identity { region, account } = self.identity;
-        format!("arn:aws:lookoutequipment:{region}:{account}:{kind}/{name}/{uuid}")
+        self.identity.arn(kind, name, uuid)
     }
 
-    /// The page this request asks for, of a list identified by `list` (so that a token of another list is refused).
+    /// The page this request asks for.
     pub fn page(&self, list: &str) -> Result<Page, Fault> {
-        let size = self
-            .input
-            .integer("MaxResults")
-            .unwrap_or(Page::DEFAULT_SIZE);
-        let after = match self.input.text("NextToken") {
-            None => None,
-            Some(token) => Some(Page::open(list, token).ok_or_else(|| {
-                Fault::validation("NextToken is invalid: pass the token of the previous page of this list unchanged")
-            })?),
-        };
-        Ok(Page {
-            list: list.to_owned(),
-            size,
-            after,
-        })
+        self.input.page(list)
     }
 }
 
@@ -246,21 +348,58 @@ impl Input {
         self.0.get(name)
     }
 
-    /// `Tags` as pairs.
-    pub fn tags(&self) -> Vec<(String, String)> {
+    /// A list of strings.
+    pub fn texts(&self, name: &str) -> Option<Vec<String>> {
+        let texts = self.0.get(name)?.as_array()?.iter().map(Value::as_str);
+        Some(texts.flatten().map(str::to_owned).collect())
+    }
+
+    /// `Tags` as pairs: each key once, and lookoutd's own (`super::options`) with values there are.
+    pub fn tags(&self) -> Result<Vec<(String, String)>, Fault> {
         let pair = |tag: &Value| {
             Some((
                 tag["Key"].as_str()?.to_owned(),
                 tag["Value"].as_str()?.to_owned(),
             ))
         };
-        self.0
-            .get("Tags")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(pair)
-            .collect()
+        let tags = self.0.get("Tags").and_then(Value::as_array);
+        let tags: Vec<(String, String)> = tags.into_iter().flatten().filter_map(pair).collect();
+        let mut seen = HashSet::new();
+        if let Some((key, _)) = tags.iter().find(|(key, _)| !seen.insert(key)) {
+            return Err(Fault::validation(format!(
+                "Tags has the key '{key}' twice: a key names one tag"
+            )));
+        }
+        let pairs = tags.iter();
+        Options::from_tags(pairs.map(|(key, value)| (key.as_str(), value.as_str())))?;
+        Ok(tags)
+    }
+
+    fn once(&self, operation: &'static str) -> Option<Once> {
+        let token = self.text("ClientToken")?;
+        let mut request = self.0.clone();
+        request.remove("ClientToken");
+        Some(Once::new(
+            operation,
+            token,
+            Value::Object(request).to_string(),
+        ))
+    }
+
+    fn page(&self, list: &str) -> Result<Page, Fault> {
+        let size = self.integer("MaxResults").unwrap_or(Page::DEFAULT_SIZE);
+        // The model allows an empty token; clients that page in a loop begin with one.
+        let after = match self.text("NextToken").filter(|token| !token.is_empty()) {
+            None => None,
+            Some(token) => Some(Page::open(list, token).ok_or_else(|| {
+                Fault::validation("NextToken is invalid: pass the token of the previous page of this list unchanged")
+            })?),
+        };
+        Ok(Page {
+            list: list.to_owned(),
+            size,
+            after,
+        })
     }
 }
 
@@ -336,62 +475,4 @@ fn shown(operation: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_operation_of_the_model_has_a_place_in_the_dispatch_table() {
-        let declared: Vec<&str> = shapes::INPUTS.iter().map(|(name, _)| *name).collect();
-        let dispatched: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(declared, dispatched);
-    }
-
-    #[test]
-    fn compatibility_md_lists_the_state_of_every_operation() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/compatibility.md");
-        let document = std::fs::read_to_string(path).unwrap();
-        for (name, run) in &OPERATIONS {
-            let state = if run.is_some() {
-                "served"
-            } else {
-                "not served"
-            };
-            let row = format!("| {name} | {state} |");
-            assert!(
-                document.contains(&row),
-                "docs/compatibility.md must have the row: {row}"
-            );
-        }
-        let served = OPERATIONS.iter().filter(|(_, run)| run.is_some()).count();
-        assert!(
-            document.contains(&format!("{served} of 49")),
-            "docs/compatibility.md must say: {served} of 49"
-        );
-    }
-
-    #[test]
-    fn a_page_token_opens_only_the_list_it_was_made_for() {
-        let page = Page {
-            list: "executions of s".into(),
-            size: 2,
-            after: None,
-        };
-        let items = ["a", "b", "c"].map(|key| (key.to_owned(), Value::from(key)));
-        let (shown, next) = page.cut(items.to_vec());
-        assert_eq!(shown, ["a", "b"]);
-        let token = next.unwrap();
-        assert_eq!(Page::open("executions of s", &token).as_deref(), Some("b"));
-        assert_eq!(Page::open("executions of t", &token), None);
-        for bad in [
-            "",
-            "x",
-            "00000000",
-            "zzzzzzzzzz",
-            &token[..token.len() - 1],
-            "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
-        ] {
-            assert_eq!(Page::open("executions of s", bad), None, "{bad}");
-        }
-        assert_eq!(page.cut(items[..2].to_vec()).1, None);
-    }
-}
+mod tests;

@@ -4,7 +4,9 @@
 //! the schema moves forward by numbered migrations (`user_version`) and a database of a newer build is refused. All
 //! access goes through one connection on the blocking pool, so that a transaction never interleaves with another.
 //!
-//! Deliberately no object mapping: the queries stand with the operation or the runner step they belong to.
+//! Each function of the modules below is one whole transaction; no connection leaves them. What is asked and told are plain
+//! structures, states are enums with their SQL forms, so that another database can stand behind the same functions. A
+//! refusal that depends on the state (a taken name, a quota) is made here, where it cannot change any more.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +19,23 @@ use crate::model::Model;
 
 pub mod events;
 pub mod executions;
+pub mod labels;
 mod leftovers;
+mod once;
 mod opening;
 pub mod schedulers;
+pub mod tags;
+mod words;
 
 pub use leftovers::Swept;
+pub use once::Once;
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
+    include_str!("store/0004_tokens.sql"),
 ];
 
 /// Why the state could not be opened.
@@ -321,6 +329,25 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(parent) => std::fs::File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        tracing::error!(error = %error, "state database failed");
+        Fault::internal()
+    }
+}
+
+/// A JSON column that holds a value of that type.
+fn json_column<T: serde::de::DeserializeOwned>(
+    row: &rusqlite::Row<'_>,
+    index: usize,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(index)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let kind = rusqlite::types::Type::Text;
+        rusqlite::Error::FromSqlConversionFailure(index, kind, Box::new(error))
+    })
 }
 
 /// JSON that this service stored.

@@ -10,14 +10,10 @@ use crate::service::s3_problem;
 
 /// The labelled spans: of a label group the ones rated ANOMALY, of S3 every line of every CSV under the prefix.
 pub async fn read(jobs: &Jobs, configuration: &Value) -> Result<Vec<Span>> {
-    if let Some(group) = configuration["LabelGroupName"].as_str().map(str::to_owned) {
-        let read = jobs.store.transact(move |db| {
-            let sql = "SELECT start_us, end_us FROM label WHERE label_group = ?1 AND rating = 'ANOMALY' ORDER BY start_us";
-            let mut statement = db.prepare(sql)?;
-            let spans = statement.query_map([group], |row| Ok(Span { start: row.get(0)?, end: row.get(1)? }))?;
-            Ok(spans.collect::<rusqlite::Result<_>>()?)
-        });
-        return read.await.map_err(|fault| anyhow!(fault.message));
+    if let Some(group) = configuration["LabelGroupName"].as_str() {
+        let spans = jobs.store.labelled_spans(group).await;
+        let spans = spans.map_err(|fault| anyhow!(fault.message))?;
+        return spans.with_context(|| format!("label group '{group}' does not exist"));
     }
     let location = &configuration["S3InputConfiguration"];
     let Some(bucket) = location["Bucket"].as_str() else {

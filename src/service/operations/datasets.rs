@@ -3,9 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 
-use super::{Call, maybe_time, tags, time};
+use super::{Call, maybe_time, time};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
+use crate::service::store::tags;
 
 /// One dataset as stored.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ pub fn insert(
             call.now.timestamp_micros()
         ],
     )?;
-    tags::set(call.db, &arn, &call.input.tags())?;
+    tags::set(call.db, &arn, &call.input.tags()?)?;
     Ok(arn)
 }
 

@@ -4,8 +4,9 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Map, Value, json};
 
-use super::{Call, datasets, models, tags, versions};
+use super::{Call, datasets, models, versions};
 use crate::service::faults::Fault;
+use crate::service::store::tags;
 
 /// ImportDataset: a new dataset with the rows another holds now.
 pub fn dataset(call: &Call<'_>) -> Result<Value, Fault> {
@@ -105,7 +106,7 @@ pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
                  SELECT ?1, ?2, ?3, 'IMPORT_IN_PROGRESS', ?4, sampling_us, ?5, ?5, ?6, ?7, ?8 FROM model WHERE uuid = ?9",
                 params![name, uuid, arn, schema, now, dataset.name, dataset.arn, detail.to_string(), source.uuid],
             )?;
-            tags::set(call.db, &arn, &input.tags())?;
+            tags::set(call.db, &arn, &input.tags()?)?;
             (uuid, arn)
         }
     };

@@ -1,39 +1,31 @@
 //! Label groups (five operations) and labels (four).
 
-use rusqlite::{OptionalExtension, Row, params};
 use serde_json::{Value, json};
 
-use super::{Call, tags, time};
+use super::{Request, answer, time};
 use crate::service::faults::Fault;
-
-/// Labels per group (contract 4.4).
-const MOST_LABELS: i64 = 5_000;
+use crate::service::store::labels::{Label, LabelsAsked, NewLabelGroup, Rating};
 
 /// CreateLabelGroup.
-pub fn create_group(call: &Call<'_>) -> Result<Value, Fault> {
-    let name = call.input.required("LabelGroupName")?;
-    if group(call, name)?.is_some() {
-        return Err(Fault::conflict(format!(
-            "Label group '{name}' already exists"
-        )));
-    }
-    let arn = call.arn("label-group", name, &uuid::Uuid::new_v4().to_string());
-    let codes = call
-        .input
-        .get("FaultCodes")
-        .cloned()
-        .unwrap_or_else(|| json!([]));
-    call.db.execute(
-        "INSERT INTO label_group (name, arn, fault_codes, created_us, updated_us) VALUES (?1, ?2, ?3, ?4, ?4)",
-        params![name, arn, codes.to_string(), call.now.timestamp_micros()],
-    )?;
-    tags::set(call.db, &arn, &call.input.tags())?;
-    Ok(json!({"LabelGroupName": name, "LabelGroupArn": arn}))
+pub async fn create_group(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let name = input.required("LabelGroupName")?;
+    let new = NewLabelGroup {
+        name: name.to_owned(),
+        arn: request.new_arn("label-group", name),
+        fault_codes: input.texts("FaultCodes").unwrap_or_default(),
+        tags: input.tags()?,
+    };
+    let made = request
+        .store
+        .create_label_group(request.once(), new, request.now);
+    answer(made.await?)
 }
 
 /// DescribeLabelGroup.
-pub fn describe_group(call: &Call<'_>) -> Result<Value, Fault> {
-    let group = existing_group(call)?;
+pub async fn describe_group(request: &Request<'_>) -> Result<Value, Fault> {
+    let name = request.input.required("LabelGroupName")?;
+    let group = request.store.label_group(name).await?;
     Ok(json!({
         "LabelGroupName": group.name,
         "LabelGroupArn": group.arn,
@@ -44,111 +36,86 @@ pub fn describe_group(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 /// ListLabelGroups, by name.
-pub fn list_groups(call: &Call<'_>) -> Result<Value, Fault> {
-    let page = call.page("label groups")?;
-    let mut statement = call.db.prepare_cached(
-        "SELECT name, arn, fault_codes, created_us, updated_us FROM label_group
-         WHERE name > ?1 AND substr(name, 1, length(?2)) = ?2 ORDER BY name LIMIT ?3",
-    )?;
-    let prefix = call
-        .input
-        .text("LabelGroupNameBeginsWith")
-        .unwrap_or_default();
-    let rows = statement.query_map(
-        params![page.after().unwrap_or_default(), prefix, page.limit()],
-        read_group,
-    )?;
-    let mut items = Vec::new();
-    for row in rows {
-        let group = row?;
+pub async fn list_groups(request: &Request<'_>) -> Result<Value, Fault> {
+    let page = request.page("label groups")?;
+    let prefix = request.input.text("LabelGroupNameBeginsWith");
+    let after = page.after().unwrap_or_default();
+    let groups = request
+        .store
+        .label_groups(prefix.unwrap_or_default(), after, page.limit())
+        .await?;
+    let items = groups.into_iter().map(|group| {
         let summary = json!({
             "LabelGroupName": group.name,
             "LabelGroupArn": group.arn,
             "CreatedAt": time(group.created_us),
             "UpdatedAt": time(group.updated_us),
         });
-        items.push((group.name, summary));
-    }
-    let (summaries, next) = page.cut(items);
+        (group.name, summary)
+    });
+    let (summaries, next) = page.cut(items.collect());
     Ok(json!({"NextToken": next, "LabelGroupSummaries": summaries}))
 }
 
-/// UpdateLabelGroup: replaces the fault codes. Codes in use by labels stay on those labels.
-pub fn update_group(call: &Call<'_>) -> Result<Value, Fault> {
-    let group = existing_group(call)?;
-    let codes = call.input.get("FaultCodes").unwrap_or(&group.fault_codes);
-    call.db.execute(
-        "UPDATE label_group SET fault_codes = ?2, updated_us = ?3 WHERE name = ?1",
-        params![group.name, codes.to_string(), call.now.timestamp_micros()],
-    )?;
+/// UpdateLabelGroup: replaces the fault codes.
+pub async fn update_group(request: &Request<'_>) -> Result<Value, Fault> {
+    let name = request.input.required("LabelGroupName")?;
+    let codes = request.input.texts("FaultCodes");
+    request
+        .store
+        .update_label_group(name, codes, request.now)
+        .await?;
     Ok(Value::Null)
 }
 
-/// DeleteLabelGroup: with its labels.
-pub fn delete_group(call: &Call<'_>) -> Result<Value, Fault> {
-    let group = existing_group(call)?;
-    call.db
-        .execute("DELETE FROM label_group WHERE name = ?1", [&group.name])?;
-    tags::forget(call.db, &group.arn)?;
+/// DeleteLabelGroup: with its labels; not while a model uses it.
+pub async fn delete_group(request: &Request<'_>) -> Result<Value, Fault> {
+    let name = request.input.required("LabelGroupName")?;
+    request.store.delete_label_group(name).await?;
     Ok(Value::Null)
 }
 
 /// CreateLabel.
-pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
-    let input = call.input;
-    let group = existing_group(call)?;
-    let (Some(start), Some(end)) = (input.time_us("StartTime"), input.time_us("EndTime")) else {
+pub async fn create(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let text = |name: &str| input.text(name).map(str::to_owned);
+    let (Some(start_us), Some(end_us), Some(rating)) = (
+        input.time_us("StartTime"),
+        input.time_us("EndTime"),
+        input.text("Rating").and_then(Rating::from_sql),
+    ) else {
         return Err(Fault::internal());
     };
-    if start >= end {
+    if start_us >= end_us {
         return Err(Fault::validation("StartTime must be before EndTime"));
     }
-    if let Some(code) = input.text("FaultCode") {
-        let known = group
-            .fault_codes
-            .as_array()
-            .is_some_and(|codes| codes.iter().any(|known| known == code));
-        if !known {
-            return Err(Fault::validation(format!(
-                "FaultCode '{code}' is not one of label group '{}': add it with UpdateLabelGroup first",
-                group.name
-            )));
-        }
-    }
-    let count: i64 = call.db.query_row(
-        "SELECT count(*) FROM label WHERE label_group = ?1",
-        [&group.name],
-        |row| row.get(0),
-    )?;
-    if count >= MOST_LABELS {
-        return Err(Fault::quota(format!(
-            "Label group '{}' has {count} labels, the quota is {MOST_LABELS}",
-            group.name
-        )));
-    }
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    call.db.execute(
-        "INSERT INTO label (label_group, id, start_us, end_us, rating, fault_code, notes, equipment, created_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        params![
-            group.name,
-            id,
-            start,
-            end,
-            input.required("Rating")?,
-            input.text("FaultCode"),
-            input.text("Notes"),
-            input.text("Equipment"),
-            call.now.timestamp_micros(),
-        ],
-    )?;
-    Ok(json!({"LabelId": id}))
+    let label = Label {
+        id: uuid::Uuid::new_v4().simple().to_string(),
+        start_us,
+        end_us,
+        rating,
+        fault_code: text("FaultCode"),
+        notes: text("Notes"),
+        equipment: text("Equipment"),
+        created_us: request.now.timestamp_micros(),
+    };
+    let group = input.required("LabelGroupName")?;
+    let made = request
+        .store
+        .create_label(request.once(), group, label, request.now);
+    answer(made.await?)
 }
 
 /// DescribeLabel.
-pub fn describe(call: &Call<'_>) -> Result<Value, Fault> {
-    let group = existing_group(call)?;
-    let label = existing(call, &group)?;
+pub async fn describe(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let (group, label) = request
+        .store
+        .label(
+            input.required("LabelGroupName")?,
+            input.required("LabelId")?,
+        )
+        .await?;
     Ok(json!({
         "LabelGroupName": group.name,
         "LabelGroupArn": group.arn,
@@ -165,38 +132,23 @@ pub fn describe(call: &Call<'_>) -> Result<Value, Fault> {
 
 /// ListLabels: those that end at or after `IntervalStartTime` and start before `IntervalEndTime`, by start. A group that
 /// does not exist has no labels: the model gives this operation no `ResourceNotFoundException`.
-pub fn list(call: &Call<'_>) -> Result<Value, Fault> {
-    let input = call.input;
-    let Some(group) = group(call, input.required("LabelGroupName")?)? else {
+pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let group_name = input.required("LabelGroupName")?;
+    let page = request.page(&format!("labels of {group_name}"))?;
+    let after = page.after().and_then(|key| key.split_once(' '));
+    let asked = LabelsAsked {
+        from_us: input.time_us("IntervalStartTime").unwrap_or(i64::MIN),
+        to_us: input.time_us("IntervalEndTime").unwrap_or(i64::MAX),
+        fault_code: input.text("FaultCode").map(str::to_owned),
+        equipment: input.text("Equipment").map(str::to_owned),
+        after: after.and_then(|(start, id)| Some((start.parse().ok()?, id.to_owned()))),
+        limit: page.limit(),
+    };
+    let Some((group, labels)) = request.store.labels(group_name, asked).await? else {
         return Ok(json!({"LabelSummaries": []}));
     };
-    let page = call.page(&format!("labels of {}", group.arn))?;
-    let (after_start, after_id) = match page.after().and_then(|key| key.split_once(' ')) {
-        Some((start, id)) => (start.parse().unwrap_or(i64::MIN), id.to_owned()),
-        None => (i64::MIN, String::new()),
-    };
-    let mut statement = call.db.prepare_cached(
-        "SELECT id, start_us, end_us, rating, fault_code, notes, equipment, created_us FROM label
-         WHERE label_group = ?1 AND (start_us, id) > (?2, ?3) AND end_us >= ?4 AND start_us < ?5
-           AND (?6 IS NULL OR fault_code = ?6) AND (?7 IS NULL OR equipment = ?7)
-         ORDER BY start_us, id LIMIT ?8",
-    )?;
-    let rows = statement.query_map(
-        params![
-            group.name,
-            after_start,
-            after_id,
-            input.time_us("IntervalStartTime").unwrap_or(i64::MIN),
-            input.time_us("IntervalEndTime").unwrap_or(i64::MAX),
-            input.text("FaultCode"),
-            input.text("Equipment"),
-            page.limit(),
-        ],
-        read,
-    )?;
-    let mut items = Vec::new();
-    for row in rows {
-        let label = row?;
+    let items = labels.into_iter().map(|label| {
         let summary = json!({
             "LabelGroupName": group.name,
             "LabelId": label.id,
@@ -208,94 +160,19 @@ pub fn list(call: &Call<'_>) -> Result<Value, Fault> {
             "Equipment": label.equipment,
             "CreatedAt": time(label.created_us),
         });
-        items.push((format!("{} {}", label.start_us, label.id), summary));
-    }
-    let (summaries, next) = page.cut(items);
+        (format!("{} {}", label.start_us, label.id), summary)
+    });
+    let (summaries, next) = page.cut(items.collect());
     Ok(json!({"NextToken": next, "LabelSummaries": summaries}))
 }
 
 /// DeleteLabel.
-pub fn delete(call: &Call<'_>) -> Result<Value, Fault> {
-    let group = existing_group(call)?;
-    let label = existing(call, &group)?;
-    call.db.execute(
-        "DELETE FROM label WHERE label_group = ?1 AND id = ?2",
-        [&group.name, &label.id],
-    )?;
+pub async fn delete(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let (group, id) = (
+        input.required("LabelGroupName")?,
+        input.required("LabelId")?,
+    );
+    request.store.delete_label(group, id).await?;
     Ok(Value::Null)
-}
-
-struct Group {
-    name: String,
-    arn: String,
-    fault_codes: Value,
-    created_us: i64,
-    updated_us: i64,
-}
-
-struct Label {
-    id: String,
-    start_us: i64,
-    end_us: i64,
-    rating: String,
-    fault_code: Option<String>,
-    notes: Option<String>,
-    equipment: Option<String>,
-    created_us: i64,
-}
-
-fn read_group(row: &Row<'_>) -> rusqlite::Result<Group> {
-    Ok(Group {
-        name: row.get(0)?,
-        arn: row.get(1)?,
-        fault_codes: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
-        created_us: row.get(3)?,
-        updated_us: row.get(4)?,
-    })
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<Label> {
-    Ok(Label {
-        id: row.get(0)?,
-        start_us: row.get(1)?,
-        end_us: row.get(2)?,
-        rating: row.get(3)?,
-        fault_code: row.get(4)?,
-        notes: row.get(5)?,
-        equipment: row.get(6)?,
-        created_us: row.get(7)?,
-    })
-}
-
-fn group(call: &Call<'_>, name: &str) -> Result<Option<Group>, Fault> {
-    let sql =
-        "SELECT name, arn, fault_codes, created_us, updated_us FROM label_group WHERE name = ?1";
-    Ok(call
-        .db
-        .prepare_cached(sql)?
-        .query_row([name], read_group)
-        .optional()?)
-}
-
-fn existing_group(call: &Call<'_>) -> Result<Group, Fault> {
-    let name = call.input.required("LabelGroupName")?;
-    group(call, name)?
-        .ok_or_else(|| Fault::not_found(format!("Label group '{name}' does not exist")))
-}
-
-fn existing(call: &Call<'_>, group: &Group) -> Result<Label, Fault> {
-    let id = call.input.required("LabelId")?;
-    let sql =
-        "SELECT id, start_us, end_us, rating, fault_code, notes, equipment, created_us FROM label
-               WHERE label_group = ?1 AND id = ?2";
-    call.db
-        .prepare_cached(sql)?
-        .query_row([group.name.as_str(), id], read)
-        .optional()?
-        .ok_or_else(|| {
-            Fault::not_found(format!(
-                "Label '{id}' does not exist in label group '{}'",
-                group.name
-            ))
-        })
 }

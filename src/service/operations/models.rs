@@ -4,10 +4,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value, json};
 
 use super::datasets::{self, stored_json};
-use super::{Call, maybe_time, tags, time, versions};
+use super::{Call, maybe_time, time, versions};
 use crate::model::{OffCondition, Sampling};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
+use crate::service::store::tags;
 
 /// Members of a CreateModel request that describe the model and come back in Describe answers.
 const GIVEN: [&str; 10] = [
@@ -114,7 +115,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
         &detail,
         now,
     )?;
-    tags::set(call.db, &arn, &input.tags())?;
+    tags::set(call.db, &arn, &input.tags()?)?;
     Ok(json!({"ModelArn": arn, "Status": "IN_PROGRESS"}))
 }
 

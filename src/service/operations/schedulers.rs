@@ -12,10 +12,11 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
-use super::{Call, tags, time};
+use super::{Call, time};
 use crate::service::faults::Fault;
 use crate::service::options::Options;
 use crate::service::store::schedulers::{self, COLUMNS, Scheduler, transition};
+use crate::service::store::tags;
 use crate::signal::{Cadence, ZoneOffset};
 
 /// CreateInferenceScheduler: creates the scheduler and starts it.
@@ -34,7 +35,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
         .cloned()
         .unwrap_or_default();
     check_input(&data_input)?;
-    let tags = input.tags();
+    let tags = input.tags()?;
     Options::from_tags(
         tags.iter()
             .map(|(key, value)| (key.as_str(), value.as_str())),

@@ -8,10 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::events::{self, Anomaly};
-use super::parse;
 use super::schedulers::{self, COLUMNS, Scheduler};
+use super::{parse, tags};
 use crate::service::faults::Fault;
-use crate::service::operations::tags;
+
 use crate::service::options::Options;
 use crate::signal::{Cadence, Window};
 
