@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{archive, describe};
 use crate::feed::disk::LocalDisk;
-use crate::feed::{Census, Entry, Ledger, Spool, State};
+use crate::feed::{Census, Entry, Ledger, Spool};
 use crate::inference::{Archived, Index};
 use crate::ops::lock;
 
