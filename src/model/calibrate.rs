@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::events::runs;
+use super::events::training_events;
 
 /// The largest `u` reported: beyond it the numbers say nothing more.
 const HIGHEST: f64 = 30.0;
@@ -88,12 +88,12 @@ pub fn threshold(u: &[f64], rate_per_week: f64, weeks: f64) -> (f64, usize) {
     let mut level = LOWEST_THRESHOLD;
     for p in CANDIDATES {
         level = quantile(&mut values, p);
-        if runs(u.iter().map(|value| *value > level)).len() as f64 <= rate_per_week * weeks {
+        if training_events(u.iter().map(|value| *value > level)) as f64 <= rate_per_week * weeks {
             break;
         }
     }
     let level = level.max(LOWEST_THRESHOLD);
-    (level, runs(u.iter().map(|value| *value > level)).len())
+    (level, training_events(u.iter().map(|value| *value > level)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::events::{Event, EventTracker};
+use super::events::{Event, EventBuilder, Row, SHORTEST};
 use super::fit::labelled;
 use super::guard::Warning;
 use super::{Model, Scored, Sensor, Span};
@@ -83,7 +83,7 @@ pub struct Point {
 pub struct Evaluator<'a> {
     model: &'a Model,
     labels: Vec<Span>,
-    tracker: EventTracker,
+    builder: EventBuilder,
     events: Vec<Event>,
     points: Vec<Point>,
 }
@@ -159,7 +159,7 @@ impl<'a> Evaluator<'a> {
         Self {
             model,
             labels,
-            tracker: EventTracker::default(),
+            builder: EventBuilder::new(model.step_us()),
             events: Vec::new(),
             points: Vec::new(),
         }
@@ -172,7 +172,13 @@ impl<'a> Evaluator<'a> {
             .sampling()
             .map_or(0, |sampling| sampling.micros());
         for row in rows {
-            self.events.extend(self.tracker.push(row));
+            let closed = self.builder.push(Row {
+                time: row.time,
+                prediction: row.prediction,
+                weight: row.u,
+                shares: &row.contributions,
+            });
+            self.events.extend(closed.filter(counts));
             self.points.push(Point {
                 time: row.time,
                 u: row.u,
@@ -186,7 +192,7 @@ impl<'a> Evaluator<'a> {
 
     /// The result; none where there was no row.
     pub fn finish(mut self) -> Option<Evaluation> {
-        self.events.extend(self.tracker.finish());
+        self.events.extend(self.builder.finish().filter(counts));
         let (first, last) = (self.points.first()?.time, self.points.last()?.time);
         let step = self.model.step_us();
         let cover = self
@@ -282,6 +288,11 @@ impl Evaluation {
             .sum::<i64>() as f64
             / SECOND
     }
+}
+
+/// Whether an event is long enough to be counted.
+const fn counts(event: &Event) -> bool {
+    event.rows >= SHORTEST
 }
 
 fn count(points: &[Point]) -> Points {

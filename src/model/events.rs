@@ -1,77 +1,83 @@
-//! Events: contiguous anomalous spans of predictions.
+//! Events: spans of anomalous rows, by the one rule that service, archive, metrics and console share.
 //!
-//! Runs of prediction 1 are joined where fewer than three rows lie between them; an event of a single row is dropped.
-//! The tracker works row by row, so an event can grow across windows; it can be stored between them.
+//! Two anomalous rows belong to one event where no more than one and a half steps lie between them, so rows that jitter
+//! around their grid are still neighbours and one healthy row between two on a grid parts them. What an event is, is a
+//! function of its rows alone: it does not depend on how they were cut into windows. Nothing is dropped for being short;
+//! who lists events says which are too short to be listed.
 
 use serde::{Deserialize, Serialize};
 
-use super::Scored;
-
-/// Runs closer than this many rows are one event.
-pub const GAP: usize = 3;
-/// Shorter events are dropped.
+/// An evaluation does not count events of fewer rows: the threshold is set so that single rows above it are chance.
 pub const SHORTEST: usize = 2;
+/// Runs of training rows closer than this are one event to the threshold, which counts rows and not time.
+const TRAINING_GAP: usize = 3;
 
-/// A closed anomalous span.
+/// One row of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row<'a> {
+    /// UTC microseconds.
+    pub time: i64,
+    /// It is anomalous.
+    pub prediction: bool,
+    /// How much it counts in the mean of the shares, above 0: `u` where it is known, else 1.
+    pub weight: f64,
+    /// Each sensor's share in it, in an order that does not change; may be empty where nothing is known.
+    pub shares: &'a [f64],
+}
+
+/// A span of anomalous rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Time of the first anomalous row, UTC microseconds.
     pub start: i64,
     /// Time of the last anomalous row, UTC microseconds.
     pub end: i64,
-    /// Rows from the first to the last.
+    /// Its anomalous rows.
     pub rows: usize,
-    /// Sum of `u` over the anomalous rows: how much was wrong for how long.
+    /// Sum of their weights: how much was wrong for how long.
     pub weight: f64,
-    /// Mean contributions over the anomalous rows weighted by `u`, per sensor, summing to 1.
+    /// Weighted mean of their shares, per sensor, summing to 1 where the rows' do.
     pub contributions: Vec<f64>,
 }
 
-/// Turns scored rows into events, one at a time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventTracker {
+/// Makes events of rows that come in time order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventBuilder {
+    step: i64,
     open: Option<Event>,
-    quiet: usize,
 }
 
-impl EventTracker {
-    /// Takes the next row in time; returns the event that it closed, if any.
-    pub fn push(&mut self, row: &Scored) -> Option<Event> {
-        if !row.prediction {
-            self.quiet += 1;
-            return if self.quiet >= GAP {
-                self.finish()
-            } else {
-                None
-            };
-        }
-        let event = self.open.get_or_insert_with(|| Event {
-            start: row.time,
-            end: row.time,
-            rows: 0,
-            weight: 0.0,
-            contributions: vec![0.0; row.contributions.len()],
-        });
-        event.rows += if event.rows == 0 { 1 } else { self.quiet + 1 };
-        event.end = row.time;
-        event.weight += row.u;
-        for (sum, contribution) in event.contributions.iter_mut().zip(&row.contributions) {
-            *sum += row.u * contribution;
-        }
-        self.quiet = 0;
-        None
+/// Whether two anomalous rows, the second not before the first, belong to one event: the one rule there is.
+pub const fn joins(previous: i64, next: i64, step: i64) -> bool {
+    next.saturating_sub(previous) <= step.saturating_add(step / 2)
+}
+
+impl EventBuilder {
+    /// A builder for rows that are `step` microseconds apart where nothing is missing.
+    pub const fn new(step: i64) -> Self {
+        Self { step, open: None }
     }
 
-    /// Closes the open event, if it is long enough to count.
-    pub fn finish(&mut self) -> Option<Event> {
-        self.quiet = 0;
-        let mut event = self.open.take()?;
-        if event.rows < SHORTEST {
-            return None;
+    /// Takes the next row in time; returns the event that can no longer grow, if one was open.
+    pub fn push(&mut self, row: Row<'_>) -> Option<Event> {
+        let over = self
+            .open
+            .as_ref()
+            .is_some_and(|event| !joins(event.end, row.time, self.step));
+        let closed = if over { self.finish() } else { None };
+        if row.prediction {
+            self.open
+                .get_or_insert_with(|| Event::at(row.time))
+                .take(row);
         }
-        let total: f64 = event.contributions.iter().sum();
+        closed
+    }
+
+    /// The event that the rows so far leave open.
+    pub fn finish(&mut self) -> Option<Event> {
+        let mut event = self.open.take()?;
         for value in &mut event.contributions {
-            *value /= total.max(1e-12);
+            *value /= event.weight.max(1e-12);
         }
         Some(event)
     }
@@ -82,81 +88,144 @@ impl EventTracker {
     }
 }
 
-/// The events in a sequence of predictions as `start..end` row indices.
-pub fn runs(predictions: impl IntoIterator<Item = bool>) -> Vec<(usize, usize)> {
+impl Event {
+    const fn at(time: i64) -> Self {
+        Self {
+            start: time,
+            end: time,
+            rows: 0,
+            weight: 0.0,
+            contributions: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, row: Row<'_>) {
+        self.rows += 1;
+        self.end = row.time;
+        self.weight += row.weight;
+        if self.contributions.len() < row.shares.len() {
+            self.contributions.resize(row.shares.len(), 0.0);
+        }
+        for (sum, share) in self.contributions.iter_mut().zip(row.shares) {
+            *sum += row.weight * share;
+        }
+    }
+}
+
+/// The events of rows that are at hand at once.
+pub fn events<'a>(rows: impl IntoIterator<Item = Row<'a>>, step: i64) -> Vec<Event> {
+    let mut builder = EventBuilder::new(step);
+    let mut found: Vec<Event> = rows
+        .into_iter()
+        .filter_map(|row| builder.push(row))
+        .collect();
+    found.extend(builder.finish());
+    found
+}
+
+/// How many events the threshold counts among training rows, from which labels and gaps were taken: runs with fewer than
+/// three rows between them are one, those of a single row none (part of the first detector's definition, so that the same
+/// history gives the same threshold for ever).
+pub(super) fn training_events(predictions: impl IntoIterator<Item = bool>) -> usize {
     let mut events: Vec<(usize, usize)> = Vec::new();
     for (row, prediction) in predictions.into_iter().enumerate() {
         if !prediction {
             continue;
         }
         match events.last_mut() {
-            Some((_, end)) if row - *end < GAP => *end = row + 1,
+            Some((_, end)) if row - *end < TRAINING_GAP => *end = row + 1,
             _ => events.push((row, row + 1)),
         }
     }
     events.retain(|(start, end)| end - start >= SHORTEST);
-    events
+    events.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Reason;
+
+    const SECOND: i64 = 1_000_000;
+    const MINUTE: i64 = 60 * SECOND;
 
     fn bits(text: &str) -> Vec<bool> {
         text.chars().map(|c| c == '1').collect()
     }
 
-    #[test]
-    fn runs_join_over_two_rows_and_not_over_three() {
-        assert_eq!(runs(bits("0110010")), vec![(1, 6)]);
-        assert_eq!(runs(bits("011000110")), vec![(1, 3), (6, 8)]);
-        assert_eq!(runs(bits("0100010")), vec![]);
+    fn spans(rows: &[(i64, bool)], step: i64) -> Vec<(i64, i64, usize)> {
+        let rows = rows.iter().map(|(time, prediction)| Row {
+            time: *time,
+            prediction: *prediction,
+            weight: 1.0,
+            shares: &[],
+        });
+        let found = events(rows, step);
+        found
+            .iter()
+            .map(|event| (event.start, event.end, event.rows))
+            .collect()
     }
 
     #[test]
-    fn the_tracker_finds_the_events_that_runs_finds() {
-        for pattern in [
-            "0110010",
-            "011000110",
-            "0100010",
-            "1100111",
-            "1",
-            "11",
-            "1001",
-            "0101010001",
-            "111000",
-        ] {
-            let predictions = bits(pattern);
-            let mut tracker = EventTracker::default();
-            let mut found = Vec::new();
-            for (row, prediction) in predictions.iter().enumerate() {
-                let row = Scored {
-                    time: row as i64,
-                    u: 2.0,
-                    anomaly_score: 0.6,
-                    prediction: *prediction,
-                    reason: Reason::AnomalyDetected,
-                    contributions: vec![0.25, 0.75],
-                };
-                found.extend(tracker.push(&row));
-            }
-            found.extend(tracker.finish());
-            let spans: Vec<_> = found
-                .iter()
-                .map(|event| (event.start as usize, event.end as usize + 1))
-                .collect();
-            assert_eq!(spans, runs(predictions), "{pattern}");
-            assert!(
-                found
-                    .iter()
-                    .all(|event| (event.contributions[1] - 0.75).abs() < 1e-12)
-            );
-            assert!(
-                found
-                    .iter()
-                    .all(|event| event.rows as i64 == event.end - event.start + 1)
-            );
-        }
+    fn a_gap_of_one_and_a_half_steps_is_no_gap_and_a_longer_one_is() {
+        assert!(joins(0, MINUTE, MINUTE) && joins(0, 90 * SECOND, MINUTE));
+        assert!(!joins(0, 90 * SECOND + 1, MINUTE));
+        assert!(!joins(i64::MIN, i64::MAX, MINUTE) && joins(0, 1, i64::MAX));
+    }
+
+    #[test]
+    fn forty_minutes_of_rows_that_jitter_are_one_event() {
+        let jitter = [0, 2, 1, 3, 0, 1, 2, 0, 3, 1];
+        let rows: Vec<(i64, bool)> = (0..=40)
+            .map(|n| (n * MINUTE - jitter[n as usize % 10] * SECOND, true))
+            .collect();
+        assert_eq!(spans(&rows, MINUTE), [(0, 40 * MINUTE, 41)]);
+    }
+
+    #[test]
+    fn a_healthy_row_on_the_grid_parts_two_events_and_single_rows_are_events() {
+        let rows: Vec<(i64, bool)> = bits("0110110001")
+            .into_iter()
+            .enumerate()
+            .map(|(n, prediction)| (n as i64, prediction))
+            .collect();
+        assert_eq!(spans(&rows, 1), [(1, 2, 2), (4, 5, 2), (9, 9, 1)]);
+    }
+
+    #[test]
+    fn an_event_over_a_stretch_without_rows_ends_before_it() {
+        let rows = [(0, true), (1, true), (500, true)];
+        assert_eq!(spans(&rows, 1), [(0, 1, 2), (500, 500, 1)]);
+    }
+
+    #[test]
+    fn an_event_is_told_as_soon_as_no_row_can_join_it() {
+        let row = |time, prediction| Row {
+            time,
+            prediction,
+            weight: 2.0,
+            shares: if time == 10 {
+                &[0.25, 0.75]
+            } else {
+                &[0.75, 0.25]
+            },
+        };
+        let mut builder = EventBuilder::new(10);
+        assert_eq!(builder.push(row(10, true)), None);
+        assert_eq!(builder.open_since(), Some(10));
+        assert_eq!(builder.push(row(20, true)), None);
+        // Half a step later something can still join.
+        assert_eq!(builder.push(row(35, false)), None);
+        let event = builder.push(row(36, false)).unwrap();
+        assert_eq!((event.start, event.end, event.rows), (10, 20, 2));
+        assert_eq!((event.weight, event.contributions), (4.0, vec![0.5, 0.5]));
+        assert_eq!(builder.finish(), None);
+    }
+
+    #[test]
+    fn the_threshold_counts_runs_over_two_rows_and_not_over_three() {
+        assert_eq!(training_events(bits("0110010")), 1);
+        assert_eq!(training_events(bits("011000110")), 2);
+        assert_eq!(training_events(bits("0100010")), 0);
     }
 }

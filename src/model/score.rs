@@ -142,7 +142,9 @@ impl Model {
     /// Scores the raw rows with `start_us < time <= end_us`, columns in `sensors()` order, and moves the state to `end_us`.
     ///
     /// With a sampling rate there is one line per bin that ends in the window and has a row (or follows one that has);
-    /// without, one line per raw row. A state of another model, or one that is already past `start_us`, is started anew.
+    /// without, one line per raw row. Where windows before were left out, what the state still holds of theirs shapes it
+    /// and gives no line: every line has `start_us < time <= end_us`. A state of another model, or one that is already
+    /// past `start_us`, is started anew.
     pub fn score(
         &self,
         state: &mut ScoringState,
@@ -186,7 +188,8 @@ impl Model {
         intake.flush(&rules, &learned.whole, end_us, &mut |row| {
             pass.take(row.time, row.values, row.off)
         });
-        let done = pass.finish();
+        let mut done = pass.finish();
+        done.retain(|line| line.time > start_us);
         state.intake = intake;
         state.scored_to = Some(end_us);
         done

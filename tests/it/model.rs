@@ -398,6 +398,52 @@ fn a_sampled_model_answers_one_line_per_bin() {
 }
 
 #[test]
+fn windows_cut_anywhere_with_some_left_out_give_lines_of_their_own_and_none_twice() {
+    for sampling in [None, Some("PT1H"), Some("PT5M")] {
+        let options = Options {
+            sampling: sampling.map(|word| word.parse().unwrap()),
+            ..Options::default()
+        };
+        let model = fit_with(plant(0, ROWS), &options).unwrap();
+        let rows = plant(ROWS, 200);
+        let (first, last) = (rows.times[0] - 1, rows.times[199]);
+        let whole = model.score(&mut model.fresh_state(), &rows, first, last);
+        for every in 2..6 {
+            let mut state = model.fresh_state();
+            let (mut start, mut lines) = (first, Vec::new());
+            // Uneven windows: some hold many rows, some half a bin.
+            for (nth, minutes) in [60, 25, 120, 7, 40, 240].into_iter().cycle().enumerate() {
+                let end = (start + minutes * MINUTE).min(last);
+                if nth % every != 1 {
+                    let found = model.score(&mut state, &rows, start, end);
+                    let times: Vec<i64> = found.iter().map(|line| line.time).collect();
+                    assert!(
+                        times.iter().all(|time| start < *time && *time <= end),
+                        "{sampling:?}, window {nth} ({start}, {end}]: {times:?}"
+                    );
+                    // Two hours have the lines that they have in one batch, but for a first that repeats a row before them.
+                    if minutes >= 120 {
+                        let own = whole.iter().map(|line| line.time);
+                        let own: Vec<i64> = own.filter(|t| start < *t && *t <= end).collect();
+                        assert!(
+                            own.ends_with(&times) && times.len() + 1 >= own.len(),
+                            "{sampling:?}, window {nth}"
+                        );
+                    }
+                    lines.extend(times);
+                }
+                start = end;
+                if start == last {
+                    break;
+                }
+            }
+            assert!(lines.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(lines.len() > whole.len() / 3);
+        }
+    }
+}
+
+#[test]
 fn unknown_columns_are_refused_and_absent_ones_are_missing() {
     let model = fit(plant(0, ROWS));
     let mut columns = sensors(SENSORS);

@@ -1,9 +1,9 @@
 //! The rows of events: contiguous anomalous spans, grown line by line as executions end (contract 5.4).
 
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use super::parse;
+use crate::model::events::joins;
 use crate::service::faults::Fault;
 
 /// One line with prediction 1.
@@ -15,92 +15,214 @@ pub struct Anomaly {
     pub shares: Vec<(String, f64)>,
 }
 
-/// Adds an anomaly to the event it continues, or opens one. An anomaly inside a known event changes nothing.
+/// An event's row.
+struct Stored {
+    start_us: i64,
+    end_us: i64,
+    rows: i64,
+    diagnostics: String,
+}
+
+/// Adds an anomaly to the events it continues, or opens one. An anomaly inside a known event changes nothing; one that came
+/// late may close the gap between two, which become one.
 pub fn extend(
     db: &Connection,
     scheduler_uuid: &str,
     anomaly: &Anomaly,
     step_us: i64,
 ) -> Result<(), Fault> {
-    let sql = "SELECT start_us, end_us, rows, diagnostics FROM event
-               WHERE scheduler_uuid = ?1 AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1";
-    let last: Option<(i64, i64, i64, String)> = db
-        .prepare_cached(sql)?
-        .query_row(params![scheduler_uuid, anomaly.time_us], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })
-        .optional()?;
-    match last {
-        Some((_, end_us, _, _)) if anomaly.time_us <= end_us => {}
-        Some((start_us, end_us, rows, diagnostics)) if anomaly.time_us - end_us <= step_us => {
-            let mean = mean_with(&parse(&diagnostics)?, rows, &anomaly.shares);
-            db.execute(
-                "UPDATE event SET end_us = ?3, rows = rows + 1, diagnostics = ?4
-                 WHERE scheduler_uuid = ?1 AND start_us = ?2",
-                params![scheduler_uuid, start_us, anomaly.time_us, mean.to_string()],
-            )?;
-        }
-        _ => {
-            let diagnostics = mean_with(&json!([]), 0, &anomaly.shares);
-            db.execute(
-                "INSERT INTO event (scheduler_uuid, start_us, end_us, rows, diagnostics) VALUES (?1, ?2, ?2, 1, ?3)",
-                params![scheduler_uuid, anomaly.time_us, diagnostics.to_string()],
-            )?;
-        }
+    let before = neighbour(
+        db,
+        "SELECT start_us, end_us, rows, diagnostics FROM event
+         WHERE scheduler_uuid = ?1 AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1",
+        scheduler_uuid,
+        anomaly.time_us,
+    )?;
+    if before
+        .as_ref()
+        .is_some_and(|event| anomaly.time_us <= event.end_us)
+    {
+        return Ok(());
     }
+    let after = neighbour(
+        db,
+        "SELECT start_us, end_us, rows, diagnostics FROM event
+         WHERE scheduler_uuid = ?1 AND start_us > ?2 ORDER BY start_us LIMIT 1",
+        scheduler_uuid,
+        anomaly.time_us,
+    )?;
+    let before = before.filter(|event| joins(event.end_us, anomaly.time_us, step_us));
+    let after = after.filter(|event| joins(anomaly.time_us, event.start_us, step_us));
+    let mut mean = Mean::default();
+    let (mut start_us, mut end_us) = (anomaly.time_us, anomaly.time_us);
+    for event in before.iter().chain(&after) {
+        start_us = start_us.min(event.start_us);
+        end_us = end_us.max(event.end_us);
+        let shares: Vec<Share> = serde_json::from_str(&event.diagnostics).map_err(|error| {
+            tracing::error!(%error, "stored JSON is damaged");
+            Fault::internal()
+        })?;
+        let shares = shares
+            .iter()
+            .map(|share| (share.name.as_str(), share.value));
+        mean.add(shares, event.rows);
+        db.prepare_cached("DELETE FROM event WHERE scheduler_uuid = ?1 AND start_us = ?2")?
+            .execute(params![scheduler_uuid, event.start_us])?;
+    }
+    let shares = anomaly.shares.iter();
+    mean.add(shares.map(|(name, value)| (name.as_str(), *value)), 1);
+    db.prepare_cached(
+        "INSERT INTO event (scheduler_uuid, start_us, end_us, rows, diagnostics) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![scheduler_uuid, start_us, end_us, mean.rows, mean.json()])?;
     Ok(())
 }
 
-/// The mean of `rows` earlier shares and one more, as `[{name, value}]`.
-fn mean_with(before: &Value, rows: i64, shares: &[(String, f64)]) -> Value {
-    let weight = rows as f64;
-    let old = |index: usize, name: &str| -> f64 {
-        let entry = before.get(index).filter(|entry| entry["name"] == *name);
-        entry
-            .and_then(|entry| entry["value"].as_f64())
-            .unwrap_or(0.0)
+fn neighbour(
+    db: &Connection,
+    sql: &str,
+    scheduler_uuid: &str,
+    time_us: i64,
+) -> Result<Option<Stored>, Fault> {
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Stored {
+            start_us: row.get(0)?,
+            end_us: row.get(1)?,
+            rows: row.get(2)?,
+            diagnostics: row.get(3)?,
+        })
     };
-    let mean = |(index, (name, value)): (usize, &(String, f64))| json!({"name": name, "value": (old(index, name) * weight + value) / (weight + 1.0)});
-    Value::Array(shares.iter().enumerate().map(mean).collect())
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row(params![scheduler_uuid, time_us], read)
+        .optional()?)
+}
+
+/// One entry of an event's diagnostics.
+#[derive(Serialize, Deserialize)]
+struct Share {
+    name: String,
+    value: f64,
+}
+
+/// A mean of shares over rows. Sensors that are new, as with another version of the model, count 0 in the rows before.
+#[derive(Default)]
+struct Mean {
+    rows: i64,
+    shares: Vec<Share>,
+}
+
+impl Mean {
+    fn add<'a>(&mut self, shares: impl Iterator<Item = (&'a str, f64)>, rows: i64) {
+        let (before, more) = (self.rows as f64, rows as f64);
+        self.rows += rows;
+        let total = (self.rows as f64).max(1.0);
+        for share in &mut self.shares {
+            share.value *= before / total;
+        }
+        for (index, (name, value)) in shares.enumerate() {
+            let value = value * more / total;
+            // The order is the model's, so the place of a name seldom changes.
+            let place = match self.shares.get(index) {
+                Some(share) if share.name == name => Some(index),
+                _ => self.shares.iter().position(|share| share.name == name),
+            };
+            match place.and_then(|place| self.shares.get_mut(place)) {
+                Some(share) => share.value += value,
+                None => self.shares.push(Share {
+                    name: name.to_owned(),
+                    value,
+                }),
+            }
+        }
+    }
+
+    fn json(&self) -> String {
+        // Texts and numbers always serialise.
+        serde_json::to_string(&self.shares).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn events_grow_across_executions_and_average_their_diagnostics() {
+    const MINUTE: i64 = 60_000_000;
+
+    fn events_of(anomalies: &[(i64, f64)]) -> Vec<(i64, i64, i64, String)> {
         let directory = tempfile::tempdir().unwrap();
         drop(crate::service::store::Store::open(directory.path()).unwrap());
         let db = Connection::open(directory.path().join("state.db")).unwrap();
         db.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-        let shares = |a: f64| vec![("c\\a".to_owned(), a), ("c\\b".to_owned(), 1.0 - a)];
-        for (minute, a) in [(1, 1.0), (2, 0.0), (2, 0.9), (4, 0.5)] {
+        for (time_us, a) in anomalies {
             let anomaly = Anomaly {
-                time_us: minute * 60_000_000,
-                shares: shares(a),
+                time_us: *time_us,
+                shares: vec![("c\\a".to_owned(), *a), ("c\\b".to_owned(), 1.0 - a)],
             };
-            extend(&db, "s", &anomaly, 60_000_000).unwrap();
+            extend(&db, "s", &anomaly, MINUTE).unwrap();
         }
         let mut statement = db
-            .prepare("SELECT start_us, end_us, rows, diagnostics FROM event")
+            .prepare("SELECT start_us, end_us, rows, diagnostics FROM event ORDER BY start_us")
             .unwrap();
-        let events: Vec<(i64, i64, i64, String)> = statement
+        statement
             .query_map([], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .unwrap()
             .map(Result::unwrap)
-            .collect();
+            .collect()
+    }
+
+    #[test]
+    fn events_grow_across_executions_and_average_their_diagnostics() {
+        let events = events_of(&[
+            (MINUTE, 1.0),
+            (2 * MINUTE, 0.0),
+            (2 * MINUTE, 0.9),
+            (4 * MINUTE, 0.5),
+        ]);
         assert_eq!(events.len(), 2);
         assert_eq!(
             (events[0].0, events[0].1, events[0].2),
-            (60_000_000, 120_000_000, 2)
+            (MINUTE, 2 * MINUTE, 2)
         );
         assert_eq!(
             events[0].3,
             r#"[{"name":"c\\a","value":0.5},{"name":"c\\b","value":0.5}]"#
         );
-        assert_eq!((events[1].0, events[1].1), (240_000_000, 240_000_000));
+        assert_eq!((events[1].0, events[1].1), (4 * MINUTE, 4 * MINUTE));
+    }
+
+    #[test]
+    fn rows_that_jitter_are_one_event() {
+        let rows: Vec<(i64, f64)> = (0..40)
+            .map(|n| (n * MINUTE - n * 7 % 4 * 1_000_000, 0.5))
+            .collect();
+        let events = events_of(&rows);
+        assert_eq!(events.len(), 1);
+        assert!(events[0].1 - events[0].0 > 38 * MINUTE);
+        assert_eq!(events[0].2, 40);
+    }
+
+    #[test]
+    fn a_row_that_came_late_joins_the_events_on_both_sides() {
+        let events = events_of(&[
+            (MINUTE, 1.0),
+            (2 * MINUTE, 1.0),
+            (4 * MINUTE, 0.0),
+            (3 * MINUTE, 0.0),
+            (3 * MINUTE, 0.7),
+        ]);
+        assert_eq!(events.len(), 1);
+        assert_eq!(
+            (events[0].0, events[0].1, events[0].2),
+            (MINUTE, 4 * MINUTE, 4)
+        );
+        assert_eq!(
+            events[0].3,
+            r#"[{"name":"c\\a","value":0.5},{"name":"c\\b","value":0.5}]"#
+        );
+        let events = events_of(&[(5 * MINUTE, 1.0), (4 * MINUTE, 1.0)]);
+        assert_eq!((events.len(), events[0].0), (1, 4 * MINUTE));
     }
 }
