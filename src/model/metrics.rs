@@ -1,16 +1,19 @@
 //! The `ModelMetrics` text of the API: labelled ranges, predicted ranges with diagnostics, event counts.
 //!
-//! Keys and their order are the contract's (5.3). The API allows 50,000 characters: where all predicted ranges do not fit,
-//! the ones that weigh least (sum of `u`) are left out and the counts still include them.
+//! Keys and their order are the contract's (5.3). The API allows 50,000 characters: where all predicted ranges with the
+//! shares of all sensors do not fit, every range keeps the shares of as many of its heaviest sensors as there is room for.
+//! Where not even one each fits, the ranges that weigh least (sum of `u`) are left out, and a last member says how many.
 
 use serde::Serialize;
 
-use super::evaluate::Evaluation;
+use super::evaluate::{Evaluation, PredictedEvent};
 use super::timestamp::format_micros;
 use super::{Sensor, Span};
 
 /// The longest text the API allows.
 pub const LONGEST: usize = 50_000;
+/// Room for the member that says how many ranges were left out.
+const LEFT_OUT: usize = r#","predicted_ranges_left_out":4294967295"#.len();
 
 #[derive(Serialize)]
 struct Metrics<'a> {
@@ -18,6 +21,8 @@ struct Metrics<'a> {
     labeled_event_metrics: LabeledEvents,
     predicted_ranges: Vec<&'a PredictedRange>,
     unknown_event_metrics: UnknownEvents,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted_ranges_left_out: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -58,15 +63,26 @@ pub fn model_metrics(evaluation: &Evaluation) -> String {
 }
 
 fn within(evaluation: &Evaluation, longest: usize) -> String {
-    let ranges: Vec<PredictedRange> = evaluation
-        .predicted
-        .iter()
-        .map(|event| PredictedRange {
-            start: format_micros(event.event.start),
-            end: format_micros(event.event.end),
-            diagnostics: diagnostics(&evaluation.sensors, &event.event.contributions),
-        })
-        .collect();
+    // A range takes its own text and the comma before it.
+    let length = |ranges: &[PredictedRange]| -> usize {
+        ranges.iter().map(|range| to_text(range).len() + 1).sum()
+    };
+    let room = longest.saturating_sub(text(evaluation, Vec::new()).len());
+    let all = ranges(evaluation, evaluation.sensors.len());
+    if length(&all) <= room {
+        return text(evaluation, all.iter().collect());
+    }
+    // More sensors never make a shorter text: halve to the most that fit.
+    let (mut fits, mut too_many) = (1, evaluation.sensors.len());
+    while fits + 1 < too_many {
+        let middle = fits + (too_many - fits) / 2;
+        if length(&ranges(evaluation, middle)) <= room {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    let ranges = ranges(evaluation, fits);
     let mut heaviest: Vec<usize> = (0..ranges.len()).collect();
     heaviest.sort_by(|a, b| {
         evaluation.predicted[*b]
@@ -74,15 +90,20 @@ fn within(evaluation: &Evaluation, longest: usize) -> String {
             .weight
             .total_cmp(&evaluation.predicted[*a].event.weight)
     });
-    let mut left = longest.saturating_sub(text(evaluation, Vec::new()).len());
+    let lengths: Vec<usize> = ranges
+        .iter()
+        .map(|range| to_text(range).len() + 1)
+        .collect();
+    let mut left = room;
+    if lengths.iter().sum::<usize>() > room {
+        left = room.saturating_sub(LEFT_OUT);
+    }
     let mut kept: Vec<usize> = Vec::new();
     for index in heaviest {
-        // A range takes its own text and the comma before it.
-        let length = to_text(&ranges[index]).len() + 1;
-        if length > left {
+        if lengths[index] > left {
             break;
         }
-        left -= length;
+        left -= lengths[index];
         kept.push(index);
     }
     kept.sort_unstable();
@@ -92,7 +113,22 @@ fn within(evaluation: &Evaluation, longest: usize) -> String {
     )
 }
 
+/// Every predicted range with the shares of its `most` heaviest sensors, in the order of the sensors.
+fn ranges(evaluation: &Evaluation, most: usize) -> Vec<PredictedRange> {
+    let range = |event: &PredictedEvent| PredictedRange {
+        start: format_micros(event.event.start),
+        end: format_micros(event.event.end),
+        diagnostics: diagnostics(&evaluation.sensors, &event.event.contributions, most),
+    };
+    evaluation.predicted.iter().map(range).collect()
+}
+
 fn text(evaluation: &Evaluation, predicted_ranges: Vec<&PredictedRange>) -> String {
+    // Asked for its length without any range, the text is as long as it is with all.
+    let left_out = match predicted_ranges.len() {
+        0 => 0,
+        listed => evaluation.predicted.len() - listed,
+    };
     let unknown = evaluation.predicted.iter().filter(|event| !event.labelled);
     let range = |span: &Span| Range {
         start: format_micros(span.start),
@@ -117,19 +153,22 @@ fn text(evaluation: &Evaluation, predicted_ranges: Vec<&PredictedRange>) -> Stri
                 .sum::<i64>() as f64
                 / 1e6,
         },
+        predicted_ranges_left_out: (left_out > 0).then_some(left_out),
     })
 }
 
-fn diagnostics(sensors: &[Sensor], contributions: &[f64]) -> Vec<Diagnostic> {
-    let value = |share: &f64| (share * 1e5).round() / 1e5;
-    sensors
-        .iter()
-        .zip(contributions)
-        .map(|(sensor, share)| Diagnostic {
-            name: sensor.to_string(),
-            value: value(share),
-        })
-        .collect()
+fn diagnostics(sensors: &[Sensor], contributions: &[f64], most: usize) -> Vec<Diagnostic> {
+    let mut heaviest: Vec<usize> = (0..sensors.len().min(contributions.len())).collect();
+    if most < heaviest.len() {
+        heaviest.sort_by(|a, b| contributions[*b].total_cmp(&contributions[*a]));
+        heaviest.truncate(most);
+        heaviest.sort_unstable();
+    }
+    let diagnostic = |index: usize| Diagnostic {
+        name: sensors[index].to_string(),
+        value: (contributions[index] * 1e5).round() / 1e5,
+    };
+    heaviest.into_iter().map(diagnostic).collect()
 }
 
 fn to_text(value: &impl Serialize) -> String {
@@ -140,7 +179,7 @@ fn to_text(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::evaluate::{LabelledEvent, ModelQuality, Points, PredictedEvent};
+    use crate::model::evaluate::{LabelledEvent, ModelQuality, Points};
     use crate::model::events::Event;
 
     fn evaluation(events: usize) -> Evaluation {
@@ -194,18 +233,79 @@ mod tests {
         );
     }
 
+    /// `events` events of `sensors` sensors, of which sensor `n % sensors` weighs most in event `n`.
+    fn of_many(events: usize, sensors: usize) -> Evaluation {
+        let mut evaluation = evaluation(events);
+        evaluation.sensors = (0..sensors)
+            .map(|n| Sensor::new("pump", format!("signal-{n:03}")))
+            .collect();
+        for (n, predicted) in evaluation.predicted.iter_mut().enumerate() {
+            let share = |sensor| {
+                if sensor == n % sensors {
+                    0.5
+                } else {
+                    0.5 / sensors as f64
+                }
+            };
+            predicted.event.contributions = (0..sensors).map(share).collect();
+        }
+        evaluation
+    }
+
+    fn listed(text: &str) -> Vec<serde_json::Value> {
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        value["predicted_ranges"].as_array().unwrap().clone()
+    }
+
     #[test]
-    fn a_text_that_would_be_too_long_keeps_the_heaviest_ranges() {
+    fn every_range_is_listed_with_as_many_of_its_heaviest_sensors_as_fit() {
+        for events in [10, 40, 300] {
+            let text = model_metrics(&of_many(events, 122));
+            let ranges = listed(&text);
+            assert_eq!(ranges.len(), events);
+            let sensors = ranges[0]["diagnostics"].as_array().unwrap().len();
+            // One sensor more in each range would not have fitted.
+            let more = text.len() + events * r#"{"name":"pump\\signal-000","value":0.0041},"#.len();
+            assert!(text.len() <= LONGEST && more > LONGEST, "{}", text.len());
+            for (n, range) in ranges.iter().enumerate() {
+                let shares = range["diagnostics"].as_array().unwrap();
+                assert_eq!(shares.len(), sensors);
+                let heaviest = format!("pump\\signal-{:03}", n % 122);
+                assert!(
+                    shares
+                        .iter()
+                        .any(|it| it["name"] == *heaviest && it["value"] == 0.5)
+                );
+                let names: Vec<&str> = shares
+                    .iter()
+                    .map(|it| it["name"].as_str().unwrap())
+                    .collect();
+                assert!(names.is_sorted(), "{names:?}");
+            }
+            assert!(!text.contains("left_out"));
+        }
+        assert_eq!(
+            listed(&model_metrics(&of_many(8, 122)))[0]["diagnostics"]
+                .as_array()
+                .unwrap()
+                .len(),
+            122
+        );
+    }
+
+    #[test]
+    fn a_text_that_would_be_too_long_keeps_the_heaviest_ranges_and_says_how_many_it_left_out() {
         let text = model_metrics(&evaluation(1000));
         assert!(
             text.len() <= LONGEST && text.len() > LONGEST - 300,
             "{}",
             text.len()
         );
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let ranges = value["predicted_ranges"].as_array().unwrap();
+        let ranges = listed(&text);
         let last = evaluation(1000).predicted[999].event.start;
         assert_eq!(ranges.last().unwrap()["start"], format_micros(last));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["unknown_event_metrics"]["num_identified"], 999);
+        assert_eq!(value["predicted_ranges_left_out"], 1000 - ranges.len());
     }
 }

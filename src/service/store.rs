@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::faults::Fault;
-use crate::model::Model;
+use crate::model::{Model, Span};
 
 pub mod events;
 pub mod executions;
@@ -134,6 +134,8 @@ pub struct NewModel {
     pub components: Vec<(String, Vec<String>)>,
     /// Sampling interval in microseconds if the model has a target rate.
     pub sampling_us: Option<i64>,
+    /// The range it was trained on.
+    pub trained: Span,
     /// The encoded model file.
     pub file: Vec<u8>,
     /// Region for the ARN.
@@ -159,6 +161,7 @@ impl NewModel {
             name: name.to_owned(),
             components,
             sampling_us: model.sampling().map(|sampling| sampling.micros()),
+            trained: model.training_range(),
             file: model.encode(),
             region: region.to_owned(),
             account: account.to_owned(),
@@ -290,14 +293,37 @@ impl Store {
                 ],
             )?;
             db.execute(
-                "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us)
-                 VALUES (?1, ?2, ?3, 'SUCCESS', 'IMPORT', ?4, ?4)",
-                params![uuid, version, format!("{arn}/model-version/{version}"), now],
+                "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, detail)
+                 VALUES (?1, ?2, ?3, 'SUCCESS', 'IMPORT', ?4, ?4, ?5)",
+                params![
+                    uuid,
+                    version,
+                    format!("{arn}/model-version/{version}"),
+                    now,
+                    with_range(&serde_json::json!({}), model.trained).to_string()
+                ],
             )?;
             Ok(version)
         })
         .await
     }
+}
+
+/// The members of a version with the range it was trained on, where none was asked for: clients rely on it.
+pub fn with_range(detail: &serde_json::Value, trained: Span) -> serde_json::Value {
+    let mut detail = match detail.is_object() {
+        true => detail.clone(),
+        false => serde_json::json!({}),
+    };
+    for (name, micros) in [
+        ("TrainingDataStartTime", trained.start),
+        ("TrainingDataEndTime", trained.end),
+    ] {
+        if detail[name].is_null() {
+            detail[name] = seconds(micros).into();
+        }
+    }
+    detail
 }
 
 /// The schema string of the API: a DATETIME column first, then one DOUBLE column per sensor (contract 6).
@@ -384,6 +410,10 @@ mod tests {
             name: name.into(),
             components: vec![("c".into(), vec!["s".into()])],
             sampling_us: None,
+            trained: Span {
+                start: 0,
+                end: 86_400_000_000,
+            },
             file: vec![1],
             region: "r".into(),
             account: "123456789012".into(),

@@ -6,4 +6,5 @@ mod kills;
 mod models;
 pub mod plant;
 mod schedulers;
+mod versions;
 mod windows;

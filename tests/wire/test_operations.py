@@ -199,7 +199,11 @@ def test_versions_imports_diagnostics_update_and_delete(api, s3, model, dataset)
     lines = gzip.decompress(s3.get_object(**result)["Body"].read()).decode().splitlines()
     assert len(lines) > 4000 and json.loads(lines[0])["prediction"] in (0, 1)
 
+    # The other model is resampled, this one is not.
     source = api.describe_model(ModelName=model)["ActiveModelVersionArn"]
+    with pytest.raises(api.exceptions.ValidationException, match="sampling"):
+        api.import_model_version(SourceModelVersionArn=source, ModelName="second", DatasetName=dataset)
+    source = described["ActiveModelVersionArn"]
     imported = api.import_model_version(SourceModelVersionArn=source, ModelName="second", DatasetName=dataset)
     assert imported["ModelVersion"] == 2 and imported["Status"] == "IMPORT_IN_PROGRESS"
     version = wait(

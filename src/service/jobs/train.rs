@@ -25,6 +25,7 @@ use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
 use crate::service::s3_problem;
 use crate::service::schema::Schema;
+use crate::service::store::with_range;
 use crate::service::store::write_durably;
 
 /// A version to be made.
@@ -47,6 +48,8 @@ struct Made {
     metrics: Option<String>,
     prior_metrics: Option<String>,
     quality: ModelQuality,
+    /// The range it was trained on.
+    trained: Span,
     /// For a retraining: whether it is to become active, and why.
     promotion: Option<(bool, &'static str)>,
     /// Gzipped result lines of the diagnosed range.
@@ -112,13 +115,14 @@ async fn import(jobs: &Jobs, file: &str) -> Result<Made> {
     let file = tokio::fs::read(&path)
         .await
         .with_context(|| format!("cannot read {}", path.display()))?;
-    Model::decode(&file).context("the source's model file is unusable")?;
+    let model = Model::decode(&file).context("the source's model file is unusable")?;
     let quality = ModelQuality::CannotDetermineQuality;
     Ok(Made {
         file,
         metrics: None,
         prior_metrics: None,
         quality,
+        trained: model.training_range(),
         promotion: None,
         diagnostics: None,
     })
@@ -225,6 +229,7 @@ fn make(
         quality: judged.map_or(ModelQuality::CannotDetermineQuality, |judged| {
             judged.quality
         }),
+        trained: model.training_range(),
         promotion,
         diagnostics,
     })
@@ -301,7 +306,7 @@ fn diagnose(model: &Model, history: History) -> Result<Vec<u8>> {
 
 /// Writes the file and the diagnostics, then makes the version SUCCESS.
 async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
-    let mut detail = job.detail.clone();
+    let mut detail = with_range(&job.detail, made.trained);
     if let Some(metrics) = made.prior_metrics {
         detail = with(&detail, "PriorModelMetrics", metrics.into());
     }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Call, datasets, models, versions};
 use crate::service::faults::Fault;
+use crate::service::schema::Schema;
 use crate::service::store::tags;
 
 /// ImportDataset: a new dataset with the rows another holds now.
@@ -84,6 +85,7 @@ pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
 
     let name = input.text("ModelName").unwrap_or(&source_name);
     let schema = version.schema.as_ref().unwrap_or(&source.schema);
+    let sampling_us = models::sampling_us(&version.detail).or(source.sampling_us);
     let (uuid, arn) = match models::by_name(call.db, name)? {
         Some(model)
             if model
@@ -96,15 +98,31 @@ pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
                 dataset.name
             )));
         }
-        Some(model) => (model.uuid, model.arn),
+        Some(model) => {
+            fits(&model, schema, sampling_us)?;
+            if !input.tags()?.is_empty() {
+                return Err(Fault::validation(format!(
+                    "Model '{name}' exists: Tags can be given only with a new model, use TagResource"
+                )));
+            }
+            (model.uuid, model.arn)
+        }
         None => {
+            if let Some(known) = &dataset.schema
+                && let Some(absent) = Schema::parse(schema)?.missing_from(&Schema::parse(known)?)
+            {
+                return Err(Fault::validation(format!(
+                    "'{absent}' of the imported version is not in the schema of dataset '{}'",
+                    dataset.name
+                )));
+            }
             let uuid = uuid::Uuid::new_v4().to_string();
             let arn = call.arn("model", name, &uuid);
             call.db.execute(
                 "INSERT INTO model (name, uuid, arn, status, schema, sampling_us, created_us, updated_us, dataset_name,
                                     dataset_arn, detail)
-                 SELECT ?1, ?2, ?3, 'IMPORT_IN_PROGRESS', ?4, sampling_us, ?5, ?5, ?6, ?7, ?8 FROM model WHERE uuid = ?9",
-                params![name, uuid, arn, schema, now, dataset.name, dataset.arn, detail.to_string(), source.uuid],
+                 VALUES (?1, ?2, ?3, 'IMPORT_IN_PROGRESS', ?4, ?9, ?5, ?5, ?6, ?7, ?8)",
+                params![name, uuid, arn, schema, now, dataset.name, dataset.arn, detail.to_string(), sampling_us],
             )?;
             tags::set(call.db, &arn, &input.tags()?)?;
             (uuid, arn)
@@ -122,4 +140,33 @@ pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
         "ModelVersion": imported,
         "Status": "IMPORT_IN_PROGRESS",
     }))
+}
+
+/// A model keeps its sensors and its sampling: its schedulers' files and windows are made for them.
+fn fits(model: &models::Stored, schema: &str, sampling_us: Option<i64>) -> Result<(), Fault> {
+    let (own, other) = (Schema::parse(&model.schema)?, Schema::parse(schema)?);
+    let refuse = |what: String| {
+        Fault::validation(format!(
+            "The version cannot be imported into model '{}': {what}. Import it into a model of another name",
+            model.name
+        ))
+    };
+    if let Some(absent) = own.missing_from(&other) {
+        return Err(refuse(format!("it lacks '{absent}', which the model has")));
+    }
+    if let Some(more) = other.missing_from(&own) {
+        return Err(refuse(format!("it has '{more}', which the model lacks")));
+    }
+    if model.sampling_us != sampling_us {
+        let shown = |sampling: Option<i64>| match sampling {
+            None => "none".to_owned(),
+            Some(micros) => format!("{} s", micros / 1_000_000),
+        };
+        return Err(refuse(format!(
+            "its sampling rate is {}, the model's is {}",
+            shown(sampling_us),
+            shown(model.sampling_us)
+        )));
+    }
+    Ok(())
 }

@@ -39,6 +39,8 @@ pub struct Stored {
     pub schema: String,
     /// Name and ARN of the dataset, absent for a model put in from outside.
     pub dataset: Option<(String, String)>,
+    /// Sampling interval in microseconds if the model has a target rate.
+    pub sampling_us: Option<i64>,
     /// The active version, absent until one succeeded.
     pub active_version: Option<i64>,
     /// The version that was active before.
@@ -53,7 +55,7 @@ pub struct Stored {
 }
 
 const COLUMNS: &str = "name, uuid, arn, status, schema, dataset_name, dataset_arn, active_version, previous_version, \
-     activated_us, previous_activated_us, detail, quality, created_us, updated_us";
+     activated_us, previous_activated_us, detail, quality, created_us, updated_us, sampling_us";
 
 /// CreateModel: checks the request against the dataset and starts the training of version 1.
 pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
@@ -94,10 +96,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
     let uuid = uuid::Uuid::new_v4().to_string();
     let arn = call.arn("model", name, &uuid);
     let detail = Value::Object(detail);
-    let sampling = detail["DataPreProcessingConfiguration"]["TargetSamplingRate"].as_str();
-    let sampling_us = sampling
-        .and_then(|rate| rate.parse::<Sampling>().ok())
-        .map(Sampling::micros);
+    let sampling_us = sampling_us(&detail);
     let now = call.now.timestamp_micros();
     call.db.execute(
         "INSERT INTO model (name, uuid, arn, status, schema, sampling_us, created_us, updated_us, dataset_name,
@@ -117,6 +116,12 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
     )?;
     tags::set(call.db, &arn, &input.tags()?)?;
     Ok(json!({"ModelArn": arn, "Status": "IN_PROGRESS"}))
+}
+
+/// The target sampling rate among a model's given members, microseconds.
+pub fn sampling_us(detail: &Value) -> Option<i64> {
+    let sampling = detail["DataPreProcessingConfiguration"]["TargetSamplingRate"].as_str()?;
+    Some(sampling.parse::<Sampling>().ok()?.micros())
 }
 
 /// What the shape cannot say about a model's inputs.
@@ -315,13 +320,13 @@ pub fn update(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(Value::Null)
 }
 
-/// DeleteModel: not in training, and not while a scheduler points at it.
+/// DeleteModel: not while a version of it is made, and not while a scheduler points at it.
 pub fn delete(call: &Call<'_>) -> Result<Value, Fault> {
     let model = named(call)?;
-    if model.status.ends_with("IN_PROGRESS") {
+    if let Some((version, status)) = versions::under_way(call.db, &model.uuid)? {
         return Err(Fault::conflict(format!(
-            "Model '{}' is {}: wait until it has ended",
-            model.name, model.status
+            "Version {version} of model '{}' is {status}: wait until it has ended",
+            model.name
         )));
     }
     let scheduler: Option<String> = call
@@ -380,5 +385,6 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
         quality: row.get(12)?,
         created_us: row.get(13)?,
         updated_us: row.get(14)?,
+        sampling_us: row.get(15)?,
     })
 }

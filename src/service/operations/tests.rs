@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::Span;
 use crate::service::store::NewModel;
 
 struct Api {
@@ -42,6 +43,7 @@ impl Api {
             name: name.into(),
             components: vec![("c".into(), vec!["s".into()])],
             sampling_us: None,
+            trained: Span { start: 0, end: 0 },
             file: vec![1],
             region: "eu-west-1".into(),
             account: "123456789012".into(),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::datasets::stored_json;
 use super::{Call, maybe_time, models, time};
 use crate::service::faults::Fault;
+use crate::service::schema::Schema;
 
 /// One model version as stored.
 #[derive(Debug, Clone)]
@@ -142,6 +143,19 @@ pub fn activate(call: &Call<'_>) -> Result<Value, Fault> {
             model.name, version.status
         )));
     }
+    if let Some(schema) = &version.schema {
+        let (own, other) = (Schema::parse(&model.schema)?, Schema::parse(schema)?);
+        let odd = own
+            .missing_from(&other)
+            .or_else(|| other.missing_from(&own));
+        if let Some(odd) = odd {
+            return Err(Fault::conflict(format!(
+                "Version {number} of model '{}' was made for other sensors than the model has, '{odd}' among them: it \
+                 cannot be active",
+                model.name
+            )));
+        }
+    }
     promote(call.db, &model.uuid, number, call.now.timestamp_micros())?;
     let current = models::named(call)?;
     Ok(json!({
@@ -216,6 +230,14 @@ pub fn stored(db: &Connection, model_uuid: &str, number: i64) -> Result<Option<V
         .prepare_cached(&sql)?
         .query_row(params![model_uuid, number], read)
         .optional()?)
+}
+
+/// A version of the model that is trained or imported now, or waits for it: its number and status.
+pub fn under_way(db: &Connection, model_uuid: &str) -> Result<Option<(i64, String)>, Fault> {
+    let sql = "SELECT version, status FROM model_version
+               WHERE model_uuid = ?1 AND status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY version LIMIT 1";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    Ok(db.query_row(sql, [model_uuid], read).optional()?)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Version> {

@@ -466,6 +466,7 @@ fn model(plant: &Path) -> NewModel {
         name: NAME.into(),
         components,
         sampling_us: Some(60_000_000),
+        trained: model.training_range(),
         file: model.encode(),
         region: REGION.into(),
         account: ACCOUNT.into(),

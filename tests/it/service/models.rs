@@ -9,7 +9,7 @@ use super::plant::{BUCKET, COMPONENTS, Plant, ROLE, START, at, csv_of};
 use crate::commands::lookoutd;
 
 /// A plant with an ingested day in the dataset `day`, and a configuration that names its API.
-async fn with_dataset() -> Plant {
+pub async fn with_dataset() -> Plant {
     let plant = Plant::start().await;
     let begun = at(START) - TimeDelta::days(3);
     let bucket = plant.directory.path().join("s3").join(BUCKET);

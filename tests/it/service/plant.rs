@@ -127,6 +127,7 @@ impl Plant {
                 })
                 .collect(),
             sampling_us: Some(60_000_000),
+            trained: model().training_range(),
             file: model().encode(),
             region: "eu-west-1".into(),
             account: "123456789012".into(),

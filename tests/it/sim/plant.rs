@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
-use lookoutd::model::{Model, Options, Rows, Sampling, Sensor, Training};
+use lookoutd::model::{Model, Options, Rows, Sampling, Sensor, Span, Training};
 use lookoutd::service::store::NewModel;
 use lookoutd::signal::{Column, Frame, NameFormat, RowRule, Values, Window};
 use lookoutd::source::{Reading, Source, SourceError};
@@ -172,7 +172,7 @@ fn sample(signal: &str, time: i64) -> f64 {
 
 /// The model of the plant, trained once per test binary.
 pub fn model() -> NewModel {
-    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    static FILE: OnceLock<(Vec<u8>, Span)> = OnceLock::new();
     let components = tags().components;
     let sensors: Vec<Sensor> = components
         .iter()
@@ -181,7 +181,7 @@ pub fn model() -> NewModel {
             signals.map(|signal| Sensor::new(&component.name, signal))
         })
         .collect();
-    let file = FILE.get_or_init(|| {
+    let (file, trained) = FILE.get_or_init(|| {
         let mut rows = Rows {
             sensors: sensors.len(),
             ..Rows::default()
@@ -199,9 +199,8 @@ pub fn model() -> NewModel {
             ..Options::default()
         };
         let training = Training::in_memory(sensors.clone(), rows, Vec::new());
-        Model::fit(training, &options, &mut |_| {})
-            .expect("a model")
-            .encode()
+        let model = Model::fit(training, &options, &mut |_| {}).expect("a model");
+        (model.encode(), model.training_range())
     });
     NewModel {
         name: MODEL.into(),
@@ -210,6 +209,7 @@ pub fn model() -> NewModel {
             .map(|component| (component.name, component.signals))
             .collect(),
         sampling_us: Some(MINUTE),
+        trained: *trained,
         file: file.clone(),
         region: "us-east-1".into(),
         account: "000000000000".into(),
