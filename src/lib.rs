@@ -14,6 +14,7 @@ pub mod inference;
 pub mod model;
 pub mod notify;
 pub mod ops;
+pub mod records;
 pub mod s3;
 pub mod sample;
 pub mod service;

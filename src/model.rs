@@ -21,6 +21,7 @@ mod fit;
 mod form;
 pub mod guard;
 mod intake;
+pub mod labels;
 mod lanes;
 mod matrix;
 pub mod metrics;
@@ -30,9 +31,10 @@ pub mod sensor;
 mod store;
 mod survey;
 pub mod table;
-pub mod timestamp;
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::signal::timestamp;
 
 pub use file::ModelFileError;
 pub use fit::{FitError, Progress, Stage};

@@ -9,6 +9,7 @@ mod component;
 mod frame;
 mod input_file;
 mod rebase;
+pub mod timestamp;
 mod window;
 
 pub use cadence::{Cadence, CadenceError};

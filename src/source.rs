@@ -6,11 +6,11 @@
 
 pub mod replay;
 
-use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{NaiveDate, NaiveTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::signal::{Frame, RowRule, Window};
+use crate::signal::{Frame, RowRule, Window, timestamp};
 use replay::AtEnd;
 
 /// Something that holds the asset's samples.
@@ -98,17 +98,10 @@ impl Config {
 
 /// Reads a recorded time as a person writes it, with or without fraction, as UTC microseconds.
 pub fn recorded_time(text: &str) -> Result<i64, String> {
-    let text = text.trim().trim_end_matches('Z');
-    for format in [
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%d %H:%M",
-    ] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
-            return Ok(time.and_utc().timestamp_micros());
-        }
+    if let Some(time) = timestamp::parse(text) {
+        return Ok(time);
     }
+    let text = text.trim().trim_end_matches('Z');
     if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
     }

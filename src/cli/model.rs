@@ -186,6 +186,7 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
         .map(read_labels)
         .transpose()?
         .unwrap_or_default();
+    let counted = args.labels.as_deref().map(|path| (path, labels.len()));
     let range = ranges.map(|ranges| ranges[0]);
     let options = Options {
         sampling: args.sampling,
@@ -205,6 +206,7 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
     let model = Model::fit(training, &options, &mut |progress| show.progress(progress))?;
     show.finish();
     write_whole(&out, &model.encode())?;
+    report::data(counted, &table);
     report::trained(&model, &out);
     Ok(ExitCode::SUCCESS)
 }

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::labels;
 use super::sensor::{Rows, Sensor, Span};
-use super::timestamp;
 use crate::signal::TagList;
 
 /// A table that is being read, block by block.
@@ -49,6 +49,22 @@ impl Table {
         }
     }
 
+    /// Columns of the file that the tag list does not have: they are left out.
+    pub fn ignored(&self) -> &[String] {
+        match &self.0 {
+            Kind::Csv(table) => table.ignored(),
+            Kind::Parquet(table) => table.ignored(),
+        }
+    }
+
+    /// Infinite values so far; each is read as missing.
+    pub fn infinite(&self) -> u64 {
+        match &self.0 {
+            Kind::Csv(table) => table.infinite(),
+            Kind::Parquet(table) => table.infinite(),
+        }
+    }
+
     /// The sensors, in the order of the columns.
     pub fn sensors(&self) -> &[Sensor] {
         match &self.0 {
@@ -75,52 +91,8 @@ fn is_parquet(path: &Path) -> Result<bool> {
     Ok(head[..length] == *b"PAR1")
 }
 
-/// Reads labels: one `start,end` per line, with or without a header.
+/// Reads a file of labels, see [`labels::read`].
 pub fn read_labels(path: &Path) -> Result<Vec<Span>> {
-    let mut reader = ::csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_path(path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    let mut labels = Vec::new();
-    for (index, record) in reader.records().enumerate() {
-        let at = || format!("{} line {}", path.display(), index + 1);
-        let record = record.with_context(at)?;
-        let times: Vec<_> = record.iter().take(2).map(timestamp::parse).collect();
-        match times[..] {
-            [Some(start), Some(end)] if start <= end => labels.push(Span { start, end }),
-            [Some(_), Some(_)] => bail!("{}: the label ends before it starts", at()),
-            [None, None] if index == 0 => {}
-            _ => bail!(
-                "{}: expected start,end, each {}; found {}",
-                at(),
-                timestamp::EXPECTED,
-                record.iter().collect::<Vec<_>>().join(",")
-            ),
-        }
-    }
-    Ok(labels)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn written(text: &str) -> tempfile::NamedTempFile {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file
-    }
-
-    #[test]
-    fn labels_read_with_and_without_a_header() {
-        let plain = read_labels(written("2020-01-01 00:00,2020-01-02 00:00\n").path()).unwrap();
-        let headed =
-            read_labels(written("start,end\n2020-01-01 00:00,2020-01-02 00:00\n").path()).unwrap();
-        assert_eq!(plain, headed);
-        assert_eq!(plain.len(), 1);
-        assert!(read_labels(written("2020-01-02 00:00,2020-01-01 00:00\n").path()).is_err());
-        assert!(read_labels(written("2020-01-01 00:00\n").path()).is_err());
-    }
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    labels::read(file).with_context(|| path.display().to_string())
 }

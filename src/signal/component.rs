@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::records::Records;
+
 /// A group of signals that is written to one input file; the `Subsystem` column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
@@ -70,40 +72,19 @@ impl TagList {
             line,
             problem,
         };
-        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-            return Err(refuse(
-                None,
-                "the tag list is UTF-16; save it as CSV in UTF-8".to_owned(),
-            ));
-        }
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(bytes);
+        let mut records = Records::open(bytes).map_err(|error| refuse(None, error.to_string()))?;
         let mut columns = None;
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut by_name: HashMap<String, usize> = HashMap::new();
         let mut by_folded: HashMap<String, (usize, u64)> = HashMap::new();
         let mut components: Vec<Component> = Vec::new();
-        let mut record = csv::StringRecord::new();
-        loop {
-            let line = line_at(bytes, reader.position().byte());
-            match reader.read_record(&mut record) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    let problem = match error.kind() {
-                        csv::ErrorKind::Utf8 { .. } => {
-                            "not UTF-8; save the tag list as CSV in UTF-8".to_owned()
-                        }
-                        _ => error.to_string(),
-                    };
-                    return Err(refuse(Some(line), problem));
-                }
-            }
-            if record.iter().all(str::is_empty) {
+        while records
+            .read()
+            .map_err(|error| refuse(None, error.to_string()))?
+        {
+            let line = records.line();
+            let record = cells_of(&records).map_err(|problem| refuse(Some(line), problem))?;
+            if record.iter().all(|cell| cell.is_empty()) {
                 continue;
             }
             let columns = match columns {
@@ -118,7 +99,7 @@ impl TagList {
                     found
                 }
             };
-            let cell = |column: usize| record.get(column).unwrap_or("");
+            let cell = |column: usize| record.get(column).copied().unwrap_or("");
             let (tag, subsystem) = (cell(columns.tag), cell(columns.subsystem));
             check_tag(tag).map_err(|problem| refuse(Some(line), problem))?;
             check_component(subsystem, tag).map_err(|problem| refuse(Some(line), problem))?;
@@ -202,7 +183,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of_first_record(record: &csv::StringRecord) -> Result<(Columns, bool), String> {
+    fn of_first_record(record: &[&str]) -> Result<(Columns, bool), String> {
         let find = |name: &str| -> Result<Option<usize>, String> {
             let mut at = record
                 .iter()
@@ -215,10 +196,9 @@ impl Columns {
         };
         let found = (find("Tag")?, find("UOM")?, find("Subsystem")?);
         let missing = |name: &str| {
-            let header: Vec<&str> = record.iter().collect();
             format!(
                 "the header has no column {name}; it has {}; expected Tag,UOM,Subsystem",
-                header.join(",")
+                record.join(",")
             )
         };
         match found {
@@ -239,7 +219,7 @@ impl Columns {
                 false,
             )),
             (None, None, None) => {
-                let first = record.get(0).unwrap_or("");
+                let first = record.first().copied().unwrap_or("");
                 let separator = if first.contains(';') || first.contains('\t') {
                     " separated by commas"
                 } else {
@@ -301,21 +281,20 @@ fn check_name(
     Ok(())
 }
 
-/// The 1-based line of the first byte at or after `offset` that is not a line break: the reader's own line number
-/// counts the blank lines it skips to the record before.
-fn line_at(bytes: &[u8], offset: u64) -> u64 {
-    let offset = usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(bytes.len());
-    let blank = bytes[offset..]
-        .iter()
-        .take_while(|byte| matches!(byte, b'\n' | b'\r'))
-        .count();
-    let breaks = bytes[..offset + blank]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count();
-    breaks as u64 + 1
+/// The cells of a record, trimmed. A cell of a tag list has one line: one that goes on has a quote that is not closed.
+fn cells_of<R>(records: &Records<R>) -> Result<Vec<&str>, String> {
+    if let Some(broken) = records.broken() {
+        return Err(broken.to_string());
+    }
+    if records.spans_lines() {
+        return Err("a cell goes over more than one line; close its quote".to_owned());
+    }
+    let cell = |bytes| {
+        std::str::from_utf8(bytes)
+            .map(str::trim)
+            .map_err(|_| "not UTF-8; save the tag list as CSV in UTF-8".to_owned())
+    };
+    records.iter().map(cell).collect()
 }
 
 #[cfg(test)]
@@ -426,6 +405,30 @@ mod tests {
         let latin = b"Tag,UOM,Subsystem\ns1,\xb0C,a\n";
         let message = TagList::parse(latin, "t").unwrap_err().to_string();
         assert!(message.starts_with("t:2: not UTF-8"), "{message}");
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_takes_no_line_with_it() {
+        let head = "Tag,UOM,Subsystem\n";
+        for (body, expected) in [
+            (
+                "s1,\"C,a\ns2,\"C,b\n",
+                "tags.csv:2: there is text after a closing quote",
+            ),
+            (
+                "s1,\"C,a\ns2,C\",b\n",
+                "tags.csv:2: a cell goes over more than one line",
+            ),
+            (
+                "s1,C,a\ns2,\"C,b\ns3,C,b\n",
+                "tags.csv:3: a quote is not closed",
+            ),
+        ] {
+            let message = refusal(&format!("{head}{body}"));
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let long = refusal(&format!("{head}s1,\"{}", "x\n".repeat(1 << 20)));
+        assert!(long.contains("begins in line 2"), "{long}");
     }
 
     #[test]

@@ -105,6 +105,19 @@ impl<R: ChunkReader + 'static> Replay<R> {
         self.rebase
     }
 
+    /// The first recorded time at or after `from`, in micros; none after the last. Reads only the chunks that begin before
+    /// that time, so a stretch without rows costs nothing, however long it is.
+    pub fn next_time(&mut self, from: i64) -> Result<Option<i64>, SourceError> {
+        let mut next = self.history.first_beginning(from);
+        for index in self.history.overlapping(from, from) {
+            let chunk = self.chunk(index)?;
+            let rows = chunk.rows_between(from, i64::MAX);
+            let least = rows.map(|row| chunk.times[row]).min();
+            next = [next, least].into_iter().flatten().min();
+        }
+        Ok(next)
+    }
+
     fn chunk(&mut self, index: usize) -> Result<&Chunk, SourceError> {
         if let Some(at) = self
             .resident

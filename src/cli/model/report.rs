@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::model::evaluate::{Evaluation, ModelQuality};
 use crate::model::metrics::model_metrics;
+use crate::model::table::Table;
 use crate::model::timestamp::format;
 use crate::model::{Model, Warning};
 
@@ -44,6 +45,30 @@ pub fn trained(model: &Model, path: &Path) {
         model.threshold(),
         model.training_events_per_week()
     );
+}
+
+/// Prints what was read beside the rows: how many labels, and what was left out of a history.
+pub fn data(labels: Option<(&Path, usize)>, table: &Table) {
+    if let Some((path, count)) = labels {
+        say!("labels           {count} from {}", path.display());
+    }
+    let ignored = table.ignored();
+    if !ignored.is_empty() {
+        let shown = ignored.iter().take(SENSORS).map(String::as_str);
+        let shown: Vec<&str> = shown.collect();
+        let more = if ignored.len() > SENSORS { ", ..." } else { "" };
+        complain!(
+            "warning: {} columns of the history are not in the tag list and were left out: {}{more}",
+            ignored.len(),
+            shown.join(", ")
+        );
+    }
+    if table.infinite() > 0 {
+        complain!(
+            "warning: {} infinite values of the history were read as missing",
+            table.infinite()
+        );
+    }
 }
 
 /// Prints warnings to standard error.

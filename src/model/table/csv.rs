@@ -2,10 +2,12 @@
 //!
 //! A header, a time column (named Timestamp, or else the first) in any of the contract's formats, sorted, and one numeric
 //! column per sensor. Which component a column belongs to is told by the tag list, or else by its own name
-//! (`component\signal` or `component__signal`), or else all belong to one component named `asset`. An empty cell or NaN is
-//! a missing value; anything else that is no number is an error that names file, line and column. Of rows with the same
-//! time the last one counts.
+//! (`component\signal` or `component__signal`), or else all belong to one component named `asset`. A column that the tag list
+//! does not have is left out, as in a Parquet history. An empty cell or NaN is a missing value, an infinite one is missing
+//! and counted; anything else that is no number, and a row that does not fit the header, is an error that names file, line
+//! and column. Of rows with the same time the last one counts.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::model::sensor::{Rows, Sensor};
 use crate::model::timestamp;
+use crate::records::{Records, shortened};
 use crate::signal::TagList;
 
 /// The component of columns that name none.
@@ -28,8 +31,10 @@ pub struct CsvTable {
     names: Vec<String>,
     columns: Vec<usize>,
     time: usize,
-    records: csv::Reader<Box<dyn Read + Send>>,
-    record: csv::ByteRecord,
+    width: usize,
+    ignored: Vec<String>,
+    infinite: u64,
+    records: Records<Box<dyn Read + Send>>,
     held: Option<(i64, Vec<f64>)>,
     done: bool,
 }
@@ -49,40 +54,75 @@ impl CsvTable {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
             _ => Box::new(file),
         };
-        let mut records = csv::ReaderBuilder::new()
-            .buffer_capacity(1 << 18)
-            .from_reader(input);
-        let header = records
-            .headers()
-            .with_context(|| format!("cannot read the header of {}", path.display()))?
-            .clone();
+        let broken = |problem: &dyn std::fmt::Display| {
+            anyhow!("cannot read the header of {}: {problem}", path.display())
+        };
+        let mut records = Records::open(input).map_err(|error| broken(&error))?;
+        let found = records.read().map_err(|error| broken(&error))?;
+        if let Some(problem) = records.broken().filter(|_| found) {
+            return Err(broken(&problem));
+        }
+        let mut header = Vec::with_capacity(records.len());
+        for name in records.iter() {
+            let name = std::str::from_utf8(name).map_err(|_| {
+                broken(&format_args!(
+                    "the name of column {} is not UTF-8",
+                    header.len() + 1
+                ))
+            })?;
+            header.push(name.trim().to_owned());
+        }
+        // A comma at the end of the line is no column.
+        while header.len() > 2 && header.last().is_some_and(String::is_empty) {
+            header.pop();
+        }
         let time = header
             .iter()
-            .position(|name| name.trim().eq_ignore_ascii_case("timestamp"))
+            .position(|name| name.eq_ignore_ascii_case("timestamp"))
             .unwrap_or(0);
+        let owners: Option<HashMap<&str, usize>> = tags.map(|tags| {
+            let owner = |(component, signal)| (signal, component);
+            tags.signals().map(owner).collect()
+        });
         let (mut sensors, mut names, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ignored, mut known) = (Vec::new(), HashSet::new());
         for (column, name) in header
             .iter()
             .enumerate()
             .filter(|(column, _)| *column != time)
         {
-            let sensor = sensor_of(name.trim(), tags)
-                .with_context(|| format!("{} column {name}", path.display()))?;
-            if sensors.contains(&sensor) {
+            let owner = owners.as_ref().map(|owners| {
+                let component = *owners.get(name.as_str())?;
+                tags.map(|tags| tags.components[component].name.as_str())
+            });
+            let Some(sensor) = sensor_of(name, owner)
+                .with_context(|| format!("{} column {}", path.display(), column + 1))?
+            else {
+                ignored.push(name.clone());
+                continue;
+            };
+            if !known.insert(sensor.clone()) {
                 bail!(
                     "{}: two columns are {sensor}; rename or remove one",
                     path.display()
                 );
             }
             sensors.push(sensor);
-            names.push(name.to_owned());
+            names.push(name.clone());
             columns.push(column);
+        }
+        if sensors.is_empty() && !ignored.is_empty() {
+            bail!(
+                "{}: none of its columns is in the tag list: {}",
+                path.display(),
+                records.shown()
+            );
         }
         if sensors.is_empty() {
             bail!(
-                "{}: expected a time column and at least one sensor, found {}",
+                "{}: expected a time column and at least one sensor, separated by commas, found {}",
                 path.display(),
-                join(&header)
+                records.shown()
             );
         }
         let path = path.to_owned();
@@ -92,8 +132,10 @@ impl CsvTable {
             names,
             columns,
             time,
+            width: header.len(),
+            ignored,
+            infinite: 0,
             records,
-            record: csv::ByteRecord::new(),
             held: None,
             done: false,
         })
@@ -104,6 +146,16 @@ impl CsvTable {
         &self.sensors
     }
 
+    /// Columns that the tag list does not have.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Infinite values so far.
+    pub fn infinite(&self) -> u64 {
+        self.infinite
+    }
+
     /// The next block of rows, sorted and unique in time across blocks; none at the end.
     pub fn next_block(&mut self) -> Result<Option<Rows>> {
         let mut rows = Rows {
@@ -112,24 +164,27 @@ impl CsvTable {
         };
         let mut values = Vec::with_capacity(self.sensors.len());
         while rows.len() < BLOCK_ROWS && !self.done {
-            let line = self.records.position().line();
-            let more = self.records.read_byte_record(&mut self.record);
+            let more = self.records.read();
             if !more.with_context(|| format!("cannot read {}", self.path.display()))? {
                 self.done = true;
                 break;
             }
+            let line = self.records.line();
+            self.fits(line)?;
             let time = self.time_of(line)?;
             values.clear();
             for (at, column) in self.columns.iter().enumerate() {
-                let cell = &self.record[*column];
-                values.push(value_of(cell).ok_or_else(|| {
+                let cell = self.records.get(*column).unwrap_or_default();
+                let value = value_of(cell).ok_or_else(|| {
                     anyhow!(
                         "{} line {line} column {}: `{}` is no number; leave the cell empty where there is no value",
                         self.path.display(),
                         self.names[at],
-                        String::from_utf8_lossy(cell)
+                        shortened(&String::from_utf8_lossy(cell))
                     )
-                })?);
+                })?;
+                self.infinite += u64::from(value.is_infinite());
+                values.push(if value.is_finite() { value } else { f64::NAN });
             }
             match &mut self.held {
                 Some((held, old)) if *held == time => old.clone_from(&values),
@@ -155,19 +210,39 @@ impl CsvTable {
         Ok(if rows.is_empty() { None } else { Some(rows) })
     }
 
+    /// A training row has a cell for every column: one that lacks some is cut off, one that has more is of another file.
+    fn fits(&self, line: u64) -> Result<()> {
+        let at = || format!("{} line {line}", self.path.display());
+        if let Some(broken) = self.records.broken() {
+            bail!("{}: {broken}", at());
+        }
+        let found = self.records.len();
+        let beyond = (self.width..found).filter_map(|cell| self.records.get(cell));
+        if found < self.width || beyond.into_iter().any(|cell| !cell.trim_ascii().is_empty()) {
+            bail!(
+                "{}: the row has {found} fields, the header {}",
+                at(),
+                self.width
+            );
+        }
+        Ok(())
+    }
+
     fn time_of(&self, line: u64) -> Result<i64> {
-        let cell = String::from_utf8_lossy(&self.record[self.time]);
-        timestamp::parse(&cell).ok_or_else(|| {
+        let cell = self.records.get(self.time).unwrap_or_default();
+        timestamp::parse_bytes(cell).ok_or_else(|| {
             anyhow!(
-                "{} line {line}: `{cell}` is no timestamp; expected {}",
+                "{} line {line}: `{}` is no timestamp; expected {}",
                 self.path.display(),
+                shortened(&String::from_utf8_lossy(cell)),
                 timestamp::EXPECTED
             )
         })
     }
 }
 
-fn sensor_of(name: &str, tags: Option<&TagList>) -> Result<Sensor> {
+/// The sensor that a column is; none where there is a tag list (`owner`) that lacks it.
+fn sensor_of(name: &str, owner: Option<Option<&str>>) -> Result<Option<Sensor>> {
     if name.is_empty() {
         bail!("a column has no name");
     }
@@ -175,17 +250,12 @@ fn sensor_of(name: &str, tags: Option<&TagList>) -> Result<Sensor> {
     if let Some((component, signal)) =
         split.filter(|(component, signal)| !component.is_empty() && !signal.is_empty())
     {
-        return Ok(Sensor::new(component, signal));
+        return Ok(Some(Sensor::new(component, signal)));
     }
-    let Some(tags) = tags else {
-        return Ok(Sensor::new(DEFAULT_COMPONENT, name));
-    };
-    match tags.signals().find(|(_, signal)| *signal == name) {
-        Some((component, _)) => Ok(Sensor::new(&tags.components[component].name, name)),
-        None => bail!(
-            "the tag list does not have {name}; add it with its subsystem, or remove the column"
-        ),
-    }
+    Ok(match owner {
+        None => Some(Sensor::new(DEFAULT_COMPONENT, name)),
+        Some(component) => component.map(|component| Sensor::new(component, name)),
+    })
 }
 
 fn value_of(cell: &[u8]) -> Option<f64> {
@@ -197,12 +267,7 @@ fn value_of(cell: &[u8]) -> Option<f64> {
     {
         return Some(f64::NAN);
     }
-    let value: f64 = text.parse().ok()?;
-    Some(if value.is_finite() { value } else { f64::NAN })
-}
-
-fn join(record: &csv::StringRecord) -> String {
-    record.iter().collect::<Vec<_>>().join(",")
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -253,8 +318,12 @@ mod tests {
             ["pump\\flow", "fan\\speed", "tank\\level"]
         );
         let other = TagList::parse(b"Tag,UOM,Subsystem\nweight,t,tank\n", "tags.csv").unwrap();
-        let error = names(Some(&other)).unwrap_err();
-        assert!(format!("{error:#}").contains("level"), "{error:#}");
+        assert_eq!(names(Some(&other)).unwrap(), ["pump\\flow", "fan\\speed"]);
+        let table = CsvTable::open(file.path(), Some(&other)).unwrap();
+        assert_eq!(table.ignored(), ["level"]);
+        let file = written("Timestamp,level\n");
+        let error = CsvTable::open(file.path(), Some(&other)).err().unwrap();
+        assert!(error.to_string().contains("level"), "{error:#}");
     }
 
     #[test]
@@ -265,6 +334,15 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert!(rows.row(0)[1].is_nan());
         assert_eq!(rows.row(1), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn infinite_values_are_missing_and_counted() {
+        let file = written("time,a,b\n2020-01-01 00:00,inf,1\n2020-01-01 00:05,-Infinity,1e999\n");
+        let mut table = CsvTable::open(file.path(), None).unwrap();
+        let rows = table.next_block().unwrap().unwrap();
+        assert_eq!(rows.values.iter().filter(|value| value.is_nan()).count(), 3);
+        assert_eq!(table.infinite(), 3);
     }
 
     #[test]
@@ -297,6 +375,18 @@ mod tests {
                 ["at least one sensor", "Timestamp"],
             ),
             ("Timestamp,a,a\n", ["asset\\a", "rename"]),
+            (
+                "Timestamp,a,b\n2020-01-01 00:00,1,5,2,5\n",
+                ["line 2", "5 fields"],
+            ),
+            (
+                "Timestamp,a,b\n\n2020-01-01 00:00,1\n",
+                ["line 3", "2 fields"],
+            ),
+            (
+                "Timestamp,a\n2020-01-01 00:00,\"1\n2020-01-01 00:01,2\n",
+                ["line 2", "quote"],
+            ),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(words.iter().all(|word| error.contains(word)), "{error}");

@@ -2,20 +2,23 @@
 //!
 //! Times keep their recorded values. Unsorted rows are sorted within the hour; of rows with the same time the last counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use crate::model::sensor::{Rows, Sensor};
-use crate::signal::{Cadence, Component, Rebase, RowRule, TagList, Window};
+use crate::signal::{Cadence, Component, Frame, Rebase, RowRule, TagList, Window};
 use crate::source::Source;
 use crate::source::replay::{Replay, column_names};
 
 /// Rows per block, at least, except for the last.
 const BLOCK_ROWS: usize = 1024;
+
+/// After so many hours without a row the next row is looked for.
+const EMPTY_HOURS: usize = 48;
 
 /// The tag list that a model's sensors and the columns of a file make together.
 pub fn tags_of(sensors: &[Sensor], path: &Path) -> Result<TagList> {
@@ -62,9 +65,13 @@ pub fn tags_of(sensors: &[Sensor], path: &Path) -> Result<TagList> {
 /// A Parquet history that is being read.
 pub struct ParquetTable {
     sensors: Vec<Sensor>,
+    ignored: Vec<String>,
+    infinite: u64,
     replay: Replay<File>,
     next: Window,
     last: i64,
+    /// Hours without a row before `next`.
+    empty: usize,
 }
 
 impl ParquetTable {
@@ -83,17 +90,35 @@ impl ParquetTable {
             );
         };
         let next = Window::containing(start, Cadence::Pt1h);
+        let known: HashSet<&str> = tags.signals().map(|(_, signal)| signal).collect();
+        let mut ignored = column_names(path)?;
+        ignored.retain(|name| {
+            !known.contains(name.as_str()) && !name.eq_ignore_ascii_case("timestamp")
+        });
         Ok(Self {
             sensors,
+            ignored,
+            infinite: 0,
             replay: Replay::new(history, Rebase::once(first, first)),
             next,
             last,
+            empty: 0,
         })
     }
 
     /// The sensors, in the tag list's order.
     pub fn sensors(&self) -> &[Sensor] {
         &self.sensors
+    }
+
+    /// Columns that the tag list does not have.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Infinite values so far.
+    pub fn infinite(&self) -> u64 {
+        self.infinite
     }
 
     /// The next block of rows.
@@ -104,7 +129,7 @@ impl ParquetTable {
         };
         while rows.len() < BLOCK_ROWS && self.next.start().timestamp_micros() <= self.last {
             let reading = self.replay.read(&self.next, RowRule::Notebook)?;
-            self.next = self.next.next();
+            self.next = self.after(&reading.frames)?;
             let columns: Vec<_> = reading
                 .frames
                 .iter()
@@ -118,10 +143,28 @@ impl ParquetTable {
                 .unwrap_or_default();
             for (row, time) in times.iter().enumerate() {
                 rows.times.push(*time);
-                rows.values
-                    .extend(columns.iter().map(|column| column.values.get(row)));
+                rows.values.extend(columns.iter().map(|column| {
+                    let value = column.values.get(row);
+                    self.infinite += u64::from(value.is_infinite());
+                    if value.is_infinite() { f64::NAN } else { value }
+                }));
             }
         }
         Ok(if rows.is_empty() { None } else { Some(rows) })
+    }
+
+    /// The hour to read after one with these frames: the next one, or where many were empty the next that has a row.
+    fn after(&mut self, frames: &[Frame]) -> Result<Window> {
+        let next = self.next.next();
+        let empty = frames.first().is_none_or(|frame| frame.times.is_empty());
+        self.empty = if empty { self.empty + 1 } else { 0 };
+        if self.empty < EMPTY_HOURS {
+            return Ok(next);
+        }
+        self.empty = 0;
+        let start = next.start().timestamp_micros();
+        let row = self.replay.next_time(start)?.unwrap_or(i64::MAX);
+        let row = DateTime::from_timestamp_micros(row).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Ok(Window::containing(row, Cadence::Pt1h))
     }
 }

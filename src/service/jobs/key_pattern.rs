@@ -29,6 +29,14 @@ pub fn key_pattern(pattern: &str) -> Result<KeyPattern, String> {
     }
 }
 
+/// Whether a key under `prefix` is a CSV that somebody put there: its name ends in .csv, in any case, and none of its parts
+/// begins with a dot, as those of editors and synchronisers do.
+pub fn is_csv(prefix: &str, key: &str) -> bool {
+    let name = key.strip_prefix(prefix).unwrap_or(key);
+    let dotted = name.split('/').any(|part| part.starts_with('.'));
+    !dotted && key.to_ascii_lowercase().ends_with(".csv")
+}
+
 impl KeyPattern {
     /// The component that `name`, a key without its prefix, belongs to: one of `known`, or any when none is known.
     pub fn component<'a>(self, name: &'a str, known: Option<&Schema>) -> Option<&'a str> {
@@ -85,6 +93,23 @@ mod tests {
         ] {
             assert!(key_pattern(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_csvs_that_no_program_hides_are_taken() {
+        for key in ["p/pump/a.csv", "p/pump/A.CSV", "p/pump/v1.2/a.b.csv"] {
+            assert!(is_csv("p/", key), "{key}");
+        }
+        for key in [
+            "p/pump/a.txt",
+            "p/pump/.a.csv",
+            "p/pump/._a.csv",
+            "p/pump/.ipynb_checkpoints/a-checkpoint.csv",
+            "p/.trash/pump/a.csv",
+        ] {
+            assert!(!is_csv("p/", key), "{key}");
+        }
+        assert!(is_csv(".hidden/", ".hidden/pump/a.csv"));
     }
 
     #[test]

@@ -4,9 +4,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::Jobs;
-use crate::model::Span;
-use crate::service::csv_rows::parse_time;
+use super::key_pattern::is_csv;
+use crate::model::{Span, labels};
 use crate::service::s3_problem;
+
+/// The largest file of labels: a quota of 5,000 labels with long notes.
+const MOST_BYTES: i64 = 1 << 24;
 
 /// The labelled spans: of a label group the ones rated ANOMALY, of S3 every line of every CSV under the prefix.
 pub async fn read(jobs: &Jobs, configuration: &Value) -> Result<Vec<Span>> {
@@ -20,7 +23,7 @@ pub async fn read(jobs: &Jobs, configuration: &Value) -> Result<Vec<Span>> {
         return Ok(Vec::new());
     };
     let prefix = location["Prefix"].as_str().unwrap_or_default();
-    let mut spans = Vec::new();
+    let (mut spans, mut files) = (Vec::new(), 0);
     let mut pages = jobs
         .s3
         .list_objects_v2()
@@ -28,7 +31,6 @@ pub async fn read(jobs: &Jobs, configuration: &Value) -> Result<Vec<Span>> {
         .prefix(prefix)
         .into_paginator()
         .send();
-    let mut files = 0;
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| {
             anyhow!(
@@ -36,70 +38,37 @@ pub async fn read(jobs: &Jobs, configuration: &Value) -> Result<Vec<Span>> {
                 s3_problem::of(&error)
             )
         })?;
-        for key in page
-            .contents()
-            .iter()
-            .filter_map(|object| object.key())
-            .filter(|key| key.ends_with(".csv"))
-        {
-            let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
-            let object = object.map_err(|error| {
-                anyhow!(
-                    "cannot read s3://{bucket}/{key}: {}",
-                    s3_problem::of(&error)
-                )
-            })?;
-            let text = object.body.collect().await?.into_bytes();
-            spans.extend(parse_labels(&text).with_context(|| format!("s3://{bucket}/{key}"))?);
+        for object in page.contents() {
+            let Some(key) = object.key().filter(|key| is_csv(prefix, key)) else {
+                continue;
+            };
+            let size = object.size().unwrap_or_default();
+            if size > MOST_BYTES {
+                bail!(
+                    "s3://{bucket}/{key} has {size} bytes, labels have at most {MOST_BYTES}: is it another file?"
+                );
+            }
+            spans.extend(one(jobs, bucket, key).await?);
             files += 1;
         }
     }
     if files == 0 {
         bail!("there is no labels file (.csv) under s3://{bucket}/{prefix}");
     }
+    tracing::info!(labels = spans.len(), files, bucket, prefix, "labels read");
     Ok(spans)
 }
 
-/// `start,end` per line without a header; a first line that is no time is taken for one.
-fn parse_labels(text: &[u8]) -> Result<Vec<Span>> {
-    let mut spans = Vec::new();
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text);
-    for (number, record) in reader.byte_records().enumerate() {
-        let record = record?;
-        let column = |index: usize| record.get(index).and_then(parse_time);
-        match (column(0), column(1)) {
-            (Some(start), Some(end)) if start <= end => spans.push(Span { start, end }),
-            _ if number == 0 => {}
-            _ => bail!(
-                "line {}: expected start,end as two timestamps, the start not after the end",
-                number + 1
-            ),
-        }
-    }
-    Ok(spans)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_read_with_and_without_a_header() {
-        let plain = b"2020-02-01T20:00:00.000000,2020-02-03T00:00:00.000000\n2020-03-01 00:00,2020-03-02 00:00,note\n";
-        assert_eq!(parse_labels(plain).unwrap().len(), 2);
-        assert_eq!(
-            parse_labels(b"start,end\n2020-02-01 00:00,2020-02-02 00:00\n")
-                .unwrap()
-                .len(),
-            1
-        );
-        let error =
-            parse_labels(b"2020-02-01 00:00,2020-02-02 00:00\n2020-02-03 00:00,2020-02-02 00:00\n")
-                .unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
-        assert!(parse_labels(b"").unwrap().is_empty());
-    }
+/// The labels of one file.
+async fn one(jobs: &Jobs, bucket: &str, key: &str) -> Result<Vec<Span>> {
+    let place = || format!("s3://{bucket}/{key}");
+    let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
+    let object =
+        object.map_err(|error| anyhow!("cannot read {}: {}", place(), s3_problem::of(&error)))?;
+    let body = object.body.collect().await;
+    let text = body
+        .with_context(|| format!("{} broke off", place()))?
+        .into_bytes();
+    let read = tokio::task::spawn_blocking(move || labels::read(text.as_ref()));
+    read.await?.with_context(place)
 }

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::locate::{Found, MOST_FILES, Place};
 use crate::model::{Rows, Sensor};
-use crate::service::csv_rows::{Cell, CsvRows};
+use crate::service::csv_rows::{Cell, CsvRows, Misfits};
 use crate::service::s3_problem::{self, Problem};
 use crate::signal::Window;
 
@@ -37,6 +37,8 @@ pub struct Wanted {
 struct Content {
     rows: Vec<(i64, Vec<f64>)>,
     invalid_times: usize,
+    /// Rows that do not fit the header: none of their cells can be trusted, so they are left out.
+    misfits: Misfits,
     first_us: i64,
     last_us: i64,
 }
@@ -109,6 +111,14 @@ pub async fn rows(
                 total_bytes += file.size;
             }
             kept += content.rows.len();
+            if content.misfits.count > 0 {
+                tracing::warn!(
+                    key = file.key,
+                    rows = content.misfits.count,
+                    first = %content.misfits,
+                    "rows that do not fit their file's header were left out"
+                );
+            }
             seen.push(describe(file, &content));
             for (time, values) in content.rows {
                 merged.put(time, group, &values);
@@ -193,10 +203,14 @@ fn parse(body: &[u8], group: &Wanted, window: Window) -> Result<Content, String>
     let mut content = Content {
         rows: Vec::new(),
         invalid_times: 0,
+        misfits: Misfits::default(),
         first_us: i64::MAX,
         last_us: i64::MIN,
     };
-    file.for_each(|time, cells| {
+    let misfits = file.for_each(|time, cells| {
+        if !cells.fits() {
+            return;
+        }
         let Some(time) = time else {
             content.invalid_times += 1;
             return;
@@ -212,8 +226,8 @@ fn parse(body: &[u8], group: &Wanted, window: Window) -> Result<Content, String>
                 .rows
                 .push((time, columns.iter().map(value).collect()));
         }
-    })
-    .map_err(|error| error.to_string())?;
+    });
+    content.misfits = misfits.map_err(|error| error.to_string())?;
     Ok(content)
 }
 
@@ -225,6 +239,10 @@ fn describe(file: &Found, content: &Content) -> String {
     };
     let name = file.key.rsplit('/').next().unwrap_or(&file.key);
     match (content.first_us <= content.last_us, content.invalid_times) {
+        _ if content.misfits.count > 0 => format!(
+            "{name} has {} rows that do not fit its header, {}",
+            content.misfits.count, content.misfits
+        ),
         (true, _) => format!(
             "{name} has rows from {} to {}",
             shown(content.first_us),
@@ -312,6 +330,38 @@ mod tests {
         let content = parse(file.as_bytes(), &group(), window()).unwrap();
         let values: Vec<Vec<f64>> = content.rows.into_iter().map(|(_, values)| values).collect();
         assert_eq!(values, [vec![2.0, 1.0], vec![4.0, 3.0]]);
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_left_out_and_named_where_no_other_is_there() {
+        let good = "2022-05-13 12:11:00,1,2\n";
+        for bad in [
+            "2022-05-13 12:12:00,1,5,2,5\n",
+            "2022-05-13 12:12:00,\"1,2\n",
+        ] {
+            let parsed = |rows: &str| {
+                parse(
+                    format!("Timestamp,a,b\n{rows}").as_bytes(),
+                    &group(),
+                    window(),
+                )
+                .unwrap()
+            };
+            let content = parsed(&format!("{bad}{good}"));
+            assert_eq!((content.rows.len(), content.misfits.count), (1, 1));
+            let content = parsed(&format!("{bad}{bad}"));
+            assert!(content.rows.is_empty());
+            let file = Found {
+                key: "in/pump.csv".into(),
+                size: 0,
+                stamp_us: 0,
+            };
+            let told = describe(&file, &content);
+            assert!(
+                told.contains("pump.csv has 2 rows") && told.contains("line 2: "),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -178,6 +178,12 @@ impl<R: ChunkReader + 'static> History<R> {
             .collect()
     }
 
+    /// The first time at or after `from` that a chunk begins with.
+    pub(super) fn first_beginning(&self, from: i64) -> Option<i64> {
+        let firsts = self.chunks.iter().map(|span| span.first);
+        firsts.filter(|first| *first >= from).min()
+    }
+
     /// Decodes one chunk.
     pub(super) fn load(&self, index: usize) -> Result<Chunk, SourceError> {
         let ChunkSpan {
