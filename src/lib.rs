@@ -20,3 +20,8 @@ pub mod sample;
 pub mod service;
 pub mod signal;
 pub mod source;
+
+#[cfg(test)]
+#[path = "../tests/it/skipped.rs"]
+#[allow(dead_code, reason = "the tests of the library lack less than others")]
+mod skipped;

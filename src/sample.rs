@@ -319,30 +319,23 @@ mod tests {
         frames
     }
 
-    fn shared(name: &str) -> Option<String> {
-        let root = std::env::var("LOOKOUTD_SHARED")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").to_owned());
-        let text = std::fs::read_to_string(Path::new(&root).join("data/expander").join(name)).ok();
-        if text.is_none() {
-            eprintln!("SKIPPED: {root}/data/expander/{name} is not there; set LOOKOUTD_SHARED");
-        }
-        text
+    fn expander(name: &str) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/expander");
+        std::fs::read_to_string(folder.join(name)).unwrap()
     }
 
     #[test]
     fn tags_labels_and_ranges_are_the_expanders() {
         let signals = plant::signals(122);
         let start = plant::END - 334 * DAY;
-        if let Some(expected) = shared("tags_description.csv") {
-            assert_eq!(tag_list(&signals), expected.replace('\r', ""));
-        }
-        if let Some(expected) = shared("labels.csv") {
-            let of_2015: Vec<&str> = expected.lines().filter(|line| *line < "2015-12").collect();
-            assert_eq!(
-                labels(start, plant::END).lines().collect::<Vec<_>>(),
-                of_2015
-            );
-        }
+        let expected = expander("tags_description.csv");
+        assert_eq!(tag_list(&signals), expected.replace('\r', ""));
+        let expected = expander("labels.csv");
+        let of_2015: Vec<&str> = expected.lines().filter(|line| *line < "2015-12").collect();
+        assert_eq!(
+            labels(start, plant::END).lines().collect::<Vec<_>>(),
+            of_2015
+        );
         assert_eq!(time(start).to_string(), "2015-01-01 00:00:00");
         assert_eq!(
             time(evaluation_start(start, plant::END, plant::DRIFT_START)).to_string(),

@@ -525,10 +525,7 @@ mod tests {
                 "{}",
                 String::from_utf8_lossy(&told.stdout)
             ),
-            Err(_) => eprintln!(
-                "SKIPPED: promtool is not installed (apt-get install prometheus): {} is checked by name only",
-                path.display()
-            ),
+            Err(_) => crate::skipped::say("promtool is not installed (apt-get install prometheus)"),
         }
     }
 }

@@ -12,19 +12,7 @@ use lookoutd::model::{
 
 /// The evaluation data, or nothing, said loudly, where it is absent.
 fn data() -> Option<PathBuf> {
-    let shared = std::env::var_os("LOOKOUTD_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let data = shared.join("data/ad");
-    if data.is_dir() {
-        return Some(data);
-    }
-    eprintln!(
-        "SKIPPED: no evaluation data at {}; set LOOKOUTD_SHARED",
-        data.display()
-    );
-    None
+    crate::skipped::shared("data/ad")
 }
 
 fn read(path: &Path) -> (Vec<Sensor>, Rows) {
@@ -56,8 +44,8 @@ struct Plant {
 }
 
 impl Plant {
-    fn read() -> Option<Self> {
-        let unit = data()?.join("synthetic-plant");
+    fn read() -> Self {
+        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/synthetic-plant");
         let (sensors, rows) = read(&unit.join("sensors.csv.gz"));
         let start = json(&unit.join("meta.json"))["eval_start"]
             .as_str()
@@ -65,14 +53,14 @@ impl Plant {
             .unwrap();
         let labels = read_labels(&unit.join("labels.csv")).unwrap();
         let end = *rows.times.last().unwrap();
-        Some(Self {
+        Self {
             sensors,
             rows,
             labels,
             start,
             end,
             unit,
-        })
+        }
     }
 
     fn options() -> Options {
@@ -140,11 +128,7 @@ fn group(name: &str, units: &[(String, Points, Option<f64>)]) -> (f64, f64) {
 }
 
 fn heavy(name: &str) -> bool {
-    let full = std::env::var_os("LOOKOUTD_FULL").is_some();
-    if !full {
-        eprintln!("SKIPPED: {name} takes long in a debug build; set LOOKOUTD_FULL=1");
-    }
-    full
+    crate::skipped::full(&format!("{name}, which takes long in a debug build"))
 }
 
 /// Fits on the training rows of every unit folder of a group and scores the rest.
@@ -188,7 +172,7 @@ fn folders(name: &str) -> Option<(f64, f64)> {
 
 #[test]
 fn the_synthetic_plant_scores_like_the_reference() {
-    let Some(plant) = Plant::read() else { return };
+    let plant = Plant::read();
     let model = plant.fit();
     let expected = json(&plant.unit.join("expected_model.json"));
     let threshold = expected["threshold_u"].as_f64().unwrap();
@@ -233,7 +217,7 @@ fn the_synthetic_plant_scores_like_the_reference() {
 
 #[test]
 fn the_synthetic_plant_names_the_sensors_that_the_reference_names() {
-    let Some(plant) = Plant::read() else { return };
+    let plant = Plant::read();
     let model = plant.fit();
     let scored = plant.score(&model, &plant.rows);
     let file =
@@ -281,7 +265,7 @@ fn the_synthetic_plant_names_the_sensors_that_the_reference_names() {
 
 #[test]
 fn windows_with_restarts_between_them_give_the_bits_of_one_batch() {
-    let Some(plant) = Plant::read() else { return };
+    let plant = Plant::read();
     for sampling in [None, Some("PT30M".parse().unwrap())] {
         let options = Options {
             sampling,
@@ -321,7 +305,7 @@ fn windows_with_restarts_between_them_give_the_bits_of_one_batch() {
 
 #[test]
 fn the_model_file_does_not_depend_on_the_number_of_threads() {
-    let Some(plant) = Plant::read() else { return };
+    let plant = Plant::read();
     let fit = |threads| {
         plant
             .fit_on(
@@ -343,7 +327,7 @@ fn the_model_file_does_not_depend_on_the_number_of_threads() {
 /// changes stand beside each.
 #[test]
 fn broken_sensors_cost_little_and_raise_no_storm() {
-    let Some(plant) = Plant::read() else { return };
+    let plant = Plant::read();
     let model = plant.fit();
     let figures = |model: &Model, rows: &Rows| {
         let scored = plant.score(model, rows);

@@ -34,11 +34,7 @@ print(json.dumps(found))
 ";
 
 fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("LOOKOUTD_PYTHON").map(PathBuf::from);
-    if python.is_none() {
-        eprintln!("SKIP: set LOOKOUTD_PYTHON to a Python with tests/requirements.txt");
-    }
-    python
+    crate::skipped::python()
 }
 
 /// A program that knows no AWS account but the one in this file.

@@ -37,8 +37,7 @@ struct Counters {
 }
 
 fn site(speed: f64) -> Option<Site> {
-    if std::env::var_os("LOOKOUTD_FULL").is_none() {
-        eprintln!("SKIP: LOOKOUTD_FULL is not set, no chaos among real processes");
+    if !crate::skipped::full("chaos among real processes") {
         return None;
     }
     Site::start(speed)

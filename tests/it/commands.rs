@@ -174,18 +174,9 @@ impl Drop for Daemon {
 
 #[test]
 fn a_recorded_day_is_replayed_with_every_row_once_in_every_component() {
-    let shared = std::env::var("LOOKOUTD_SHARED").map_or_else(
-        |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let plant = shared.join("data/plant");
-    if !plant.is_dir() {
-        eprintln!(
-            "SKIP: {} is not there; set LOOKOUTD_SHARED",
-            plant.display()
-        );
+    let Some(plant) = crate::skipped::shared("data/plant") else {
         return;
-    }
+    };
     let parquet = plant.join("signals.parquet");
     let file = std::fs::File::open(&parquet).unwrap();
     let reader = SerializedFileReader::new(file).unwrap();
@@ -349,10 +340,7 @@ fn a_history_in_s3_is_planned_replayed_and_checked_like_a_local_one() {
 
 #[test]
 fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
-    if std::env::var_os("LOOKOUTD_FULL").is_none() {
-        eprintln!(
-            "SKIP: training the demo's model unoptimised takes a minute; set LOOKOUTD_FULL=1"
-        );
+    if !crate::skipped::full("all of it, training the demo's model unoptimised takes a minute") {
         return;
     }
     let directory = directory();

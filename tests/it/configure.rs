@@ -151,8 +151,7 @@ for path in sys.argv[2:]:
 
 #[test]
 fn the_json_schema_takes_every_configuration_of_ours_and_refuses_what_the_loader_refuses() {
-    let Some(python) = std::env::var_os("LOOKOUTD_PYTHON") else {
-        eprintln!("SKIP: LOOKOUTD_PYTHON names no Python with tests/requirements.txt");
+    let Some(python) = crate::skipped::python() else {
         return;
     };
     let directory = directory();
@@ -221,7 +220,7 @@ fn every_command_has_a_man_page_that_renders_without_a_warning() {
         .stdout(Stdio::null())
         .status();
     if !groff.is_ok_and(|status| status.success()) {
-        eprintln!("SKIP: groff is not installed");
+        crate::skipped::say("groff is not installed");
         return;
     }
     for page in &pages {

@@ -493,7 +493,9 @@ fn a_data_directory_that_may_not_be_read_gives_a_bundle_that_says_so() {
         {
             Ok(output) if !text(&output).contains("failed to execute") => output,
             other => {
-                eprintln!("SKIP: setpriv does not run the binary as nobody: {other:?}");
+                crate::skipped::say(format!(
+                    "setpriv does not run the binary as nobody: {other:?}"
+                ));
                 return;
             }
         }

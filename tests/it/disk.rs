@@ -216,7 +216,7 @@ impl SmallDisk<'_> {
             .output()
             .is_ok_and(|output| output.status.success());
         if !mounted {
-            eprintln!("SKIP: this process may not mount a small file system");
+            crate::skipped::say("this process may not mount a small file system");
         }
         mounted.then_some(SmallDisk(directory))
     }

@@ -239,8 +239,7 @@ fn the_commands_that_need_nothing_from_outside_do_what_the_documents_say() {
 
 #[test]
 fn the_shim_for_the_old_helper_leads_it_here() {
-    let Some(python) = std::env::var_os("LOOKOUTD_PYTHON") else {
-        eprintln!("SKIP: set LOOKOUTD_PYTHON to a Python with tests/requirements.txt");
+    let Some(python) = crate::skipped::python() else {
         return;
     };
     let text = std::fs::read_to_string(root().join("docs/migrating.md")).unwrap();

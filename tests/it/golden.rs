@@ -158,17 +158,9 @@ impl Comparison<'_> {
 #[test]
 fn the_recorded_plant_is_cut_as_the_notebook_cuts_it() {
     let Some(python) = python() else { return };
-    let shared = std::env::var("LOOKOUTD_SHARED")
-        .map(PathBuf::from)
-        .unwrap_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
-    let plant = shared.join("data/plant");
-    if !plant.exists() {
-        eprintln!(
-            "SKIPPED: {} is not there; set LOOKOUTD_SHARED",
-            plant.display()
-        );
+    let Some(plant) = crate::skipped::shared("data/plant") else {
         return;
-    }
+    };
     let (parquet, tags) = (
         plant.join("signals.parquet"),
         plant.join("tags_description.csv"),
@@ -254,13 +246,7 @@ fn values_that_are_hard_to_print_are_printed_as_pandas_prints_them() {
 }
 
 fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("LOOKOUTD_PYTHON").map(PathBuf::from);
-    if python.is_none() {
-        eprintln!(
-            "SKIPPED: set LOOKOUTD_PYTHON to a Python with pandas and pyarrow, or run tests/golden/run"
-        );
-    }
-    python
+    crate::skipped::python()
 }
 
 fn script(name: &str) -> PathBuf {

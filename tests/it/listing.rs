@@ -268,8 +268,7 @@ print(json.dumps(told))
 /// boto3 asks for URL-encoded keys and decodes them, `+` as a blank.
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_pages_through_keys_of_any_characters() {
-    let Some(python) = std::env::var_os("LOOKOUTD_PYTHON") else {
-        eprintln!("SKIPPED: set LOOKOUTD_PYTHON to a Python with tests/requirements.txt installed");
+    let Some(python) = crate::skipped::python() else {
         return;
     };
     let directory = tempfile::tempdir().unwrap();

@@ -39,6 +39,7 @@ mod s3_server;
 mod security;
 mod service;
 mod sim;
+mod skipped;
 mod time;
 mod tls;
 mod training;

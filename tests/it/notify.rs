@@ -815,7 +815,7 @@ fn verified_by_the_documents_code(directory: &Path, got: &Got) {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         ),
-        Err(_) => eprintln!("SKIPPED: python3 is not installed: the document's code is not run"),
+        Err(_) => crate::skipped::say("python3 is not installed: the document's code is not run"),
     }
 }
 

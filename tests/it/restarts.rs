@@ -31,10 +31,10 @@ impl Site {
             PathBuf::from,
         );
         if !library.is_file() {
-            eprintln!(
-                "SKIP: {} is not there: install faketime, or set LOOKOUTD_FAKETIME",
+            crate::skipped::say(format!(
+                "{} is not there: install faketime, or set LOOKOUTD_FAKETIME",
                 library.display()
-            );
+            ));
             return None;
         }
         let directory = directory();

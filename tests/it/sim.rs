@@ -298,7 +298,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_happens_nothing_is_lost_or_doubled_and_everything_converges() {
-    let full = std::env::var_os("LOOKOUTD_FULL").is_some();
+    let full = crate::skipped::full("half of the seeds, and two thirds of each");
     // A few hours say much; the plain test takes a short time.
     let asked = full || std::env::vars().any(|(name, _)| name.starts_with("LOOKOUTD_SIM_"));
     let usual = if asked { 4 * 60 } else { 80 };

@@ -62,7 +62,7 @@ authorityKeyIdentifier = keyid
 fn no_openssl() -> bool {
     let found = Command::new("openssl").arg("version").output().is_ok();
     if !found {
-        eprintln!("SKIP: install openssl, which makes the certificates of this test");
+        crate::skipped::say("openssl is not installed, which makes the certificates of this test");
     }
     !found
 }
@@ -247,8 +247,7 @@ fn boto3_speaks_tls_to_both_listeners_with_a_bundle() {
     if no_openssl() {
         return;
     }
-    let Some(python) = std::env::var_os("LOOKOUTD_PYTHON") else {
-        eprintln!("SKIP: set LOOKOUTD_PYTHON to a Python with tests/requirements.txt");
+    let Some(python) = crate::skipped::python() else {
         return;
     };
     let directory = directory();

@@ -136,11 +136,7 @@ impl Drop for Killed {
 }
 
 fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("LOOKOUTD_PYTHON").map(PathBuf::from);
-    if python.is_none() {
-        eprintln!("SKIPPED: set LOOKOUTD_PYTHON to a Python with tests/requirements.txt installed");
-    }
-    python
+    crate::skipped::python()
 }
 
 /// pytest with nothing of the caller's AWS configuration.

@@ -4,7 +4,6 @@ They expect a server with nothing in it, given by the environment:
   LOOKOUTD_ENDPOINT      the API, such as http://127.0.0.1:9180
   LOOKOUTD_S3_ENDPOINT   its S3, such as http://127.0.0.1:9190
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY   the key pair of both
-  LOOKOUTD_SHARED        optional: where data/contract with the recorded answers lies
 """
 
 import datetime
@@ -159,8 +158,5 @@ def model(api, dataset):
 @pytest.fixture(scope="session")
 def recorded():
     """Reads a recorded answer of the real service."""
-    root = os.environ.get("LOOKOUTD_SHARED") or pathlib.Path(__file__).parents[2] / ".." / "shared"
-    folder = pathlib.Path(root) / "data" / "contract"
-    if not folder.is_dir():
-        pytest.skip(f"no recorded answers at {folder}")
+    folder = pathlib.Path(__file__).parents[1] / "data" / "contract"
     return lambda name: json.loads((folder / name).read_text())

@@ -169,8 +169,7 @@ fn peak(child: &Child) -> f64 {
 
 #[test]
 fn a_month_of_thirty_components_drains_and_delays_no_live_window() {
-    if std::env::var_os("LOOKOUTD_FULL").is_none() {
-        eprintln!("SKIP: a month's backlog takes minutes; LOOKOUTD_FULL=1 runs it");
+    if !crate::skipped::full("all of it, a month's backlog takes minutes") {
         return;
     }
     let windows: i64 = std::env::var("LOOKOUTD_BACKLOG_WINDOWS")

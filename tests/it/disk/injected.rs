@@ -24,7 +24,7 @@ impl Traced {
     /// without strace.
     fn start(data_dir: &Path, inject: &str, paths: &[PathBuf], arguments: &[&str]) -> Option<Self> {
         if Command::new("strace").arg("-V").output().is_err() {
-            eprintln!("SKIP: strace is not installed");
+            crate::skipped::say("strace is not installed");
             return None;
         }
         let calls = inject.split(':').next().unwrap();
