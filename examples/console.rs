@@ -63,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
         archive: None,
         s3: Some(client),
         watched: Watched::default(),
+        vitals: lookoutd::vitals::Vitals::default(),
     }));
     let config = Config {
         listen,

@@ -31,6 +31,7 @@ use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
 use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
+use crate::vitals::{Code, Trouble, Vitals};
 
 pub use feeder::{Feeder, Parts, View};
 pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
@@ -79,19 +80,28 @@ pub async fn run(
     let _lock = lock::lock(&data_dir)?;
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
+    let vitals = Vitals::default();
     let opening = async {
         let store = Store::open(&config, &data_dir, servers.clone()).await?;
-        let lookout =
-            Lookout::open(&config, &data_dir, &store, clock.clone(), servers.clone()).await?;
+        let lookout = Lookout::open(
+            &config,
+            &data_dir,
+            &store,
+            clock.clone(),
+            &vitals,
+            servers.clone(),
+        )
+        .await?;
         let plant = Plant::open(&config, &data_dir, clock.now()).await?;
         anyhow::Ok((store, lookout, plant))
     };
     // A history that is far away, or a sample plant in the making, must not hold a stop up.
-    let (store, lookout, mut plant) = tokio::select! {
+    let (store, mut lookout, mut plant) = tokio::select! {
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
     let (sites, seen) = watch::channel(None);
+    let troubles = vitals.troubles();
     let telling = match Notifier::open(&config.notify, &data_dir) {
         Ok(notifier) if !once => {
             notifier.map(|notifier| notifier.start(seen.clone(), Pace::default(), servers.clone()))
@@ -100,6 +110,12 @@ pub async fn run(
         // Feeding is worth more than telling.
         Err(error) => {
             error!(%error, "no notifications: feeding goes on without them");
+            troubles.raise(Trouble::new(
+                Code::NotificationsFailing,
+                clock.now(),
+                format!("nobody is told: {error}"),
+                "correct [notify] and restart; lookoutd notify test tries it",
+            ));
             None
         }
     };
@@ -111,10 +127,18 @@ pub async fn run(
                 info!(url, token, "console, metrics and health are up");
             }
             Ok(None) => {}
-            Err(error) => error!(
-                error = format!("{error:#}"),
-                "no console, metrics and health: feeding goes on without them"
-            ),
+            Err(error) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "no console, metrics and health: feeding goes on without them"
+                );
+                troubles.raise(Trouble::new(
+                    Code::AdminUnavailable,
+                    clock.now(),
+                    format!("no console, metrics and health: {error:#}"),
+                    "free the address or change admin.listen, then restart",
+                ));
+            }
         }
     }
     let watched = Watched::default();
@@ -142,6 +166,7 @@ pub async fn run(
                 bucket: store.bucket.clone(),
                 clock: clock.clone(),
                 disk: Arc::new(LocalDisk),
+                vitals: vitals.clone(),
             },
             stop.clone(),
         )
@@ -154,7 +179,14 @@ pub async fn run(
         let mut watch = if once {
             None
         } else {
-            lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone())
+            lookout.watch(
+                &config,
+                &data_dir,
+                &store,
+                clock.clone(),
+                &vitals,
+                stop.clone(),
+            )
         };
         if !ready {
             systemd::status(&feeder.view().status_line().await);
@@ -168,8 +200,9 @@ pub async fn run(
             archive: Some(Lookout::archived(&config, &data_dir)),
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
+            vitals: vitals.clone(),
         }));
-        let watchdog = tokio::spawn(systemd::watchdog(feeder.vitals(), stop.clone()));
+        let watchdog = tokio::spawn(systemd::watchdog(vitals.clone(), stop.clone()));
         let view = feeder.view();
         let next = loop {
             tokio::select! {
@@ -182,12 +215,24 @@ pub async fn run(
                     error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
                     break Err(Ended::Failed);
                 }
+                outcome = lookout.failed() => {
+                    error!(error = outcome, "the service has failed: stopping, systemd starts anew");
+                    break Err(Ended::Failed);
+                }
                 done = wait_once(view.clone(), &clock), if once => {
                     break Err(if done { Ended::Stopped } else { Ended::Waiting });
                 }
                 () = requests.reload.notified() => match reload(load, &config, &data_dir, &clock).await {
                     Ok(next) => break Ok(next),
-                    Err(error) => error!(error = format!("{error:#}"), "the new configuration is refused, the old one stays"),
+                    Err(error) => {
+                        error!(error = format!("{error:#}"), "the new configuration is refused, the old one stays");
+                        troubles.raise(Trouble::new(
+                            Code::ConfigurationRefused,
+                            clock.now(),
+                            format!("the new configuration is refused, the old one stays: {error:#}"),
+                            "correct the file and send SIGHUP again; lookoutd check names every finding",
+                        ));
+                    }
                 },
                 () = tokio::time::sleep(Duration::from_secs(10)) => systemd::status(&view.status_line().await),
             }
@@ -205,6 +250,7 @@ pub async fn run(
         match next {
             Ok((new_config, new_plant)) => {
                 info!("the new configuration is in place");
+                troubles.all_over(Code::ConfigurationRefused);
                 config = new_config;
                 plant = new_plant;
             }

@@ -8,9 +8,7 @@ pub mod cutter;
 pub mod disk;
 mod due;
 mod entry;
-mod health;
 mod ledger;
-mod pulse;
 pub mod shipper;
 mod spool;
 
@@ -23,12 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ByteSize, Span};
 use crate::signal::{Cadence, RowRule};
 
+pub use crate::vitals::{Conditions, Health, Pulse, Uploads, Vitals};
 pub use cutter::{Cut, CutError, Cutter};
 pub use due::{CatchUp, Due, Policy, Publish};
 pub use entry::{Census, Entry, State};
-pub use health::{Conditions, Health, Trouble, Uploads};
 pub use ledger::{Ledger, LedgerError, Opened, Waiting};
-pub use pulse::{Pulse, Vitals};
 pub use shipper::Shipper;
 pub use spool::{InputFile, Manifest, Spool, SpoolError};
 

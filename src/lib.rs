@@ -25,3 +25,4 @@ pub mod source;
 #[path = "../tests/it/skipped.rs"]
 #[allow(dead_code, reason = "the tests of the library lack less than others")]
 mod skipped;
+pub mod vitals;

@@ -32,8 +32,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Span;
 use crate::feed::blocking;
-use crate::ops::health::CODES;
 use crate::ops::site::{Observer, Site};
+use crate::vitals::Code;
 
 pub use command::Command;
 pub use queue::{Delivery, Queue, QueueError};
@@ -187,7 +187,7 @@ impl Config {
             ));
         }
         for kind in &self.leave_out {
-            if !CODES.contains(&kind.as_str()) && !rules::KINDS.contains(&kind.as_str()) {
+            if Code::named(kind).is_none() && !rules::KINDS.contains(&kind.as_str()) {
                 problems.push((
                     "notify.leave_out",
                     format!(

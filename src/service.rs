@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
+use crate::vitals::{Pulse, Vitals};
 use jobs::Jobs;
 use operations::Identity;
 use protocol::Frontend;
@@ -55,6 +56,8 @@ const MOST_CONNECTIONS: usize = 512;
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 /// All headers of a request together.
 const MOST_HEADER_BYTES: usize = 64 << 10;
+/// How long a loop of the service may be silent.
+const SILENT: Duration = Duration::from_secs(120);
 /// How long open requests and executions may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -92,6 +95,8 @@ pub struct Config {
     pub credentials: Auth,
     /// Run the windows that were missed while the service was down, for every scheduler.
     pub catch_up: bool,
+    /// The loops of this process.
+    pub vitals: Vitals,
 }
 
 /// Who may call the API.
@@ -196,14 +201,24 @@ impl Service {
             changed,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, tls, frontend, shutdown.clone()));
+        let vitals = config.vitals;
+        let accepting = vitals.pulse("API listener", SILENT);
+        tasks.spawn(accept(listener, tls, frontend, accepting, shutdown.clone()));
         let jobs = Jobs {
             store: store.clone(),
             s3: s3.clone(),
             clock: clock.clone(),
             changed: changes.clone(),
+            vitals: vitals.clone(),
         };
-        let runner = Runner::new(store.clone(), s3, clock, changes, config.catch_up);
+        let runner = Runner::new(
+            store.clone(),
+            s3,
+            clock,
+            changes,
+            config.catch_up,
+            vitals.pulse("schedules", SILENT),
+        );
         tasks.spawn(jobs.run(shutdown.clone()));
         tasks.spawn(runner.run(shutdown, DRAIN));
         tracing::info!(%address, "service listening");
@@ -224,6 +239,15 @@ impl Service {
         &self.store
     }
 
+    /// Returns when a loop ends before it was told to, with the reason.
+    pub async fn failed(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Ok(())) => "a loop of the service ended".to_owned(),
+            Some(Err(error)) => error.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Returns once everything has stopped after `shutdown`.
     pub async fn stopped(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
@@ -238,6 +262,7 @@ async fn accept(
     listener: TcpListener,
     tls: Option<Tls>,
     frontend: Arc<Frontend>,
+    pulse: Pulse,
     shutdown: CancellationToken,
 ) {
     let slots = Slots::new(MOST_CONNECTIONS);
@@ -246,7 +271,7 @@ async fn accept(
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = pulse.during(listener.accept()) => accepted,
         };
         match accepted {
             Ok((stream, _)) => {

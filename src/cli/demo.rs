@@ -29,6 +29,7 @@ use crate::ops::admin::{self, Admin};
 use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
 use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
+use crate::vitals::Vitals;
 use story::{Story, Summary};
 
 #[derive(Debug, Args)]
@@ -120,8 +121,16 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     let config = config(args, &sample);
     // Time begins to run when the plant is there.
     let clock = Clock::accelerated(Clock::system().now(), args.speed);
-    let lookout =
-        Lookout::embed(&data_dir, args.listen, &store, clock.clone(), stop.clone()).await?;
+    let vitals = Vitals::default();
+    let lookout = Lookout::embed(
+        &data_dir,
+        args.listen,
+        &store,
+        clock.clone(),
+        &vitals,
+        stop.clone(),
+    )
+    .await?;
     let service = lookout.service().context("the service is in process")?;
     let plant = Plant::open(&config, &data_dir, clock.now()).await?;
     let first = crate::signal::Window::containing(clock.now(), config.feed.cadence);
@@ -189,6 +198,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             bucket: store.bucket.clone(),
             clock: clock.clone(),
             disk: Arc::new(LocalDisk),
+            vitals: vitals.clone(),
         },
         stop.clone(),
     )
@@ -200,6 +210,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         archive: Some(Lookout::archived(&config, &data_dir)),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
+        vitals: vitals.clone(),
     }));
     let mut training = Some(tokio::task::spawn_blocking({
         let (directory, tags, sample) = (directory.clone(), tags.clone(), sample.clone());
@@ -221,7 +232,14 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
                 .await
                 .map_err(|fault| anyhow::anyhow!("the model cannot be registered: {fault}"))?;
             say(format!("           {about}; scheduler {SCHEDULER} is made"));
-            watch = lookout.watch(&config, &data_dir, &store, clock.clone(), stop.clone());
+            watch = lookout.watch(
+                &config,
+                &data_dir,
+                &store,
+                clock.clone(),
+                &vitals,
+                stop.clone(),
+            );
         }
         told.files(&feeder, &store, &say)?;
         told.results(&archive(&data_dir), &story, &say)?;

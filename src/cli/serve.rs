@@ -24,6 +24,7 @@ use crate::ops::tls::{Tls, Validity};
 use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
+use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -127,15 +128,16 @@ async fn serve(
         admin.listen.clone_from(listen);
     }
     let (sites, seen) = watch::channel(None);
+    let vitals = Vitals::default();
     let telling = tell(
         &config.notify,
         &args.data_dir,
         seen.clone(),
         servers.clone(),
     )?;
-    let console = console(&admin, seen, servers.clone()).await?;
+    let console = console(&admin, seen, vitals.troubles(), servers.clone()).await?;
     let clock = args.time.clock();
-    let service = Service::start_tls(
+    let mut service = Service::start_tls(
         crate::service::Config {
             credentials: if args.no_auth {
                 Auth::Open
@@ -143,6 +145,7 @@ async fn serve(
                 service_config(args.listen, PathBuf::new(), &keys).credentials
             },
             catch_up: args.catch_up,
+            vitals: vitals.clone(),
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         tls,
@@ -157,6 +160,7 @@ async fn serve(
         history: Some(Place::service(args.data_dir.join("service/state.db"))),
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
+        vitals: vitals.clone(),
         archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
     let mut said = format!("Lookout API   {scheme}://{}\n", service.address());
@@ -177,16 +181,28 @@ async fn serve(
     );
     output::mention(&said);
     systemd::ready();
-    shutdown.cancelled().await;
+    let watchdog = tokio::spawn(systemd::watchdog(vitals, servers.clone()));
+    let failed = tokio::select! {
+        () = shutdown.cancelled() => None,
+        outcome = service.failed() => {
+            error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+            Some(outcome)
+        }
+    };
     systemd::stopping();
     info!("draining");
+    shutdown.cancel();
     service.stopped().await;
     servers.cancel();
+    watchdog.abort();
     if let Some(telling) = telling {
         // What it has not sent stays in its queue.
         let _ = tokio::time::timeout(Duration::from_millis(500), telling).await;
     }
-    Ok(())
+    match failed {
+        Some(outcome) => anyhow::bail!("a loop has failed: {outcome}"),
+        None => Ok(()),
+    }
 }
 
 /// Starts to tell whom the configuration names. What is configured wrongly ends the start.
@@ -208,6 +224,7 @@ fn tell(
 async fn console(
     config: &admin::Config,
     seen: watch::Receiver<Option<Site>>,
+    troubles: &Troubles,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Option<Admin>> {
     if let Some((key, problem)) = config.problems().into_iter().next() {
@@ -220,6 +237,12 @@ async fn console(
                 error = format!("{error:#}"),
                 "no console, metrics and health: the service goes on without them"
             );
+            troubles.raise(Trouble::new(
+                Code::AdminUnavailable,
+                Clock::system().now(),
+                format!("no console, metrics and health: {error:#}"),
+                "free the address or change admin.listen, then restart",
+            ));
             Ok(None)
         }
         Err(error) => Err(error),

@@ -45,6 +45,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The file system of the spool.
     pub disk: Arc<dyn Disk>,
+    /// The loops of this process.
+    pub vitals: Vitals,
 }
 
 /// A running feeder.
@@ -96,11 +98,8 @@ impl Feeder {
             cadence: parts.config.cadence,
             since: now - TimeDelta::from_std(parts.config.max_age.0).unwrap_or(TimeDelta::days(1)),
         });
-        let (wake, sealed, vitals) = (
-            Arc::new(Notify::new()),
-            Arc::new(Notify::new()),
-            Vitals::default(),
-        );
+        let vitals = parts.vitals;
+        let (wake, sealed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let cutter = Cutter::new(
             &parts.config,
             Cut {
@@ -169,7 +168,7 @@ impl Feeder {
             bucket: store.bucket.clone(),
             ledger: self.view.ledger.clone(),
             spool: self.view.spool.clone(),
-            vitals: self.vitals.clone(),
+            health: self.vitals.health().clone(),
             delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
         }
     }

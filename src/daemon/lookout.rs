@@ -18,6 +18,7 @@ use crate::embedded::KeyPair;
 use crate::inference::{self, Archive, Target, Watcher, describe};
 use crate::s3::Bucket;
 use crate::service::{self, AccessKey, Auth, Service};
+use crate::vitals::Vitals;
 
 /// The scheduler of embedded mode, where none is configured.
 pub const EMBEDDED_SCHEDULER: &str = "lookoutd";
@@ -42,6 +43,7 @@ impl Lookout {
         data_dir: &Path,
         store: &Store,
         clock: Clock,
+        vitals: &Vitals,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         if store.embedded.is_none() || !config.inference.endpoint_url.is_empty() {
@@ -55,7 +57,7 @@ impl Lookout {
             .listen
             .parse()
             .with_context(|| format!("service.listen \"{}\"", config.service.listen))?;
-        Self::embed(data_dir, listen, store, clock, shutdown).await
+        Self::embed(data_dir, listen, store, clock, vitals, shutdown).await
     }
 
     /// Serves the API on `listen`, its state under `data_dir/service`.
@@ -64,10 +66,14 @@ impl Lookout {
         listen: SocketAddr,
         store: &Store,
         clock: Clock,
+        vitals: &Vitals,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let keys = KeyPair::load_or_create(data_dir)?;
-        let config = service_config(listen, data_dir.join("service"), &keys);
+        let config = service::Config {
+            vitals: vitals.clone(),
+            ..service_config(listen, data_dir.join("service"), &keys)
+        };
         let service =
             Service::start(config, store.bucket.client().clone(), clock, shutdown).await?;
         let url = format!("http://{}", service.address());
@@ -86,6 +92,14 @@ impl Lookout {
     /// The service, where it is in process.
     pub fn service(&self) -> Option<&Service> {
         self.service.as_ref()
+    }
+
+    /// Returns when a loop of the service in process ends before it was told to, with the reason.
+    pub async fn failed(&mut self) -> String {
+        match &mut self.service {
+            Some(service) => service.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Where executions can be looked up: the service's own state, or the archive of a service elsewhere.
@@ -113,6 +127,7 @@ impl Lookout {
         data_dir: &Path,
         store: &Store,
         clock: Clock,
+        vitals: &Vitals,
         shutdown: CancellationToken,
     ) -> Option<Watch> {
         let inference = &config.inference;
@@ -138,6 +153,7 @@ impl Lookout {
             copy,
             poll: inference.poll.0,
             clock,
+            vitals: vitals.clone(),
         };
         Some(tokio::spawn(watch(parts, shutdown)))
     }
@@ -160,6 +176,7 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
             secret: keys.secret_key.clone(),
         }]),
         catch_up: false,
+        vitals: Vitals::default(),
     }
 }
 

@@ -11,6 +11,7 @@
 mod fetching;
 mod listing;
 mod patrol;
+mod reasons;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use super::scheduler::{Described, Target};
 use crate::clock::Clock;
 use crate::s3::{Bucket, Disposition, S3Error};
 use crate::signal::Window;
+use crate::vitals::{Pulse, Vitals};
 
 /// What a watcher is made of.
 pub struct Parts {
@@ -46,6 +48,8 @@ pub struct Parts {
     pub poll: Duration,
     /// The time.
     pub clock: Clock,
+    /// The loops of this process.
+    pub vitals: Vitals,
 }
 
 /// The loop.
@@ -58,18 +62,23 @@ pub struct Watcher {
     asked_late: Option<DateTime<Utc>>,
     trouble: Trouble,
     patrol: patrol::Patrol,
+    pulse: Pulse,
 }
 
-/// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest pause after failures: what is told as over within a minute cannot be looked at less often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long the loop may be silent: a scheduler may take minutes to change its state.
+const SILENT: Duration = Duration::from_secs(600);
 
 impl Watcher {
     /// Opens the archive's index, building it again where it is lost.
     pub async fn open(parts: Parts) -> anyhow::Result<Self> {
         let (archive, now) = (parts.archive.clone(), parts.clock.now());
         let index = blocking(move || Index::open(&archive, now)).await??;
+        let pulse = parts.vitals.pulse("watcher", SILENT);
         Ok(Self {
             parts,
+            pulse,
             index,
             expected: None,
             asked_late: None,
@@ -90,13 +99,14 @@ impl Watcher {
                 () = shutdown.cancelled() => return Ok(()),
                 more = self.round() => more,
             };
+            self.pulse.beat();
             if more {
                 continue;
             }
             let pause = self.trouble.pause(self.parts.poll);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = self.parts.clock.pause(pause) => {}
+                () = self.pulse.during(self.parts.clock.pause(pause)) => {}
             }
         }
     }
@@ -105,7 +115,9 @@ impl Watcher {
     pub async fn round(&mut self) -> bool {
         let mut failed = None;
         if self.parts.target.wanted != Wanted::Observe {
-            match ensure(&self.parts.client, &self.parts.target).await {
+            let ensured = ensure(&self.parts.client, &self.parts.target).await;
+            self.ensured(ensured.as_ref().err());
+            match ensured {
                 Ok(ensured) => self.kept(ensured.scheduler, ensured.calls > 0).await,
                 Err(error) => {
                     self.expected = None;
@@ -165,7 +177,9 @@ impl Watcher {
     /// Lists, archives, and looks for what did not come.
     async fn look(&mut self) -> Result<bool, (String, Advice)> {
         self.list().await.map_err(told)?;
-        let more = self.archive().await?;
+        let fetched = self.archive().await;
+        self.fetched(fetched.as_ref().err());
+        let more = fetched?;
         self.missing().await.map_err(told)?;
         Ok(more)
     }

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::console::{EventRow, State};
 use crate::inference::hint;
-use crate::ops::health::{CODES, Reason, judge};
+use crate::ops::health::{Reason, judge};
 use crate::ops::site::Snapshot;
+use crate::vitals::Code;
 
 /// An anomaly: from the first anomalous window to the first normal one.
 pub const EVENT: &str = "anomaly";
@@ -24,7 +25,11 @@ pub const HELD_BACK: &str = "held-back";
 /// The kinds beside the codes of `/readyz`.
 pub const KINDS: [&str; 3] = [EVENT, EXECUTION_FAILED, EXECUTION_MISSING];
 /// Codes of `/readyz` that sum up what is told here of each scheduler.
-const SUMS: [&str; 3] = ["anomaly-active", "executions-failing", EXECUTION_MISSING];
+const SUMS: [Code; 3] = [
+    Code::AnomalyActive,
+    Code::ExecutionsFailing,
+    Code::ExecutionMissing,
+];
 
 /// Events that were over before anybody looked are told when they are not older than this.
 pub const LOOK_BACK: TimeDelta = TimeDelta::days(1);
@@ -70,6 +75,8 @@ pub struct Message<'a> {
     pub gateway: &'a str,
     /// What it is.
     pub kind: &'a str,
+    /// The asset it is about; empty until there are several.
+    pub asset: &'a str,
     /// What it is about.
     pub subject: &'a str,
     /// `firing`, `resolved` or `test`.
@@ -92,7 +99,10 @@ pub struct Message<'a> {
 
 /// Codes of `/readyz` that are told as they are.
 pub fn conditions() -> impl Iterator<Item = &'static str> {
-    CODES.into_iter().filter(|code| !SUMS.contains(code))
+    Code::ALL
+        .iter()
+        .filter(|code| !SUMS.contains(code))
+        .map(|code| code.name())
 }
 
 /// What is the case, in the order in which it came to be.
@@ -104,9 +114,12 @@ pub fn facts(
 ) -> anyhow::Result<Vec<Fact>> {
     let mut facts: Vec<Fact> = Vec::new();
     for reason in judge(snapshot).reasons {
-        // One of a kind is enough: the gravest comes first.
-        if !SUMS.contains(&reason.code) && facts.iter().all(|known| known.kind != reason.code) {
-            facts.push(condition(&reason, snapshot));
+        // One of a kind and subject is enough: the gravest comes first.
+        let is_known = |known: &Fact| {
+            known.kind == reason.code.name() && known.subject == reason.subject.thing
+        };
+        if !SUMS.contains(&reason.code) && !facts.iter().any(is_known) {
+            facts.push(condition(&reason));
         }
     }
     if let Some(overdue) = snapshot.overdue() {
@@ -126,21 +139,15 @@ pub fn facts(
     Ok(facts)
 }
 
-fn condition(reason: &Reason, snapshot: &Snapshot) -> Fact {
-    let watched = snapshot
-        .watched
-        .as_ref()
-        .map(|known| known.scheduler.clone());
+fn condition(reason: &Reason) -> Fact {
     Fact {
-        kind: reason.code.to_owned(),
-        subject: watched
-            .filter(|_| reason.code.starts_with("scheduler-"))
-            .unwrap_or_default(),
+        kind: reason.code.name().to_owned(),
+        subject: line(&reason.subject.thing, LONGEST),
         episode: 0,
         since: reason.since,
         blocking: reason.blocking,
         text: line(&reason.text, LONGEST),
-        remedy: reason.remedy.to_owned(),
+        remedy: reason.remedy.clone().into_owned(),
         details: json!({}),
         over: false,
     }
@@ -261,6 +268,7 @@ impl Fact {
             id,
             gateway,
             kind: &self.kind,
+            asset: "",
             subject: &self.subject,
             state: if resolved { "resolved" } else { "firing" },
             severity: if self.blocking {
@@ -297,6 +305,7 @@ pub fn test_message(id: &str, gateway: &str, now: DateTime<Utc>) -> String {
         id,
         gateway,
         kind: "test",
+        asset: "",
         subject: "",
         state: "test",
         severity: "none",
@@ -316,6 +325,7 @@ pub fn held_back_message(id: &str, gateway: &str, count: u64, now: DateTime<Utc>
         id,
         gateway,
         kind: HELD_BACK,
+        asset: "",
         subject: "",
         state: "firing",
         severity: "attention",

@@ -313,8 +313,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
 async fn livez(State(shared): State<Shared>) -> Response {
     let stalled = shared
         .site()
-        .and_then(|site| site.feed)
-        .map(|feed| feed.vitals.stalled())
+        .map(|site| site.vitals.stalled())
         .unwrap_or_default();
     match stalled.first() {
         None => "ok\n".into_response(),

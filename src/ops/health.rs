@@ -4,43 +4,22 @@
 //! what the store and the source said last, the clock. A reason goes away by itself with its cause. `attention` reasons
 //! need a person and do not make the process unready.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::site::{FeedSnapshot, Snapshot, Standing};
-use crate::feed::{State, Trouble};
+use crate::feed::State;
+use crate::vitals::{Code, Subject, Trouble};
 
-/// A store that cannot be reached is a reason after this long; one that refuses is one at once.
+/// What the inference side may take to come back, or to become what it shall be, before it is a reason.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
 /// Signatures are refused from 15 minutes on; a minute is where a person should know.
 const OFFSET: TimeDelta = TimeDelta::seconds(60);
 /// Credentials that end within this and were not renewed.
 const EXPIRY: TimeDelta = TimeDelta::minutes(5);
-
-/// Every code a reason can have.
-pub const CODES: [&str; 21] = [
-    "state-unreadable",
-    "loop-stalled",
-    "store-refuses",
-    "store-unreachable",
-    "spool-paused",
-    "source-failing",
-    "windows-late",
-    "windows-quarantined",
-    "credentials-expire",
-    "clock-stepped",
-    "clock-offset",
-    "clock-suspect",
-    "nothing-cut",
-    "source-silent",
-    "source-gap",
-    "scheduler-unreachable",
-    "scheduler-gone",
-    "scheduler-not-running",
-    "execution-missing",
-    "executions-failing",
-    "anomaly-active",
-];
 
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -54,8 +33,10 @@ pub struct Readiness {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// Stable name, for machines; also the anchor in docs/operating.md.
-    pub code: &'static str,
+    /// What kind.
+    pub code: Code,
+    /// What it is about.
+    pub subject: Subject,
     /// Whether it makes the process unready.
     pub blocking: bool,
     /// Since when, UTC.
@@ -64,33 +45,54 @@ pub struct Reason {
     /// What is wrong.
     pub text: String,
     /// What to do.
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
 }
 
 /// Judges what all parts said.
 pub fn judge(snapshot: &Snapshot) -> Readiness {
     let mut reasons = Vec::new();
     for failure in &snapshot.failures {
-        reasons.push(red(
-            "state-unreadable",
-            snapshot.first_seen("state-unreadable"),
+        reasons.push(reason(
+            Code::StateUnreadable,
+            snapshot.first_seen(Code::StateUnreadable),
             failure.clone(),
             "see the log; the ledger is rebuilt when it is moved away",
         ));
+    }
+    for (name, silent_s) in &snapshot.stalled {
+        reasons.push(
+            reason(
+                Code::LoopStalled,
+                snapshot.now - TimeDelta::seconds(*silent_s as i64),
+                format!("the {name} has not looked at its work for {silent_s} s"),
+                "systemd restarts it through the watchdog; elsewhere restart lookoutd, nothing sealed is lost",
+            )
+            .about(name),
+        );
+    }
+    // Half a window is the longest that anything may wait to be told.
+    let patience = snapshot
+        .feed
+        .as_ref()
+        .map_or(TimeDelta::MAX, |feed| feed.config.cadence.duration() / 2);
+    for trouble in &snapshot.troubles {
+        if snapshot.now - trouble.since >= trouble.after.min(patience) {
+            reasons.push(Reason::from(trouble));
+        }
     }
     if let Some(feed) = &snapshot.feed {
         judge_feed(feed, snapshot, &mut reasons);
     }
     if let Some(standing) = &snapshot.watched {
-        judge_scheduler(standing, snapshot.now, &mut reasons);
+        judge_scheduler(standing, snapshot, &mut reasons);
     }
     judge_executions(snapshot, &mut reasons);
     if let Some(counts) = &snapshot.service
         && counts.failing > 0
     {
-        reasons.push(attention(
-            "executions-failing",
-            snapshot.first_seen("executions-failing"),
+        reasons.push(reason(
+            Code::ExecutionsFailing,
+            snapshot.first_seen(Code::ExecutionsFailing),
             format!("the last execution of {} schedulers failed", counts.failing),
             "open the scheduler in the console: its history names the reason and the fix",
         ));
@@ -102,12 +104,15 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
             1 => String::new(),
             n => format!(" and {} others", n - 1),
         };
-        reasons.push(attention(
-            "anomaly-active",
-            snapshot.first_seen("anomaly-active"),
-            format!("{first}{others}: the last window is anomalous"),
-            "open the scheduler in the console: the event names the sensors that contribute most",
-        ));
+        reasons.push(
+            reason(
+                Code::AnomalyActive,
+                snapshot.first_seen(Code::AnomalyActive),
+                format!("{first}{others}: the last window is anomalous"),
+                "open the scheduler in the console: the event names the sensors that contribute most",
+            )
+            .about(first),
+        );
     }
     // Stable: within one rank the order of judgement stays.
     reasons.sort_by_key(|reason| !reason.blocking);
@@ -120,39 +125,11 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
 fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
-    for (name, silent_s) in &feed.stalled {
-        reasons.push(red(
-            "loop-stalled",
-            now - TimeDelta::seconds(*silent_s as i64),
-            format!("the {name} has not looked at its work for {silent_s} s"),
-            "systemd restarts it through the watchdog; elsewhere restart lookoutd, nothing sealed is lost",
-        ));
-    }
-    let conditions = &feed.conditions;
-    if let Some(trouble) = &conditions.store {
-        judge_store(trouble, cadence, now, reasons);
-    }
-    if let Some(trouble) = &conditions.paused {
-        reasons.push(red(
-            "spool-paused",
-            trouble.since,
-            format!("cutting is paused, the disk is full: {}", trouble.text),
-            "free some space in the data directory; cutting resumes by itself",
-        ));
-    }
-    if let Some(trouble) = &conditions.cutting {
-        reasons.push(red(
-            "source-failing",
-            trouble.since,
-            format!("windows cannot be cut: {}", trouble.text),
-            "check the source the text names; cutting is tried again every few seconds",
-        ));
-    }
     let age = feed.oldest_age(now);
     if age > cadence * 2 {
         let waiting = feed.census.due + feed.waiting.spooled;
-        reasons.push(red(
-            "windows-late",
+        reasons.push(reason(
+            Code::WindowsLate,
             now - age,
             format!(
                 "{waiting} windows are not delivered, the oldest is {} late",
@@ -162,7 +139,7 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
         ));
     }
     judge_clock(feed, snapshot, reasons);
-    judge_source(feed, now, reasons);
+    judge_source(feed, snapshot, reasons);
     if feed.census.quarantined > 0 {
         let since = feed
             .recent
@@ -170,9 +147,9 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
             .filter(|entry| entry.state == State::Quarantined)
             .map(|entry| entry.start)
             .min();
-        reasons.push(attention(
-            "windows-quarantined",
-            since.unwrap_or_else(|| snapshot.first_seen("windows-quarantined")),
+        reasons.push(reason(
+            Code::WindowsQuarantined,
+            since.unwrap_or_else(|| snapshot.first_seen(Code::WindowsQuarantined)),
             format!("{} windows are set aside", feed.census.quarantined),
             "lookoutd windows list --state quarantined, then windows retry or skip",
         ));
@@ -180,39 +157,17 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
     if let Some(expiry) = feed.readings.expiry
         && expiry - now < EXPIRY
     {
-        let reason: fn(_, _, _, _) -> _ = if expiry <= now { red } else { attention };
-        reasons.push(reason(
-            "credentials-expire",
+        let mut expires = reason(
+            Code::CredentialsExpire,
             expiry - EXPIRY,
             format!(
                 "the credentials in use end at {}",
                 expiry.to_rfc3339_opts(SecondsFormat::Secs, true)
             ),
             "renew what the credential chain reads; new credentials are taken within a minute, without a restart",
-        ));
-    }
-}
-
-fn judge_store(
-    trouble: &Trouble,
-    cadence: TimeDelta,
-    now: DateTime<Utc>,
-    reasons: &mut Vec<Reason>,
-) {
-    match trouble.remedy {
-        Some(remedy) => reasons.push(red(
-            "store-refuses",
-            trouble.since,
-            trouble.text.clone(),
-            remedy,
-        )),
-        None if now - trouble.since >= PATIENCE.min(cadence / 2) => reasons.push(red(
-            "store-unreachable",
-            trouble.since,
-            trouble.text.clone(),
-            "check the network and the store; what is sealed waits in the spool and is delivered afterwards",
-        )),
-        None => {}
+        );
+        expires.blocking = expiry <= now;
+        reasons.push(expires);
     }
 }
 
@@ -224,8 +179,8 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
         && now - at < cadence
         && seconds.abs() >= 2
     {
-        reasons.push(red(
-            "clock-stepped",
+        reasons.push(reason(
+            Code::ClockStepped,
             at,
             format!("the machine's clock was stepped by {seconds} s"),
             REMEDY,
@@ -234,9 +189,9 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     if let Some(offset) = feed.readings.offset
         && offset.abs() > OFFSET
     {
-        reasons.push(red(
-            "clock-offset",
-            snapshot.first_seen("clock-offset"),
+        reasons.push(reason(
+            Code::ClockOffset,
+            snapshot.first_seen(Code::ClockOffset),
             format!(
                 "this machine's clock is {} {} the store's",
                 span(offset.abs()),
@@ -253,9 +208,9 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     if let Some(entry) = feed.recent.first()
         && entry.start > now + cadence
     {
-        reasons.push(red(
-            "clock-suspect",
-            snapshot.first_seen("clock-suspect"),
+        reasons.push(reason(
+            Code::ClockSuspect,
+            snapshot.first_seen(Code::ClockSuspect),
             format!(
                 "window {} is recorded already: the clock went back, or was ahead when it was cut",
                 entry.start.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -265,16 +220,17 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     }
 }
 
-fn judge_source(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reason>) {
+fn judge_source(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     let Some(last) = feed.recent.first() else {
         return;
     };
-    let stopped = feed.conditions.paused.is_some() || feed.conditions.cutting.is_some();
+    let stopped = snapshot.has(Code::SpoolPaused) || snapshot.has(Code::SourceFailing);
     let due_again = feed.live_at(last.end);
     if now - due_again > cadence && !stopped {
-        reasons.push(red(
-            "nothing-cut",
+        reasons.push(reason(
+            Code::NothingCut,
             due_again,
             format!("no window was cut for {}", span(now - due_again)),
             "see the log of the cutter; a history that is over (source.at_end = \"stop\") ends like this",
@@ -288,8 +244,8 @@ fn judge_source(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reaso
         .count();
     if silent >= 2 {
         let since = feed.recent[silent - 1].start;
-        reasons.push(red(
-            "source-silent",
+        reasons.push(reason(
+            Code::SourceSilent,
             since,
             format!("the last {silent} windows had no row"),
             "check that the source still writes; lookoutd plan shows which rows the next window expects",
@@ -298,8 +254,8 @@ fn judge_source(feed: &FeedSnapshot, now: DateTime<Utc>, reasons: &mut Vec<Reaso
         (feed.usual_rows(), last.state)
         && last.rows * 10 < usual * 9
     {
-        reasons.push(attention(
-            "source-gap",
+        reasons.push(reason(
+            Code::SourceGap,
             last.start,
             format!("the last window had {} rows, usually {usual}", last.rows),
             "see the coverage page of the console: it names the sensors that miss values",
@@ -321,69 +277,89 @@ fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
         1 => String::new(),
         n => format!(" and {} others", n - 1),
     };
-    reasons.push(attention(
-        "execution-missing",
-        *since,
-        format!(
-            "{first}{others}: no execution for {}, although it runs",
-            span(snapshot.now - *since)
-        ),
-        "see the log of the service; lookoutd scheduler describe says when it wakes",
-    ));
+    reasons.push(
+        reason(
+            Code::ExecutionMissing,
+            *since,
+            format!(
+                "{first}{others}: no execution for {}, although it runs",
+                span(snapshot.now - *since)
+            ),
+            "see the log of the service; lookoutd scheduler describe says when it wakes",
+        )
+        .about(first),
+    );
 }
 
-fn judge_scheduler(standing: &Standing, now: DateTime<Utc>, reasons: &mut Vec<Reason>) {
-    let name = &standing.scheduler;
+fn judge_scheduler(standing: &Standing, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let (name, now) = (&standing.scheduler, snapshot.now);
     if let Some(failure) = &standing.failure {
         if now - standing.since >= PATIENCE {
-            reasons.push(red(
-                "scheduler-unreachable",
-                standing.since,
-                format!("the inference API cannot be asked about {name}: {failure}"),
-                "feeding goes on; check inference.endpoint_url and the credentials",
-            ));
+            reasons.push(
+                reason(
+                    Code::SchedulerUnreachable,
+                    standing.since,
+                    format!("the inference API cannot be asked about {name}: {failure}"),
+                    "feeding goes on; check inference.endpoint_url and the credentials",
+                )
+                .about(name),
+            );
         }
         return;
     }
     match standing.status.as_deref() {
         // A scheduler that is just being made is not gone.
         None if now - standing.since < PATIENCE => {}
-        None => reasons.push(red(
-            "scheduler-gone",
+        None => reasons.push(reason(
+            Code::SchedulerGone,
             standing.since,
             format!("there is no inference scheduler {name}: the files are not read"),
             "with inference.wanted = \"running\" it is created again; otherwise lookoutd scheduler create",
-        )),
+        ).about(name)),
         Some(status) if status == standing.wanted => {}
-        Some(status) if now - standing.since >= PATIENCE => reasons.push(red(
-            "scheduler-not-running",
+        Some(status) if now - standing.since >= PATIENCE => reasons.push(reason(
+            Code::SchedulerNotRunning,
             standing.since,
             format!("the inference scheduler {name} is {status}, not {}", standing.wanted),
             "lookoutd scheduler start, or set inference.wanted to what it shall be",
-        )),
+        ).about(name)),
         Some(_) => {}
     }
 }
 
-fn red(code: &'static str, since: DateTime<Utc>, text: String, remedy: &'static str) -> Reason {
+fn reason(
+    code: Code,
+    since: DateTime<Utc>,
+    text: String,
+    remedy: impl Into<Cow<'static, str>>,
+) -> Reason {
     Reason {
         code,
-        blocking: true,
+        subject: Subject::default(),
+        blocking: code.is_blocking(),
         since,
         text,
-        remedy,
+        remedy: remedy.into(),
     }
 }
 
-fn attention(
-    code: &'static str,
-    since: DateTime<Utc>,
-    text: String,
-    remedy: &'static str,
-) -> Reason {
-    Reason {
-        blocking: false,
-        ..red(code, since, text, remedy)
+impl Reason {
+    fn about(mut self, thing: &str) -> Self {
+        self.subject.thing = thing.to_owned();
+        self
+    }
+}
+
+impl From<&Trouble> for Reason {
+    fn from(trouble: &Trouble) -> Self {
+        Self {
+            code: trouble.code,
+            subject: trouble.subject.clone(),
+            blocking: trouble.code.is_blocking(),
+            since: trouble.since,
+            text: trouble.text.clone(),
+            remedy: trouble.remedy.clone(),
+        }
     }
 }
 

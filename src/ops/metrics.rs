@@ -11,10 +11,11 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::health::judge;
+use super::health::{Reason, judge};
 use super::site::{FeedSnapshot, Snapshot, resident_bytes};
 use crate::console::LatestScore;
 use crate::feed::{State, Uploads};
+use crate::vitals::Code;
 
 /// The media type of [`encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,18 +57,7 @@ impl Collector for Scrape {
             "1 while windows are delivered as they should",
             Some(f64::from(u8::from(readiness.ready))),
         )?;
-        let mut reasons: Vec<(&str, f64)> = readiness
-            .reasons
-            .iter()
-            .map(|reason| (reason.code, 1.0))
-            .collect();
-        reasons.dedup_by_key(|(code, _)| *code);
-        sheet.family(
-            "trouble",
-            "What is wrong now, by the code that /readyz gives",
-            "code",
-            &reasons,
-        )?;
+        sheet.reasons(&readiness.reasons)?;
         sheet.gauge(
             "process_resident_bytes",
             "Resident memory of the process",
@@ -249,7 +239,7 @@ fn feed_metrics(
         "Attempts to reach the store that failed since the start",
         feed.conditions.failed_uploads,
     )?;
-    let paused = feed.conditions.paused.is_some();
+    let paused = snapshot.has(Code::SpoolPaused);
     sheet.gauge(
         "spool_paused",
         "1 while cutting is paused because the disk is full",
@@ -306,6 +296,31 @@ impl Sheet<'_, '_> {
             metric
                 .encode_family(&[(label, *text)])?
                 .encode_gauge(value)?;
+        }
+        Ok(())
+    }
+
+    /// What is wrong, once for each code and subject.
+    fn reasons(&mut self, reasons: &[Reason]) -> fmt::Result {
+        let mut labels: Vec<_> = reasons
+            .iter()
+            .map(|reason| (reason.code, &reason.subject))
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let help = "What is wrong now, by the code that /readyz gives, and what it is about";
+        let mut metric = self.begin("trouble", help, MetricType::Gauge)?;
+        for (code, subject) in labels {
+            metric
+                .encode_family(&[
+                    ("code", code.name()),
+                    ("asset", &subject.asset),
+                    ("thing", &subject.thing),
+                ])?
+                .encode_gauge(&1.0)?;
         }
         Ok(())
     }
@@ -369,7 +384,6 @@ mod tests {
                 free: Some(1 << 30),
                 days_to_full: Some(100.0),
                 conditions: Conditions::default(),
-                stalled: Vec::new(),
                 readings: Readings {
                     offset: Some(TimeDelta::seconds(1)),
                     expiry: Some(at(600)),
@@ -392,6 +406,8 @@ mod tests {
             }),
             executed: None,
             failures: Vec::new(),
+            troubles: Vec::new(),
+            stalled: Vec::new(),
             seen: BTreeMap::new(),
         }
     }
@@ -504,14 +520,13 @@ mod tests {
             anchors.len()
         );
         // Codes that alerts ask for are codes that health gives.
-        let health = include_str!("health.rs");
         for code in rules
             .split("code=\"")
             .skip(1)
             .filter_map(|rest| rest.split('"').next())
         {
             assert!(
-                health.contains(&format!("\"{code}\"")),
+                Code::named(code).is_some(),
                 "{code} is no reason of /readyz"
             );
         }

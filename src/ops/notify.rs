@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::feed::Vitals;
+use crate::vitals::Vitals;
 
 /// The service is up.
 pub fn ready() {

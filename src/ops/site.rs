@@ -11,9 +11,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::health::judge;
 use crate::clock::Clock;
 use crate::console::{Counts, Place, SchedulerRow, State};
-use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Vitals, Waiting};
+use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Waiting};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
+use crate::vitals::{Code, Trouble, Vitals};
 
 /// Windows a snapshot looks back.
 const RECENT: usize = 24;
@@ -38,6 +39,8 @@ pub struct Site {
     pub s3: Option<aws_sdk_s3::Client>,
     /// The scheduler that the gateway keeps elsewhere.
     pub watched: Watched,
+    /// The loops of this process.
+    pub vitals: Vitals,
 }
 
 /// The feeder's parts.
@@ -57,8 +60,8 @@ pub struct FeedSite {
     pub ledger: Ledger,
     /// What waits.
     pub spool: Spool,
-    /// The loops.
-    pub vitals: Vitals,
+    /// What its loops count.
+    pub health: feed::Health,
     /// How long the scheduler waits after a window's end.
     pub delay: TimeDelta,
 }
@@ -99,8 +102,12 @@ pub struct Snapshot {
     pub executed: Option<DateTime<Utc>>,
     /// What could not be read.
     pub failures: Vec<String>,
-    /// When each reason to be unready that stands now was first seen by this process, by its code.
-    pub seen: BTreeMap<&'static str, DateTime<Utc>>,
+    /// What the loops found wrong.
+    pub troubles: Vec<Trouble>,
+    /// Loops that do not look at their work, and for how many seconds.
+    pub stalled: Vec<(&'static str, u64)>,
+    /// When each reason that stands now was first seen by this process, by its code.
+    pub seen: BTreeMap<Code, DateTime<Utc>>,
 }
 
 /// What the feeder said.
@@ -124,8 +131,6 @@ pub struct FeedSnapshot {
     pub days_to_full: Option<f64>,
     /// What the loops said.
     pub conditions: Conditions,
-    /// Loops that do not look at their work, and for how many seconds.
-    pub stalled: Vec<(&'static str, u64)>,
     /// What the store's answers told.
     pub readings: Readings,
 }
@@ -135,7 +140,7 @@ pub struct FeedSnapshot {
 pub struct Observer {
     /// When this process began to look.
     started: OnceLock<DateTime<Utc>>,
-    seen: Mutex<BTreeMap<&'static str, DateTime<Utc>>>,
+    seen: Mutex<BTreeMap<Code, DateTime<Utc>>>,
     notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
 }
 
@@ -255,20 +260,27 @@ impl Observer {
             watched,
             executed,
             failures,
+            troubles: site.vitals.troubles().now(),
+            stalled: site
+                .vitals
+                .stalled()
+                .into_iter()
+                .map(|(name, silent)| (name, silent.as_secs()))
+                .collect(),
             seen: BTreeMap::new(),
         };
         snapshot.seen = self.first_seen(&snapshot);
         snapshot
     }
 
-    fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<&'static str, DateTime<Utc>> {
+    fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<Code, DateTime<Utc>> {
         let mut seen = self
             .seen
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = std::mem::take(&mut *seen);
         for reason in judge(snapshot).reasons {
-            let since = known.get(reason.code).copied().unwrap_or(snapshot.now);
+            let since = known.get(&reason.code).copied().unwrap_or(snapshot.now);
             seen.insert(reason.code, since);
         }
         seen.clone()
@@ -315,13 +327,7 @@ impl FeedSite {
             delivered: ledger.newest_delivered()?,
             free,
             days_to_full,
-            conditions: self.vitals.health().now(),
-            stalled: self
-                .vitals
-                .stalled()
-                .into_iter()
-                .map(|(name, silent)| (name, silent.as_secs()))
-                .collect(),
+            conditions: self.health.now(),
             readings: self.bucket.readings(),
         })
     }
@@ -329,8 +335,13 @@ impl FeedSite {
 
 impl Snapshot {
     /// Since when a trouble stands whose cause carries no time of its own: since this process first saw it.
-    pub fn first_seen(&self, code: &str) -> DateTime<Utc> {
-        self.seen.get(code).copied().unwrap_or(self.now)
+    pub fn first_seen(&self, code: Code) -> DateTime<Utc> {
+        self.seen.get(&code).copied().unwrap_or(self.now)
+    }
+
+    /// Whether a loop found something of that kind wrong.
+    pub fn has(&self, code: Code) -> bool {
+        self.troubles.iter().any(|trouble| trouble.code == code)
     }
 
     /// The scheduler that this gateway keeps, if it runs and has executed nothing for a wake-up and one cadence more than

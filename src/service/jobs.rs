@@ -16,6 +16,7 @@ use super::faults::Fault;
 use super::operations::{models, retraining, versions};
 use super::store::{Store, Swept};
 use crate::clock::Clock;
+use crate::vitals::{Code, Trouble, Vitals};
 
 mod csv_file;
 mod ingest;
@@ -26,6 +27,8 @@ mod train;
 
 pub use key_pattern::key_pattern;
 
+/// How long a loop may be silent.
+const SILENT: Duration = Duration::from_secs(120);
 /// How often schedules and queues are looked at without being told, real time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long PENDING and STOPPING of a retraining scheduler last.
@@ -39,6 +42,16 @@ enum Queue {
     Retraining,
 }
 
+impl Queue {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingestion => "ingestion",
+            Self::Training => "training",
+            Self::Retraining => "retraining",
+        }
+    }
+}
+
 /// What jobs share.
 #[derive(Clone)]
 pub struct Jobs {
@@ -50,6 +63,8 @@ pub struct Jobs {
     pub clock: Clock,
     /// Told when something changed.
     pub changed: watch::Receiver<u64>,
+    /// The loops of this process.
+    pub vitals: Vitals,
 }
 
 impl Jobs {
@@ -76,19 +91,41 @@ impl Jobs {
     /// Works on a queue until it is empty, then again when something changed; never returns.
     async fn lane(&self, queue: Queue) {
         let mut changed = self.changed.clone();
+        let pulse = self.vitals.pulse(queue.name(), SILENT);
         loop {
+            // A training takes hours; the loop beats while it waits for one.
             let outcome = match queue {
-                Queue::Ingestion => ingest::next(self).await,
-                Queue::Training => train::next(self).await,
-                Queue::Retraining => self.retraining_schedules().await,
+                Queue::Ingestion => pulse.during(ingest::next(self)).await,
+                Queue::Training => pulse.during(train::next(self)).await,
+                Queue::Retraining => {
+                    pulse.beat();
+                    self.retraining_schedules().await
+                }
             };
+            if outcome.is_ok() {
+                pulse.troubles().over(Code::JobsFailing, queue.name());
+            }
             match outcome {
                 Ok(true) => {
                     self.sweep().await;
                     continue;
                 }
                 Ok(false) => {}
-                Err(fault) => tracing::error!(%fault, "job queue failed, trying again"),
+                Err(fault) => {
+                    tracing::error!(%fault, queue = queue.name(), "job queue failed, trying again");
+                    pulse.troubles().raise(
+                        Trouble::new(
+                            Code::JobsFailing,
+                            self.clock.now(),
+                            format!(
+                                "the queue of the {} loop cannot be worked on: {fault}",
+                                queue.name()
+                            ),
+                            "see the log for the cause; check the disk of the data directory",
+                        )
+                        .about(queue.name()),
+                    );
+                }
             }
             tokio::select! {
                 _ = changed.changed() => {}

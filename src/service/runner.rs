@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::service::faults::Fault;
 use crate::service::store::executions::{self, Claim, End};
 use crate::service::store::{Store, schedulers};
+use crate::vitals::{Code, Pulse, Trouble};
 use execute::Context;
 use health::Health;
 use models::Models;
@@ -39,6 +40,8 @@ const TRANSITION: Duration = Duration::from_millis(1500);
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// How far back late files are looked for.
 const LATE_FOR: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+/// What a trouble with the state is about.
+const STATE: &str = "service/state.db";
 /// How long to wait after the state failed.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,7 @@ pub struct Runner {
     leaving: HashMap<(String, &'static str), Instant>,
     /// Until when that was looked at; whoever should have left before waits for an execution, whose end is told.
     judged: Option<Instant>,
+    pulse: Pulse,
 }
 
 impl Runner {
@@ -64,6 +68,7 @@ impl Runner {
         clock: Clock,
         changed: watch::Receiver<u64>,
         catch_up: bool,
+        pulse: Pulse,
     ) -> Runner {
         let crowded = std::sync::Mutex::new(HashSet::new());
         Runner {
@@ -82,6 +87,7 @@ impl Runner {
             tasks: HashMap::new(),
             leaving: HashMap::new(),
             judged: None,
+            pulse,
         }
     }
 
@@ -103,10 +109,23 @@ impl Runner {
             Err(fault) => tracing::error!(%fault, "interrupted executions cannot be read"),
         }
         while !shutdown.is_cancelled() {
+            self.pulse.beat();
             let wait = match self.step().await {
-                Ok(next) => next,
+                Ok(next) => {
+                    self.pulse.troubles().over(Code::StateUnreadable, STATE);
+                    next
+                }
                 Err(fault) => {
                     tracing::error!(%fault, "schedules cannot be read, trying again");
+                    self.pulse.troubles().raise(
+                        Trouble::new(
+                            Code::StateUnreadable,
+                            self.context.clock.now(),
+                            format!("the service's schedules cannot be read: {fault}"),
+                            "see the log for the cause; check the disk of the data directory",
+                        )
+                        .about(STATE),
+                    );
                     tokio::time::sleep(AFTER_FAULT).await;
                     None
                 }

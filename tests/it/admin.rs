@@ -146,13 +146,14 @@ fn site(
                 std::sync::Arc::new(lookoutd::feed::disk::LocalDisk),
                 data_dir,
             ),
-            vitals: running.feeder.vitals(),
+            health: running.feeder.vitals().health().clone(),
             delay: TimeDelta::minutes(2),
         }),
         history: None,
         archive: None,
         s3: Some(bucket.client().clone()),
         watched: Watched::default(),
+        vitals: running.feeder.vitals(),
     }
 }
 
@@ -292,6 +293,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
         archive: None,
         s3: None,
         watched: watched.clone(),
+        vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;
     // As the daemon does it every half minute, from the API's own answers.
@@ -431,18 +433,20 @@ async fn hostile_names_and_reasons_are_text() {
     let name = percent_encoding::utf8_percent_encode(EVIL, percent_encoding::NON_ALPHANUMERIC);
     let (running, fed) = fed(&store, |_| {}).await;
     running.settle().await;
+    let overview = desk.page("/").await;
     running
         .feeder
         .vitals()
         .health()
         .store_failed(EVIL.into(), Some("act"), running.clock.now());
+    let fed_overview = fed.page("/").await;
     let pages = [
-        desk.page("/").await,
+        overview,
         desk.page("/schedulers").await,
         desk.page(&format!("/schedulers?part={name}&after={name}"))
             .await,
         desk.page(&format!("/scheduler?name={name}")).await,
-        fed.page("/").await,
+        fed_overview,
         get(desk.address, &format!("/scheduler?name=none{name}"), "")
             .await
             .body,
@@ -747,6 +751,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
         archive: None,
         s3: Some(store.bucket().client().clone()),
         watched: Watched::default(),
+        vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;
     assert!(desk.sites.borrow().is_some());

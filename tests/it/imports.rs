@@ -240,6 +240,7 @@ async fn console(data: &Path) {
         )),
         s3: Some(store),
         watched: Watched::default(),
+        vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;
     assert!(

@@ -64,6 +64,7 @@ async fn watcher_of(
         copy,
         poll: Duration::from_secs(30),
         clock: plant.clock.clone(),
+        vitals: Default::default(),
     })
     .await
     .unwrap()

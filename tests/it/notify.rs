@@ -306,6 +306,7 @@ fn service_site(state: &Path, clock: Clock) -> Site {
         history: Some(Place::service(state)),
         s3: None,
         watched: Watched::default(),
+        vitals: lookoutd::vitals::Vitals::default(),
         archive: None,
     }
 }

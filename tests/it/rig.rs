@@ -323,6 +323,7 @@ impl Rig {
         let clock = self.clock.clone();
         let feeder = Feeder::start(
             Parts {
+                vitals: Default::default(),
                 config: self.config,
                 naming: NameFormat::default(),
                 prefix: PREFIX.to_owned(),

@@ -106,6 +106,7 @@ async fn child() {
     let stop = CancellationToken::new();
     let mut feeder = Feeder::start(
         Parts {
+            vitals: Default::default(),
             config: Config {
                 max_age: Span(Duration::from_secs(40 * 86_400)),
                 drain_per_minute: u32::MAX,

@@ -83,6 +83,7 @@ impl Plant {
                 secret: "secret".into(),
             }]),
             catch_up: self.catch_up,
+            vitals: Default::default(),
         };
         let shutdown = CancellationToken::new();
         let service = Service::start(

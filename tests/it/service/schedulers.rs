@@ -367,6 +367,7 @@ async fn without_keys_the_service_listens_on_loopback_only() {
             account: account.into(),
             credentials: Auth::Open,
             catch_up: false,
+            vitals: Default::default(),
         };
         let clock = lookoutd::clock::Clock::manual(at("2026-03-01T10:02:00Z"));
         Service::start(config, s3.clone(), clock, Default::default()).await

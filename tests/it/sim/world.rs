@@ -394,6 +394,7 @@ impl World {
         let stop = CancellationToken::new();
         let feeder = Feeder::start(
             Parts {
+                vitals: Default::default(),
                 config: self.config.clone(),
                 naming: NameFormat::default(),
                 prefix: PREFIX.to_owned(),
@@ -423,6 +424,7 @@ impl World {
             archive: archive(&data_dir),
             poll: POLL,
             clock: self.clock.clone(),
+            vitals: Default::default(),
         })
         .await?;
         Ok(Gateway {

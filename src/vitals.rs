@@ -1,18 +1,29 @@
-//! Progress of the task loops, for the watchdog and for health: each loop beats its pulse whenever it has looked at its
-//! work, and a supervisor asks whether every pulse is fresh. It measures monotonic time, so clock steps do not matter.
+//! How the loops of this process are: their pulses, their troubles, and what the feeder counts.
+//!
+//! Each loop beats its pulse whenever it has looked at its work, and a supervisor asks whether every pulse is fresh. It
+//! measures monotonic time, so clock steps do not matter. Whatever a loop finds wrong it raises as a [`Trouble`]. One
+//! [`Vitals`] is shared by all loops of a process; watchdog, `/livez` and health read it.
+
+mod health;
+mod trouble;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Health;
+pub use health::{Conditions, Health, Uploads};
+pub use trouble::{Code, Gravity, Subject, Trouble, Troubles};
 
-/// The pulses of all loops of a daemon.
-#[derive(Clone, Debug, Default)]
+/// How often a loop beats while it waits for its own work.
+const AT_WORK: Duration = Duration::from_secs(5);
+
+/// How all loops of a process are. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Vitals {
     pulses: Arc<Mutex<Vec<Beat>>>,
     health: Health,
+    troubles: Troubles,
 }
 
 /// Name, limit and last beat of one loop.
@@ -23,6 +34,17 @@ type Beat = (&'static str, Duration, Instant);
 pub struct Pulse {
     vitals: Vitals,
     name: &'static str,
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        let troubles = Troubles::default();
+        Self {
+            pulses: Arc::default(),
+            health: Health::new(troubles.clone()),
+            troubles,
+        }
+    }
 }
 
 impl Vitals {
@@ -37,9 +59,14 @@ impl Vitals {
         }
     }
 
-    /// What the loops say about themselves.
+    /// What the feeder's loops count and say.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// What the loops found wrong.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// The loops that have not looked at their work within their limit, and for how long.
@@ -61,9 +88,14 @@ impl Vitals {
 }
 
 impl Pulse {
-    /// What the loops say about themselves.
+    /// What the feeder's loops count and say.
     pub fn health(&self) -> &Health {
         &self.vitals.health
+    }
+
+    /// What the loops found wrong.
+    pub fn troubles(&self) -> &Troubles {
+        &self.vitals.troubles
     }
 
     /// The loop is alive.
@@ -71,6 +103,20 @@ impl Pulse {
         for (name, _, at) in self.vitals.lock().iter_mut() {
             if *name == self.name {
                 *at = Instant::now();
+            }
+        }
+    }
+}
+
+impl Pulse {
+    /// Waits for work that takes as long as it takes, and beats meanwhile: the loop is not stuck, it is at work.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.beat();
+            if let Ok(done) = tokio::time::timeout(AT_WORK, work.as_mut()).await {
+                self.beat();
+                return done;
             }
         }
     }

@@ -1,0 +1,282 @@
+//! What is wrong in this process, said by the loop that found it: one registry for all of them.
+//!
+//! A loop raises a trouble where it logs it, and says when it is over. Health shows every trouble as a reason, with the
+//! same subject, time, words and remedy, so nothing is an ERROR in the log and green elsewhere. It holds the present,
+//! decides nothing, and takes every time as an argument. Whether a reason makes the process unready is a property of
+//! its [`Code`], in one table that docs/operating.md repeats.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Serialize, Serializer};
+
+/// Whether a reason makes the process unready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gravity {
+    /// Windows are not delivered, or not scored, as they should be.
+    Blocking,
+    /// Somebody should look; the work goes on.
+    Attention,
+}
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $gravity:ident $what:literal;)*) => {
+        /// Every kind of reason, the gravest first.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $what] $variant,)*
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+
+            /// Its stable name, for machines; also the anchor in docs/operating.md.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Whether it makes the process unready.
+            pub const fn gravity(self) -> Gravity {
+                match self { $(Self::$variant => Gravity::$gravity,)* }
+            }
+
+            /// What it says, in a few words.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$variant => $what,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    StateUnreadable "state-unreadable" Blocking "The ledger, the archive's index or the service's state cannot be used";
+    LoopStalled "loop-stalled" Blocking "A loop has ended, or does not look at its work";
+    StoreRefuses "store-refuses" Blocking "The store refuses uploads";
+    StoreUnreachable "store-unreachable" Blocking "The store cannot be reached";
+    SpoolPaused "spool-paused" Blocking "Cutting is paused, the disk is full";
+    SourceFailing "source-failing" Blocking "Windows cannot be cut";
+    WindowsLate "windows-late" Blocking "Windows are not delivered";
+    ClockStepped "clock-stepped" Blocking "The machine's clock was stepped";
+    ClockOffset "clock-offset" Blocking "The machine's clock differs from the store's";
+    ClockSuspect "clock-suspect" Blocking "A window of a time to come is recorded";
+    NothingCut "nothing-cut" Blocking "No window was cut";
+    SourceSilent "source-silent" Blocking "The last windows had no row";
+    CredentialsExpire "credentials-expire" Blocking "Credentials were not renewed";
+    SchedulerUnreachable "scheduler-unreachable" Blocking "The inference API cannot be asked";
+    SchedulerGone "scheduler-gone" Blocking "The inference scheduler is not there";
+    SchedulerNotRunning "scheduler-not-running" Blocking "The inference scheduler is not what it shall be";
+    SchedulerRefused "scheduler-refused" Blocking "The inference scheduler cannot be made or changed";
+    SchedulerDiffers "scheduler-differs" Attention "The inference scheduler is set up otherwise than configured";
+    ResultsUnreadable "results-unreadable" Attention "Results cannot be read";
+    ResultsMissing "results-missing" Attention "Results of executions are gone";
+    ArchiveBehind "archive-behind" Attention "Executions wait to be archived";
+    ArchiveDiffers "archive-differs" Attention "The archive or its copy holds something else";
+    ArchiveDamaged "archive-damaged" Attention "A record of the archive is damaged";
+    WindowsQuarantined "windows-quarantined" Attention "Windows are set aside";
+    WindowsLost "windows-lost" Attention "Windows were lost";
+    WindowsUnscored "windows-unscored" Attention "Windows were delivered and never scored";
+    SourceGap "source-gap" Attention "The last window had fewer rows than usual";
+    ExecutionMissing "execution-missing" Attention "An execution did not come";
+    ExecutionsFailing "executions-failing" Attention "The last executions failed";
+    ModelUnusable "model-unusable" Attention "A model's file is missing or cannot be used";
+    JobsFailing "jobs-failing" Attention "Background jobs of the service cannot go on";
+    NotificationsFailing "notifications-failing" Attention "Notifications are not told";
+    AdminUnavailable "admin-unavailable" Attention "Console, metrics and health are not served";
+    ConfigurationRefused "configuration-refused" Attention "A new configuration was refused";
+    AnomalyActive "anomaly-active" Attention "A machine is anomalous";
+}
+
+/// What a reason is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Subject {
+    /// The asset; empty until there are several.
+    pub asset: String,
+    /// A scheduler, a window, a loop, a file; empty where it is the whole process.
+    pub thing: String,
+}
+
+/// Something that does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind.
+    pub code: Code,
+    /// What it is about.
+    pub subject: Subject,
+    /// Since when: the thing's own time where it has one.
+    pub since: DateTime<Utc>,
+    /// What was said.
+    pub text: String,
+    /// What somebody must do.
+    pub remedy: Cow<'static, str>,
+    /// It is expected to pass: no reason before it has lasted this long.
+    pub after: TimeDelta,
+}
+
+/// The troubles of all loops. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles(Arc<Mutex<BTreeMap<(Code, Subject), Trouble>>>);
+
+impl Code {
+    /// The code of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
+    /// Whether it makes the process unready.
+    pub fn is_blocking(self) -> bool {
+        self.gravity() == Gravity::Blocking
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl Subject {
+    /// A thing of the only asset.
+    pub fn thing(thing: impl Into<String>) -> Self {
+        Self {
+            asset: String::new(),
+            thing: thing.into(),
+        }
+    }
+}
+
+impl Trouble {
+    /// A trouble of the whole process.
+    pub fn new(
+        code: Code,
+        since: DateTime<Utc>,
+        text: impl Into<String>,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            code,
+            subject: Subject::default(),
+            since,
+            text: text.into(),
+            remedy: remedy.into(),
+            after: TimeDelta::zero(),
+        }
+    }
+
+    /// It is about this.
+    pub fn about(mut self, thing: impl Into<String>) -> Self {
+        self.subject.thing = thing.into();
+        self
+    }
+
+    /// It is no reason before it has lasted this long.
+    pub fn after(mut self, patience: TimeDelta) -> Self {
+        self.after = patience;
+        self
+    }
+}
+
+impl Troubles {
+    /// Something does not work. One of the same code and thing that goes on keeps its beginning and takes the latest
+    /// words.
+    pub fn raise(&self, mut trouble: Trouble) {
+        let mut troubles = self.lock();
+        let key = (trouble.code, trouble.subject.clone());
+        if let Some(known) = troubles.get(&key) {
+            trouble.since = trouble.since.min(known.since);
+        }
+        troubles.insert(key, trouble);
+    }
+
+    /// It works again.
+    pub fn over(&self, code: Code, thing: &str) {
+        self.lock().remove(&(code, Subject::thing(thing)));
+    }
+
+    /// All of one code are over.
+    pub fn all_over(&self, code: Code) {
+        self.lock().retain(|(known, _), _| *known != code);
+    }
+
+    /// The trouble of that code and thing.
+    pub fn get(&self, code: Code, thing: &str) -> Option<Trouble> {
+        self.lock().get(&(code, Subject::thing(thing))).cloned()
+    }
+
+    /// What does not work now, the gravest first.
+    pub fn now(&self) -> Vec<Trouble> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Code, Subject), Trouble>> {
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_trouble_keeps_its_beginning_and_takes_the_latest_words() {
+        let troubles = Troubles::default();
+        let say = |seconds, text: &str| {
+            troubles.raise(
+                Trouble::new(Code::ResultsUnreadable, at(seconds), text, "allow it").about("s"),
+            );
+        };
+        say(10, "denied");
+        say(70, "refused");
+        let known = troubles.get(Code::ResultsUnreadable, "s").unwrap();
+        assert_eq!((known.since, known.text.as_str()), (at(10), "refused"));
+        troubles.over(Code::ResultsUnreadable, "t");
+        assert_eq!(troubles.now().len(), 1);
+        troubles.over(Code::ResultsUnreadable, "s");
+        assert!(troubles.now().is_empty());
+    }
+
+    #[test]
+    fn every_code_is_in_the_table_of_the_documents() {
+        let operating =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md"))
+                .unwrap();
+        let rows: Vec<(&str, &str)> = operating
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split(" | ");
+                let code = cells.next()?.trim_end_matches('`');
+                Some((code, cells.next()?))
+            })
+            .filter(|(_, gravity)| ["blocking", "attention"].contains(gravity))
+            .collect();
+        let codes: Vec<(&str, &str)> = Code::ALL
+            .iter()
+            .map(|code| {
+                let gravity = match code.gravity() {
+                    Gravity::Blocking => "blocking",
+                    Gravity::Attention => "attention",
+                };
+                (code.name(), gravity)
+            })
+            .collect();
+        assert_eq!(rows, codes);
+        for code in Code::ALL {
+            assert_eq!(Code::named(code.name()), Some(*code));
+        }
+    }
+}
