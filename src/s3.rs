@@ -9,9 +9,11 @@
 //! It does not queue, and logs no secret: clients are built by aws-config from the standard chain.
 
 mod classify;
+mod listing;
 mod meters;
 mod range;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,10 +24,12 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use classify::{Disposition, Failure, Transport, classify};
+pub use listing::Listed;
 pub use meters::{Meters, Readings};
 pub use range::RangeReader;
 
@@ -68,6 +72,11 @@ impl S3Error {
     pub fn disposition(&self) -> Disposition {
         classify(&self.failure)
     }
+
+    /// Whether the same request may succeed in a moment without anybody doing anything.
+    pub fn passes(&self) -> bool {
+        self.failure.passes()
+    }
 }
 
 /// How a conditional create ended.
@@ -80,6 +89,30 @@ pub enum Created {
     /// The key exists with other bytes, which were left alone. The text says what differs.
     Conflict(String),
 }
+
+/// What an object is stored with beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    /// `Content-Type`.
+    pub content_type: &'a str,
+    /// User metadata: name and value.
+    pub metadata: &'a [(&'a str, &'a str)],
+}
+
+/// A whole object.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its user metadata.
+    pub metadata: HashMap<String, String>,
+}
+
+/// Input files.
+const CSV: Attributes<'static> = Attributes {
+    content_type: "text/csv",
+    metadata: &[],
+};
 
 /// What the start-up probe found out about conditional creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,7 +259,7 @@ impl Bucket {
     pub async fn probe(&mut self, prefix: &str) -> Result<Conditional, S3Error> {
         let key = format!("{prefix}_lookoutd/conditional-create");
         for _ in 0..2 {
-            match self.put(&key, b"lookoutd\n".to_vec()).await {
+            match self.put(&key, b"lookoutd\n".to_vec(), CSV).await {
                 Ok(()) => {}
                 Err(error) if error.failure.is_precondition_failed() => {
                     self.head_first = false;
@@ -242,12 +275,22 @@ impl Bucket {
     /// Creates `key` with `bytes` unless it exists. May be repeated until it succeeds: the same bytes end as
     /// [`Created::Written`] or [`Created::AlreadyThere`], other bytes as [`Created::Conflict`].
     pub async fn create(&self, key: &str, bytes: &[u8]) -> Result<Created, S3Error> {
+        self.create_as(key, bytes, CSV).await
+    }
+
+    /// As [`Bucket::create`], with other attributes than those of an input file.
+    pub async fn create_as(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        attributes: Attributes<'_>,
+    ) -> Result<Created, S3Error> {
         if self.head_first
             && let Some(outcome) = self.compare(key, bytes).await?
         {
             return Ok(outcome);
         }
-        match self.put(key, bytes.to_vec()).await {
+        match self.put(key, bytes.to_vec(), attributes).await {
             Ok(()) => Ok(Created::Written),
             Err(error) if error.failure.is_precondition_failed() => {
                 match self.compare(key, bytes).await? {
@@ -262,6 +305,11 @@ impl Bucket {
 
     /// Reads a whole object; `None` where there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
+        Ok(self.fetch(key).await?.map(|object| object.bytes.to_vec()))
+    }
+
+    /// Reads a whole object with its metadata; `None` where there is none.
+    pub async fn fetch(&self, key: &str) -> Result<Option<Object>, S3Error> {
         let fail = |failure| self.error("GetObject", key, failure);
         match self
             .client
@@ -275,12 +323,16 @@ impl Bucket {
                 if output.e_tag().is_none() {
                     return Err(fail(Failure::not_a_store()));
                 }
+                let metadata = output.metadata().cloned().unwrap_or_default();
                 let body = output
                     .body
                     .collect()
                     .await
                     .map_err(|error| fail(Failure::transport(Transport::Other, &error)))?;
-                Ok(Some(body.into_bytes().to_vec()))
+                Ok(Some(Object {
+                    bytes: body.into_bytes(),
+                    metadata,
+                }))
             }
             Err(error) => {
                 let failure = Failure::from(&error);
@@ -292,48 +344,24 @@ impl Bucket {
         }
     }
 
-    /// The keys under `prefix` that come after `start_after`, in order, until `keep` says stop.
-    pub async fn list(
+    async fn put(
         &self,
-        prefix: &str,
-        start_after: &str,
-        mut keep: impl FnMut(&str) -> bool,
-    ) -> Result<Vec<String>, S3Error> {
-        let mut keys = Vec::new();
-        let mut token = None;
-        loop {
-            let page = self
-                .client
-                .list_objects_v2()
-                .bucket(&self.name)
-                .prefix(prefix)
-                .set_start_after((!start_after.is_empty()).then(|| start_after.to_owned()))
-                .set_continuation_token(token)
-                .send()
-                .await
-                .map_err(|error| self.error("ListObjectsV2", prefix, Failure::from(&error)))?;
-            for object in page.contents() {
-                let Some(key) = object.key() else { continue };
-                if !keep(key) {
-                    return Ok(keys);
-                }
-                keys.push(key.to_owned());
-            }
-            token = page.next_continuation_token().map(str::to_owned);
-            if token.is_none() {
-                return Ok(keys);
-            }
-        }
-    }
-
-    async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), S3Error> {
+        key: &str,
+        bytes: Vec<u8>,
+        attributes: Attributes<'_>,
+    ) -> Result<(), S3Error> {
+        let metadata = attributes.metadata.iter();
+        let metadata: HashMap<String, String> = metadata
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         self.client
             .put_object()
             .bucket(&self.name)
             .key(key)
             .if_none_match("*")
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .content_type("text/csv")
+            .content_type(attributes.content_type)
+            .set_metadata((!metadata.is_empty()).then_some(metadata))
             .body(ByteStream::from(bytes))
             .send()
             .await

@@ -180,6 +180,19 @@ impl Failure {
         }
     }
 
+    /// The same request may succeed in a moment without anybody doing anything: what is to be tried again, a name that does
+    /// not resolve just now, credentials that renew themselves.
+    pub fn passes(&self) -> bool {
+        let renewed = matches!(
+            self.code.as_deref(),
+            Some("ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException")
+        );
+        match classify(self) {
+            Disposition::Retry | Disposition::Throttled | Disposition::Exists => true,
+            Disposition::Hold(_) => renewed || self.transport == Some(Transport::Dns),
+        }
+    }
+
     /// The conditional create found the key taken.
     pub fn is_precondition_failed(&self) -> bool {
         classify(self) == Disposition::Exists
