@@ -118,6 +118,8 @@ struct Learned {
     training_events: usize,
 }
 
+/// Steps before a range that prime the state: the moving averages keep a thousandth of a millionth of what lies further back.
+const PRIMING_STEPS: i64 = 300;
 /// The longest step between rows that a model may have.
 const LONGEST_STEP: i64 = 366 * 86_400 * sensor::SECOND;
 
@@ -228,6 +230,27 @@ impl Model {
     /// The step of its rows in microseconds: the sampling rate, or the median interval of training without one.
     pub fn step_us(&self) -> i64 {
         self.learned.step
+    }
+
+    /// How long before a range its rows say how the machine came into it: scored from there, the first rows of the range are
+    /// judged as if scoring had begun long ago. Nothing that the state holds outlives as many steps but a stuck sensor.
+    pub fn priming_us(&self) -> i64 {
+        PRIMING_STEPS.saturating_mul(self.learned.step)
+    }
+
+    /// About how much memory the decoded model takes: its matrices, which lie there twice, packed for storing and for
+    /// multiplying, and its sensors' names.
+    pub fn resident_bytes(&self) -> usize {
+        let learned = &self.learned;
+        let names = learned.sensors.iter();
+        let names: usize = names
+            .map(|sensor| sensor.component.len() + sensor.signal.len() + size_of::<Sensor>())
+            .sum();
+        let numbers = learned.same_time.lower.len()
+            + learned.form.precision.lower.len()
+            + self.kernel.numbers()
+            + 8 * learned.columns.len();
+        size_of::<Self>() + names + size_of::<f64>() * numbers
     }
 
     /// When the asset is off.

@@ -80,6 +80,11 @@ impl Form {
 }
 
 impl FormKernel {
+    /// Numbers it holds.
+    pub fn numbers(&self) -> usize {
+        self.mean.len() + self.sd.len() + self.diagonal.len() + self.panels.numbers()
+    }
+
     /// Features per row.
     pub fn width(&self) -> usize {
         self.mean.len()

@@ -178,6 +178,11 @@ impl Symmetric {
 }
 
 impl Panels {
+    /// Numbers it holds, padding included.
+    pub fn numbers(&self) -> usize {
+        self.packed.len()
+    }
+
     /// Lays out a matrix.
     pub fn new(matrix: &Symmetric) -> Self {
         let order = matrix.order;

@@ -111,6 +111,57 @@ fn a_model_tells_the_components_of_a_history_where_no_tag_list_does() {
     assert!(picture.starts_with(b"\x89PNG"));
 }
 
+/// Time and prediction of each row that `model score` gives from `from` to `to`, and its `u`.
+fn predictions(directory: &Path, from: &str, to: &str) -> Vec<(String, String, f64)> {
+    let score = [
+        "score",
+        "plant.model",
+        "--parquet",
+        "signals.parquet",
+        "--out",
+        "part.csv",
+        "--from",
+        from,
+        "--to",
+        to,
+    ];
+    good(model(directory, &score));
+    let scores = std::fs::read_to_string(directory.join("part.csv")).unwrap();
+    let lines = scores.lines().skip(1).map(|line| {
+        let cells: Vec<&str> = line.split(',').collect();
+        (
+            cells[0].to_owned(),
+            cells[3].to_owned(),
+            cells[1].parse().unwrap(),
+        )
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_range_begins_as_a_longer_one_that_holds_it() {
+    let directory = trained();
+    for start in [
+        "2015-11-20T00:00:00",
+        "2015-11-21T07:13:00",
+        "2015-11-23T15:00:30",
+    ] {
+        let end = format!("{}23:30:00", &start[..11]);
+        let short = predictions(directory.path(), start, &end);
+        let long = predictions(directory.path(), "2015-11-18T00:00:00", &end);
+        let tail = &long[long.len() - short.len()..];
+        assert!(
+            short.len() > 100 && short[0].0.as_str() >= start,
+            "{:?}",
+            short[0]
+        );
+        for (a, b) in short.iter().zip(tail) {
+            assert_eq!((&a.0, &a.1), (&b.0, &b.1), "from {start}");
+            assert!((a.2 - b.2).abs() < 1e-6, "{a:?} {b:?}");
+        }
+    }
+}
+
 #[test]
 fn a_column_that_two_components_could_own_or_none_is_refused_with_what_to_do() {
     let directory = trained();

@@ -37,7 +37,8 @@ impl HistoryArgs {
     }
 }
 
-/// Scores the rows of a range block by block and hands the verdicts on; returns what to know about the data.
+/// Scores the rows of a range block by block and hands the verdicts on; returns what to know about the data. Rows before the
+/// range prime the detector, so that a range does not begin with an alarm that a longer one has not.
 pub fn score_history(
     model: &Model,
     history: &HistoryArgs,
@@ -60,8 +61,9 @@ pub fn score_history(
         warnings.push(Warning::AbsentSensors(absent));
     }
     let (from, to) = (from.unwrap_or(i64::MIN / 2), to.unwrap_or(i64::MAX / 2));
+    let primed = from.saturating_sub(model.priming_us());
     let mut state = model.fresh_state();
-    let mut start = from - 1;
+    let mut start = primed - 1;
     let mut first = true;
     while let Some(block) = table.next_block()? {
         let mut rows = Rows {
@@ -72,7 +74,7 @@ pub fn score_history(
             .times
             .iter()
             .enumerate()
-            .filter(|(_, time)| (from..=to).contains(*time))
+            .filter(|(_, time)| (primed..=to).contains(*time))
         {
             let values = block.row(index);
             rows.times.push(time);
@@ -88,7 +90,9 @@ pub fn score_history(
         if std::mem::take(&mut first) {
             warnings.extend(guard::resolution(model, &rows));
         }
-        take(&model.score(&mut state, &rows, start, last))?;
+        let mut lines = model.score(&mut state, &rows, start, last);
+        lines.retain(|line| line.time >= from);
+        take(&lines)?;
         start = last;
     }
     if !first {
@@ -98,7 +102,9 @@ pub fn score_history(
             sensors: places.len(),
             ..Rows::default()
         };
-        take(&model.score(&mut state, &nothing, start, end))?;
+        let mut lines = model.score(&mut state, &nothing, start, end);
+        lines.retain(|line| line.time >= from);
+        take(&lines)?;
     }
     Ok(warnings)
 }

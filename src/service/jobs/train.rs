@@ -203,16 +203,20 @@ fn make(
     for warning in model.warnings() {
         tracing::warn!(model = job.model, %warning, "training data");
     }
-    let open = |(start, end): (i64, i64)| History::open(directory, &schema, start, end);
+    // With the rows before a range, which prime the detector.
+    let open = |model: &Model, (start, end): (i64, i64)| {
+        let primed = start.saturating_sub(model.priming_us());
+        Ok::<_, anyhow::Error>((History::open(directory, &schema, primed, end)?, start))
+    };
     let judged = evaluation
-        .map(|range| evaluate(&model, open(range)?, &labels))
+        .map(|range| evaluate(&model, open(&model, range)?, &labels))
         .transpose()?
         .flatten();
     for warning in judged.iter().flat_map(|judged| &judged.warnings) {
         tracing::warn!(model = job.model, %warning, "evaluation");
     }
     let before = match (prior, evaluation) {
-        (Some(prior), Some(range)) => evaluate(prior, open(range)?, &labels)?,
+        (Some(prior), Some(range)) => evaluate(prior, open(prior, range)?, &labels)?,
         _ => None,
     };
     let promotion =
@@ -220,7 +224,7 @@ fn make(
     let diagnosed = evaluation.unwrap_or((from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)));
     let wanted = job.detail["ModelDiagnosticsOutputConfiguration"].is_object();
     let diagnostics = wanted
-        .then(|| diagnose(&model, open(diagnosed)?))
+        .then(|| diagnose(&model, open(&model, diagnosed)?))
         .transpose()?;
     Ok(Made {
         file: model.encode(),
@@ -262,17 +266,18 @@ fn promotion(
     }
 }
 
-/// Calls `take` with the lines of every block of `history`.
+/// Calls `take` with the lines of every block of `history` from a time on; the rows before it prime the detector.
 fn score(
     model: &Model,
-    mut history: History,
+    (mut history, from): (History, i64),
     mut take: impl FnMut(&[crate::model::Scored]) -> Result<()>,
 ) -> Result<()> {
     let mut state = model.fresh_state();
     let mut after: Option<i64> = None;
     while let Some(rows) = history.next_block()? {
         let (first, last) = range(&rows);
-        let lines = model.score(&mut state, &rows, after.unwrap_or(first - 1), last);
+        let mut lines = model.score(&mut state, &rows, after.unwrap_or(first - 1), last);
+        lines.retain(|line| line.time >= from);
         after = Some(last);
         take(&lines)?;
     }
@@ -286,7 +291,7 @@ fn range(rows: &Rows) -> (i64, i64) {
     )
 }
 
-fn evaluate(model: &Model, history: History, labels: &[Span]) -> Result<Option<Evaluation>> {
+fn evaluate(model: &Model, history: (History, i64), labels: &[Span]) -> Result<Option<Evaluation>> {
     let mut evaluator = Evaluator::new(model, labels.to_vec());
     score(model, history, |lines| {
         evaluator.push(lines);
@@ -295,7 +300,7 @@ fn evaluate(model: &Model, history: History, labels: &[Span]) -> Result<Option<E
     Ok(evaluator.finish())
 }
 
-fn diagnose(model: &Model, history: History) -> Result<Vec<u8>> {
+fn diagnose(model: &Model, history: (History, i64)) -> Result<Vec<u8>> {
     let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     score(model, history, |lines| {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::Model;
 
-/// Bytes of model files kept decoded, which take about as much; a model of 122 sensors is about 3 MB.
+/// Bytes of memory that decoded models may take; one of 122 sensors takes about 2 MB.
 const CAPACITY: usize = 256 << 20;
 
 /// The cache.
@@ -37,12 +37,11 @@ impl Models {
             return Ok(model);
         }
         let file = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || -> anyhow::Result<(Model, usize)> {
-            let bytes = std::fs::read(&file)?;
-            Ok((Model::decode(&bytes)?, bytes.len()))
+        let read = tokio::task::spawn_blocking(move || -> anyhow::Result<Model> {
+            Ok(Model::decode(&std::fs::read(&file)?)?)
         });
-        let (model, bytes) = read.await??;
-        let model = Arc::new(model);
+        let model = Arc::new(read.await??);
+        let bytes = model.resident_bytes();
         self.lock().keep(path, Arc::clone(&model), bytes, CAPACITY);
         Ok(model)
     }
