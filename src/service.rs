@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,6 +33,7 @@ use jobs::Jobs;
 use operations::Identity;
 use protocol::Frontend;
 use runner::Runner;
+use store::executions::CatchUp;
 use store::{Store, StoreError};
 
 pub mod csv_rows;
@@ -58,6 +60,10 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 const MOST_HEADER_BYTES: usize = 64 << 10;
 /// How long a loop of the service may be silent.
 const SILENT: Duration = Duration::from_secs(120);
+/// How far back missed windows are run where nothing else is said.
+pub const CATCH_UP_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How far back they can be run.
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(3660 * 24 * 3600);
 /// How long open requests and executions may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -97,6 +103,8 @@ pub struct Config {
     pub catch_up: bool,
     /// The loops of this process.
     pub vitals: Vitals,
+    /// How far back missed windows are run at all.
+    pub catch_up_max_age: Duration,
 }
 
 /// Who may call the API.
@@ -211,12 +219,17 @@ impl Service {
             changed: changes.clone(),
             vitals: vitals.clone(),
         };
+        let catch_up = CatchUp {
+            all: config.catch_up,
+            max_age: TimeDelta::from_std(config.catch_up_max_age.min(LONGEST_CATCH_UP))
+                .unwrap_or_default(),
+        };
         let runner = Runner::new(
             store.clone(),
             s3,
             clock,
             changes,
-            config.catch_up,
+            catch_up,
             vitals.pulse("schedules", SILENT),
         );
         tasks.spawn(jobs.run(shutdown.clone()));

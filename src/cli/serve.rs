@@ -64,6 +64,9 @@ pub struct ServeArgs {
     /// Runs the windows that were missed while it was down, for every scheduler
     #[arg(long)]
     catch_up: bool,
+    /// How far back missed windows are run at all, also those that schedulers ask for by tag
+    #[arg(long, value_name = "SPAN", default_value = "1day")]
+    catch_up_max_age: config::Span,
     #[command(flatten)]
     time: TimeArgs,
 }
@@ -146,6 +149,7 @@ async fn serve(
             },
             catch_up: args.catch_up,
             vitals: vitals.clone(),
+            catch_up_max_age: args.catch_up_max_age.0,
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         tls,

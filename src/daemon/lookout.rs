@@ -177,6 +177,7 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
         }]),
         catch_up: false,
         vitals: Vitals::default(),
+        catch_up_max_age: service::CATCH_UP_MAX_AGE,
     }
 }
 

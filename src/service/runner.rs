@@ -2,44 +2,61 @@
 //!
 //! Guarantees: what is due is read from the state at every step, so a lost, late or doubled wake-up changes nothing; a
 //! scheduler has one execution at a time, in the order of its windows; executions of different schedulers run beside each
-//! other up to a limit, and none waits for another's timeout. After a restart every execution that was IN_PROGRESS is run
-//! to its end before its scheduler's next one.
+//! other up to a limit, and none waits for another's timeout, files or backlog. No more is claimed than there are places for
+//! work. After a restart every execution that was IN_PROGRESS is run to its end before its scheduler's next one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, watch};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::service::faults::Fault;
-use crate::service::store::executions::{self, Claim, End};
-use crate::service::store::{Store, schedulers};
+use crate::service::store::Store;
+use crate::service::store::executions::{
+    CatchUp, Claim, Due, End, Failed, FailureKind, Look, Rewound,
+};
+use crate::service::store::transitions::Passing;
 use crate::vitals::{Code, Pulse, Trouble};
+use buckets::Buckets;
 use execute::Context;
 use health::Health;
 use models::Models;
 
+mod buckets;
 mod execute;
 mod health;
 mod locate;
+mod missing;
 mod models;
 mod near_miss;
+mod publish;
 mod read;
 pub mod results;
 
-/// Executions at once; more only queue for the same two cores and the same S3.
+/// Executions at work at once; more only queue for the same two cores and the same S3.
 const PARALLEL_EXECUTIONS: usize = 32;
+/// Looks at late windows at once, beside them.
+const PARALLEL_LATE: usize = 4;
+/// Late windows that are looked at after an execution; with 288 of them a day each has its turn every two hours.
+const LATE_AT_ONCE: usize = 12;
+/// Claims are made for as many places at least, or after [`CLAIM_ANYWAY`]: each is a transaction.
+const CLAIM_TOGETHER: usize = 8;
+/// How long places wait for others to become free with them.
+const CLAIM_ANYWAY: Duration = Duration::from_millis(250);
 /// How long PENDING and STOPPING last in real time: long enough to be seen, short enough that a 5-second poll moves on.
 const TRANSITION: Duration = Duration::from_millis(1500);
 /// Longest sleep in real time, so that a wall clock that stepped is noticed.
-const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+const LONGEST_SLEEP: Duration = Duration::from_secs(3);
+/// How often schedules are looked through for boundaries of the future, beside when the clock is seen to go back.
+const REWIND_EVERY: Duration = Duration::from_secs(60);
 /// How far back late files are looked for.
-const LATE_FOR: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+const LATE_FOR: TimeDelta = TimeDelta::hours(24);
 /// What a trouble with the state is about.
 const STATE: &str = "service/state.db";
 /// How long to wait after the state failed.
@@ -49,15 +66,21 @@ const AFTER_FAULT: Duration = Duration::from_secs(1);
 pub struct Runner {
     context: Arc<Context>,
     changed: watch::Receiver<u64>,
-    catch_up: bool,
+    catch_up: CatchUp,
     running: JoinSet<()>,
     /// The execution each task runs.
     tasks: HashMap<Id, (String, i64)>,
     /// When a scheduler that was seen in PENDING or STOPPING leaves it.
-    leaving: HashMap<(String, &'static str), Instant>,
+    leaving: HashMap<(String, Passing), Instant>,
     /// Until when that was looked at; whoever should have left before waits for an execution, whose end is told.
     judged: Option<Instant>,
     pulse: Pulse,
+    /// More is due than there were places for.
+    more: bool,
+    /// When something was last claimed.
+    claimed: Option<Instant>,
+    /// The latest time that was seen since schedules were last put back, and when that was.
+    seen: Option<(DateTime<Utc>, Instant)>,
 }
 
 impl Runner {
@@ -67,19 +90,20 @@ impl Runner {
         s3: aws_sdk_s3::Client,
         clock: Clock,
         changed: watch::Receiver<u64>,
-        catch_up: bool,
+        catch_up: CatchUp,
         pulse: Pulse,
     ) -> Runner {
-        let crowded = std::sync::Mutex::new(HashSet::new());
         Runner {
             context: Arc::new(Context {
                 store,
-                s3,
+                buckets: Buckets::new(s3),
                 clock,
                 models: Models::default(),
                 health: Health::default(),
-                slots: Semaphore::new(PARALLEL_EXECUTIONS),
-                crowded,
+                slots: Arc::new(Semaphore::new(PARALLEL_EXECUTIONS)),
+                freed: Notify::new(),
+                late_slots: Semaphore::new(PARALLEL_LATE),
+                crowded: Mutex::default(),
             }),
             changed,
             catch_up,
@@ -88,29 +112,27 @@ impl Runner {
             leaving: HashMap::new(),
             judged: None,
             pulse,
+            more: false,
+            claimed: None,
+            seen: None,
         }
     }
 
     /// Runs until `shutdown`, then lets executions end for as long as `drain`; what is cut off is run again at the next
     /// start.
     pub async fn run(mut self, shutdown: CancellationToken, drain: Duration) {
-        match self
-            .context
-            .store
-            .transact(|db| executions::interrupted(db))
-            .await
-        {
-            Ok(claims) => {
-                for claim in claims {
-                    tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "execution resumed");
-                    self.start(claim);
-                }
-            }
-            Err(fault) => tracing::error!(%fault, "interrupted executions cannot be read"),
-        }
+        let mut resumed = false;
         while !shutdown.is_cancelled() {
             self.pulse.beat();
-            let wait = match self.step().await {
+            let step = async {
+                // Before anything is claimed: a scheduler's next window is scored from the state after the one before it.
+                if !resumed {
+                    self.resume().await?;
+                    resumed = true;
+                }
+                self.step().await
+            };
+            let wait = match step.await {
                 Ok(next) => {
                     self.pulse.troubles().over(Code::StateUnreadable, STATE);
                     next
@@ -145,22 +167,53 @@ impl Runner {
         }
     }
 
-    /// Does everything that is due now; returns when the next execution is.
+    /// Does again what a crash interrupted.
+    async fn resume(&mut self) -> Result<(), Fault> {
+        let now = self.context.clock.now();
+        for claim in self.context.store.interrupted(now).await? {
+            tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "execution resumed");
+            self.start(claim, None);
+        }
+        Ok(())
+    }
+
+    /// Does everything that is due now, as far as there are places; returns when the next execution is.
     async fn step(&mut self) -> Result<Option<DateTime<Utc>>, Fault> {
         let now = self.context.clock.now();
+        let rewind = self
+            .seen
+            .is_none_or(|(seen, at)| now < seen || at.elapsed() > REWIND_EVERY);
         self.transitions(now).await?;
-        let busy: HashSet<String> = self.tasks.values().map(|(uuid, _)| uuid.clone()).collect();
-        let catch_up = self.catch_up;
-        let (claims, next) = self
-            .context
-            .store
-            .transact(move |db| {
-                let claims = executions::claim(db, now, catch_up, |uuid| busy.contains(uuid))?;
-                Ok((claims, executions::next_due(db, now)?))
-            })
-            .await?;
-        claims.into_iter().for_each(|claim| self.start(claim));
-        Ok(next)
+        let free = self.context.slots.available_permits();
+        let soon = self
+            .claimed
+            .is_some_and(|claimed| claimed.elapsed() < CLAIM_ANYWAY);
+        let look = Look {
+            now,
+            catch_up: self.catch_up,
+            busy: self.tasks.values().map(|(uuid, _)| uuid.clone()).collect(),
+            most: if free < CLAIM_TOGETHER && soon {
+                0
+            } else {
+                free
+            },
+            rewind,
+        };
+        let due = self.context.store.claim_due(look).await?;
+        self.seen = match self.seen {
+            Some((seen, at)) if !rewind => Some((seen.max(now), at)),
+            _ => Some((now, Instant::now())),
+        };
+        tell(&due);
+        if !due.claims.is_empty() {
+            self.claimed = Some(Instant::now());
+        }
+        self.more = due.more;
+        for claim in due.claims {
+            let permit = Arc::clone(&self.context.slots).try_acquire_owned().ok();
+            self.start(claim, permit);
+        }
+        Ok(due.next)
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken, due: Option<DateTime<Utc>>) {
@@ -171,82 +224,53 @@ impl Runner {
             .map_or(LONGEST_SLEEP, |at| {
                 at.saturating_duration_since(Instant::now())
             })
-            .min(LONGEST_SLEEP);
+            .min(if self.more {
+                CLAIM_ANYWAY
+            } else {
+                LONGEST_SLEEP
+            });
         tokio::select! {
             () = shutdown.cancelled() => {}
             _ = self.changed.changed() => {}
             () = tokio::time::sleep(sleep) => {}
             () = async { match due { Some(due) => clock.sleep_until(due).await, None => std::future::pending().await } } => {}
+            () = self.context.freed.notified(), if self.more => {}
             Some(ended) = self.running.join_next_with_id() => self.ended(ended).await,
         }
     }
 
     /// Completes PENDING and STOPPING a moment after they were first seen; STOPPING waits for its execution.
     async fn transitions(&mut self, now: DateTime<Utc>) -> Result<(), Fault> {
-        let (pending, stopping) = self
-            .context
-            .store
-            .transact(|db| {
-                Ok((
-                    schedulers::in_status(db, "PENDING")?,
-                    schedulers::in_status(db, "STOPPING")?,
-                ))
-            })
-            .await?;
-        let seen: HashSet<(String, &'static str)> = pending
-            .iter()
-            .map(|scheduler| (scheduler.uuid.clone(), "PENDING"))
-            .chain(
-                stopping
-                    .iter()
-                    .map(|scheduler| (scheduler.uuid.clone(), "STOPPING")),
-            )
-            .collect();
-        self.leaving.retain(|key, _| seen.contains(key));
+        let passing: HashSet<(String, Passing)> =
+            self.context.store.passing().await?.into_iter().collect();
+        self.leaving.retain(|key, _| passing.contains(key));
         let real_now = Instant::now();
         self.judged = Some(real_now);
-        for key in seen {
-            self.leaving.entry(key).or_insert(real_now + TRANSITION);
+        let mut ready = Vec::new();
+        for key in passing {
+            let at = self
+                .leaving
+                .entry(key.clone())
+                .or_insert(real_now + TRANSITION);
+            if *at <= real_now {
+                ready.push(key);
+            }
         }
-        let ready = |uuid: &str, status: &'static str| {
-            self.leaving
-                .get(&(uuid.to_owned(), status))
-                .is_some_and(|at| *at <= real_now)
-        };
-        let to_run: Vec<_> = pending
-            .into_iter()
-            .filter(|scheduler| ready(&scheduler.uuid, "PENDING"))
-            .collect();
-        let to_stop: Vec<_> = stopping
-            .into_iter()
-            .filter(|scheduler| ready(&scheduler.uuid, "STOPPING"))
-            .collect();
-        if to_run.is_empty() && to_stop.is_empty() {
+        if ready.is_empty() {
             return Ok(());
         }
-        let catch_up = self.catch_up;
-        self.context
-            .store
-            .transact(move |db| {
-                for scheduler in &to_run {
-                    if schedulers::transition(db, &scheduler.uuid, "PENDING", "RUNNING")? {
-                        executions::begin(db, scheduler, now, catch_up)?;
-                        tracing::info!(scheduler = scheduler.name, "scheduler running");
-                    }
-                }
-                for scheduler in &to_stop {
-                    if !executions::in_progress(db, &scheduler.uuid)?
-                        && schedulers::transition(db, &scheduler.uuid, "STOPPING", "STOPPED")?
-                    {
-                        tracing::info!(scheduler = scheduler.name, "scheduler stopped");
-                    }
-                }
-                Ok(())
-            })
-            .await
+        let settled = self.context.store.settle(ready, now, self.catch_up).await?;
+        for left in settled {
+            let scheduler = left.scheduler;
+            match left.from {
+                Passing::Pending => tracing::info!(scheduler, "scheduler running"),
+                Passing::Stopping => tracing::info!(scheduler, "scheduler stopped"),
+            }
+        }
+        Ok(())
     }
 
-    fn start(&mut self, claim: Claim) {
+    fn start(&mut self, claim: Claim, permit: Option<OwnedSemaphorePermit>) {
         let key = (
             claim.scheduler.uuid.clone(),
             claim.window.end().timestamp_micros(),
@@ -254,10 +278,10 @@ impl Runner {
         let context = Arc::clone(&self.context);
         let task = self.running.spawn(async move {
             let began = Instant::now();
-            let end = execute::run(&context, &claim).await;
+            let end = execute::run(&context, &claim, permit).await;
             log(&claim, &end, began.elapsed());
             let boundary_us = claim.window.end().timestamp_micros();
-            record(&context, claim.scheduler.uuid.clone(), boundary_us, end).await;
+            record(&context, &claim.scheduler.uuid, boundary_us, end).await;
             if claim.options.late_files {
                 late(&context, &claim).await;
             }
@@ -275,48 +299,90 @@ impl Runner {
             && panicked
         {
             tracing::error!(scheduler_uuid = uuid, "execution panicked");
-            let reason = "Internal failure; the service's log has the cause".to_owned();
-            record(&self.context, uuid, boundary_us, End::Failed(reason)).await;
+            let failed = Failed::new(
+                FailureKind::Internal,
+                "Internal failure; the service's log has the cause",
+            );
+            record(&self.context, &uuid, boundary_us, End::Failed(failed)).await;
         }
     }
 }
 
-/// Scores the windows before `after` whose data came late.
+/// Says what a look at the schedules found beside what is to be executed.
+fn tell(due: &Due) {
+    for Rewound {
+        scheduler,
+        from,
+        to,
+        void,
+    } in &due.rewound
+    {
+        let shown = |time: &Option<DateTime<Utc>>| time.map(|time| time.to_rfc3339());
+        tracing::warn!(
+            scheduler,
+            from = shown(from),
+            to = shown(to),
+            void,
+            "the clock was ahead: the schedule goes on at the right time, what failed in the future is void"
+        );
+    }
+    for (scheduler, missed) in &due.passed {
+        tracing::warn!(scheduler, missed, "windows passed without an execution");
+    }
+    for refused in &due.refused {
+        tracing::warn!(
+            scheduler = refused.scheduler,
+            window = %refused.window,
+            reason = refused.failed.reason,
+            "execution failed"
+        );
+    }
+}
+
+/// Scores the windows before `after` whose data came late, until the scheduler's next one is due.
 async fn late(context: &Context, after: &Claim) {
-    let (scheduler, since) = (after.scheduler.clone(), after.window.start() - LATE_FOR);
+    let now = context.clock.now();
+    let (start, scheduler) = (after.window.start(), after.scheduler.clone());
+    let next = after.window.next().end() + TimeDelta::minutes(scheduler.delay_minutes);
     let found = context
         .store
-        .transact(move |db| executions::without_data(db, &scheduler, since))
+        .late_windows(
+            scheduler,
+            start - LATE_FOR,
+            after.window.end(),
+            now,
+            LATE_AT_ONCE,
+        )
         .await;
     let claims = found.unwrap_or_else(|fault| {
         tracing::error!(%fault, "windows without data cannot be read");
         Vec::new()
     });
     for claim in claims {
-        let Some(end) = execute::run_late(context, &claim).await else {
-            continue;
+        // What is cut off is done again at its next turn, with the same bytes.
+        let end = tokio::select! {
+            biased;
+            () = context.clock.sleep_until(next) => return,
+            end = execute::run_late(context, &claim) => end,
         };
+        let Some(end) = end else { continue };
         tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "late window scored");
         let now = context.clock.now();
-        let recorded = context
-            .store
-            .transact(move |db| executions::finish_late(db, &claim, now, &end))
-            .await;
-        if let Err(fault) = recorded {
+        if let Err(fault) = context.store.end_late(&claim, now, end).await {
             tracing::error!(%fault, "late window not recorded, it is looked at again");
         }
     }
 }
 
 /// Commits how an execution ended, however long the state takes to come back.
-async fn record(context: &Context, uuid: String, boundary_us: i64, end: End) {
-    let end = Arc::new(end);
+async fn record(context: &Context, uuid: &str, boundary_us: i64, end: End) {
     loop {
-        let (now, uuid, end) = (context.clock.now(), uuid.clone(), Arc::clone(&end));
+        let now = context.clock.now();
         let recorded = context
             .store
-            .transact(move |db| executions::finish(db, &uuid, boundary_us, now, &end));
-        match recorded.await {
+            .end_execution(uuid, boundary_us, now, end.clone())
+            .await;
+        match recorded {
             Ok(()) => return,
             Err(fault) => {
                 tracing::error!(%fault, "end of an execution not recorded, trying again");
@@ -334,8 +400,9 @@ fn log(claim: &Claim, end: &End, took: Duration) {
         } => {
             tracing::info!(scheduler, %window, rows, anomalous = anomalies.len(), took_ms, "execution succeeded");
         }
-        End::Failed(reason) => {
-            tracing::warn!(scheduler, %window, reason, took_ms, "execution failed")
+        End::Failed(failed) => {
+            let (kind, reason) = (failed.kind.as_sql(), &failed.reason);
+            tracing::warn!(scheduler, %window, kind, reason, took_ms, "execution failed");
         }
     }
 }

@@ -25,17 +25,19 @@ mod once;
 mod opening;
 pub mod schedulers;
 pub mod tags;
+pub mod transitions;
 mod words;
 
 pub use leftovers::Swept;
 pub use once::Once;
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
     include_str!("store/0004_tokens.sql"),
+    include_str!("store/0005_failures.sql"),
 ];
 
 /// Why the state could not be opened.

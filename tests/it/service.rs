@@ -2,6 +2,7 @@
 //! for the test. Schedules run on a manual clock; transitions take their real moment.
 
 mod crashes;
+mod faults;
 mod kills;
 mod models;
 pub mod plant;

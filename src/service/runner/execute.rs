@@ -4,33 +4,36 @@
 //! absent; the end, the scoring state and the events are committed afterwards by the caller. Done again from the same
 //! scoring state and files, it gives the same bytes, meets its own object, and finds it equal. If files changed in between
 //! the object that is there stays and is the truth, since a client may have read it.
+//!
+//! Whoever waits, for files or for the store, holds no place: places are for work. Parsing and scoring leave the runtime's
+//! threads.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::ByteStream;
-use bytes::Bytes;
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::buckets::Buckets;
 use super::health::Health;
 use super::locate::{Found, Place};
 use super::models::Models;
-use super::{near_miss, read, results};
+use super::publish::{anomalies, anomalies_of, publish};
+use super::read::{Fetched, Wanted};
+use super::{missing, read, results};
 use crate::clock::Clock;
 use crate::model::{Model, Rows, Scored, ScoringState};
+use crate::s3::Attributes;
 use crate::service::operations::schedulers::with_defaults;
-use crate::service::s3_problem::{self, Problem};
+use crate::service::s3_problem::Problem;
 use crate::service::store::Store;
-use crate::service::store::events::Anomaly;
-use crate::service::store::executions::{Claim, End};
+use crate::service::store::executions::{Claim, End, Failed, FailureKind};
 use crate::signal::NameFormat;
 
-/// Work of one execution, waiting for files not counted; a hung store ends there.
+/// Work of one execution, waiting not counted; a hung store ends there.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an execution is tried again while the store is away, in real time: longer than a store takes to start.
 const STORE_MAY_BE_AWAY: Duration = Duration::from_secs(120);
@@ -38,12 +41,8 @@ const STORE_MAY_BE_AWAY: Duration = Duration::from_secs(120);
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// How often an incomplete set is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// Components whose near misses are looked for; each costs two listings.
-const EXPLAINED: usize = 3;
 /// The API's limit of a message.
 const LONGEST_REASON: usize = 5000;
-/// Object metadata that names the scheduler that wrote the results.
-const OWNER: &str = "lookoutd-scheduler";
 
 /// Why an execution has no results.
 enum Setback {
@@ -53,9 +52,9 @@ enum Setback {
     Problem(Problem),
 }
 
-impl<P: Into<Problem>> From<P> for Setback {
-    fn from(problem: P) -> Self {
-        Setback::Problem(problem.into())
+impl From<Problem> for Setback {
+    fn from(problem: Problem) -> Self {
+        Setback::Problem(problem)
     }
 }
 
@@ -64,66 +63,125 @@ pub struct Context {
     /// The state; here only the model files.
     pub store: Store,
     /// Where files are read and results written.
-    pub s3: Client,
+    pub buckets: Buckets,
     /// Time of the schedules.
     pub clock: Clock,
     /// Decoded models.
     pub models: Models,
     /// Sensors that are stuck or rounded otherwise than in training.
     pub health: Health,
-    /// Executions at once. An execution that waits for the store to come back holds no place.
-    pub slots: Semaphore,
+    /// Executions at work at once.
+    pub slots: Arc<Semaphore>,
+    /// Told when one of them becomes free.
+    pub freed: Notify,
+    /// Looks at late windows at once.
+    pub late_slots: Semaphore,
     /// Schedulers whose input prefix does not fit one listing page.
     pub crowded: Mutex<HashSet<String>>,
 }
 
+/// A place among the executions at work; told when it is given back.
+pub struct Slot<'a> {
+    _permit: OwnedSemaphorePermit,
+    freed: &'a Notify,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.freed.notify_one();
+    }
+}
+
+impl Context {
+    /// A place, as soon as there is one; `permit` is one that is held already.
+    async fn slot(&self, permit: Option<OwnedSemaphorePermit>) -> Option<Slot<'_>> {
+        let permit = match permit {
+            Some(permit) => permit,
+            // The semaphore is never closed.
+            None => Arc::clone(&self.slots).acquire_owned().await.ok()?,
+        };
+        Some(Slot {
+            _permit: permit,
+            freed: &self.freed,
+        })
+    }
+}
+
 /// Runs a claimed execution to its end. Never panics on input; what goes wrong is the reason it failed. A store that is
-/// away is waited for a while, or its every restart would cost each scheduler a window.
-pub async fn run(context: &Context, claim: &Claim) -> End {
+/// away is waited for a while, or its every restart would cost each scheduler a window; files that have not come are waited
+/// for as long as the scheduler's options say.
+pub async fn run(
+    context: &Context,
+    claim: &Claim,
+    mut permit: Option<OwnedSemaphorePermit>,
+) -> End {
     let began = Instant::now();
     let [mut pause, longest] = PAUSES;
-    let reason = loop {
-        let slot = context.slots.acquire().await;
-        let work = async {
-            match score_and_put(context, claim).await {
-                Ok(end) => Ok(end),
-                Err(Setback::Problem(problem)) => Err(problem),
+    let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
+    let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
+    let deadline = claim.window.end() + delay + wait;
+    let mut failed = loop {
+        let slot = context.slot(permit.take()).await;
+        let work = tokio::time::timeout(TIMEOUT, async {
+            match attempt(context, claim).await {
                 Err(Setback::Missing(place, components)) => {
-                    Err(missing_files(context, claim, &place, &components)
-                        .await
-                        .into())
+                    let now = context.clock.now();
+                    let left = deadline - now;
+                    // Of a window that has not begun the clock was ahead: what is not there fails it, and that is void.
+                    if left > TimeDelta::zero() && claim.window.start() <= now {
+                        return Attempt::Wait(left.to_std().unwrap_or_default());
+                    }
+                    let reason = missing::explain(context, claim, &place, &components).await;
+                    Attempt::Failed(Problem::new(FailureKind::NoFile, reason))
                 }
+                Err(Setback::Problem(problem)) => Attempt::Failed(problem),
+                Ok(end) => Attempt::Ended(end),
             }
-        };
-        let work = tokio::time::timeout(TIMEOUT + claim.options.wait, work).await;
+        });
+        let work = work.await;
         drop(slot);
         match work {
-            Ok(Ok(end)) => return end,
-            Ok(Err(problem)) if problem.passes && began.elapsed() < STORE_MAY_BE_AWAY => {
+            Ok(Attempt::Ended(end)) => return end,
+            Ok(Attempt::Wait(left)) => context.clock.pause(left.min(LOOK_AGAIN)).await,
+            Ok(Attempt::Failed(problem))
+                if problem.passes && began.elapsed() < STORE_MAY_BE_AWAY =>
+            {
                 tracing::debug!(
-                    scheduler = claim.scheduler.name, window = %claim.window, reason = problem.reason,
+                    scheduler = claim.scheduler.name, window = %claim.window, reason = problem.failed.reason,
                     "the store is away, trying again"
                 );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-            Ok(Err(problem)) => break problem.reason,
+            Ok(Attempt::Failed(problem)) => break problem.failed,
             Err(_) => {
-                break format!(
-                    "The execution did not end within {} seconds",
-                    TIMEOUT.as_secs()
+                break Failed::new(
+                    FailureKind::Timeout,
+                    format!(
+                        "The execution did not end within {} seconds",
+                        TIMEOUT.as_secs()
+                    ),
                 );
             }
         }
     };
-    End::Failed(reason.chars().take(LONGEST_REASON).collect())
+    failed.reason = failed.reason.chars().take(LONGEST_REASON).collect();
+    End::Failed(failed)
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Ended(End),
+    /// Files are missing that may come, for as long.
+    Wait(Duration),
+    Failed(Problem),
 }
 
 /// Looks again for the data of a failed window. If it has come it is scored and put like any other, with a `late.json`
 /// beside the results that says so; `None` if it has not.
 pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
-    let _slot = context.slots.acquire().await;
-    let end = tokio::time::timeout(TIMEOUT, score_and_put(context, claim))
+    let _slot = context.late_slots.acquire().await;
+    let end = tokio::time::timeout(TIMEOUT, attempt(context, claim))
         .await
         .ok()?
         .ok()?;
@@ -135,84 +193,82 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
             "scoring_state": "fresh: later windows had been scored before this one",
         });
         let folder = key.strip_suffix("results.jsonl").unwrap_or(key);
-        let body = ByteStream::from(record.to_string().into_bytes());
-        let put = context
-            .s3
-            .put_object()
-            .bucket(bucket)
-            .key(format!("{folder}late.json"))
-            .body(body);
-        if let Err(error) = put.send().await {
-            tracing::warn!(
-                bucket,
-                folder,
-                error = s3_problem::of(&error),
-                "side record of late results not written"
-            );
+        let attributes = Attributes {
+            content_type: "application/json",
+            metadata: &[],
+        };
+        let key = format!("{folder}late.json");
+        let body = record.to_string();
+        let created = async {
+            let place = context.buckets.write(bucket, folder).await?;
+            place.create_as(&key, body.as_bytes(), attributes).await
+        };
+        if let Err(error) = created.await {
+            tracing::warn!(%error, "side record of late results not written");
         }
     }
     Some(end)
 }
 
-async fn score_and_put(context: &Context, claim: &Claim) -> Result<End, Setback> {
+async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
     let path = context
         .store
         .model_file(&claim.model_uuid, claim.model_version);
     let model = context.models.get(&path).await.map_err(|error| {
         tracing::error!(model = claim.scheduler.model_name, path = %path.display(), %error, "model file unusable");
-        format!("Model version {} of '{}' cannot be loaded: {error}", claim.model_version, claim.scheduler.model_name)
+        let reason = format!(
+            "Model version {} of '{}' cannot be loaded: {error}",
+            claim.model_version, claim.scheduler.model_name
+        );
+        Problem::new(FailureKind::Model, reason)
     })?;
-    let place = place(&claim.scheduler.input)?;
+    let place = place(&claim.scheduler.input)
+        .map_err(|reason| Problem::new(FailureKind::Configuration, reason))?;
     let wanted = read::wanted(model.sensors());
     let components: Vec<String> = wanted.iter().map(|group| group.component.clone()).collect();
     let files = locate(context, claim, &place, &components).await?;
-    let rows = read::rows(
-        &context.s3,
-        &place,
-        &wanted,
-        &files,
-        claim.window,
-        model.sensors().len(),
-    )
-    .await?;
-
-    let (lines, state, rows) = score(Arc::clone(&model), claim, rows).await?;
+    let bucket = context.buckets.read(&place.bucket);
+    let files = read::fetch(&bucket, files, claim.window).await?;
+    let work = Work {
+        model: Arc::clone(&model),
+        claim: claim.clone(),
+        place,
+        wanted,
+        files,
+    };
+    let done = tokio::task::spawn_blocking(move || work.score()).await;
+    let done = done.unwrap_or_else(|error| {
+        tracing::error!(%error, "scoring panicked");
+        Err(Problem::new(
+            FailureKind::Internal,
+            "Internal failure while scoring; the service's log has the cause",
+        ))
+    })?;
     // The first window, and one that came late, say nothing of how long a value has stood.
     if claim.scoring_state.is_some() {
-        context.health.look(claim, &model, &rows, &state);
+        context.health.look(claim, &model, &done.rows, &done.state);
     }
-    let state = state.encode();
-    let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
-    let body = results::render(&lines, &names, claim.options.results_format);
     let output = &claim.scheduler.output["S3OutputConfiguration"];
-    let bucket = output["Bucket"].as_str().unwrap_or_default();
-    let key = results::key(
-        output["Prefix"].as_str().unwrap_or_default(),
-        claim.window.start(),
-    );
-    let kept = put(
-        &context.s3,
-        bucket,
-        &key,
-        Bytes::from(body),
-        &claim.scheduler.uuid,
-    )
-    .await?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (bucket, prefix) = (text(&output["Bucket"]), text(&output["Prefix"]));
+    let key = results::key(&prefix, claim.window.start());
+    let place = (bucket.as_str(), prefix.as_str(), key.as_str());
+    let kept = publish(&context.buckets, place, &done.body, &claim.scheduler.uuid).await?;
     let anomalies = match kept {
-        None => anomalies(&lines, &names),
+        None => anomalies(&done.lines, &done.names),
         Some(stored) => anomalies_of(&stored),
     };
     Ok(End::Success {
-        bucket: bucket.to_owned(),
+        bucket,
         key,
-        scoring_state: Some(state),
-        rows: lines.len(),
+        scoring_state: Some(done.state.encode()),
+        rows: done.lines.len(),
         anomalies,
         step_us: model.step_us(),
     })
 }
 
-/// Finds a file for every component, looking again while the options let it wait.
+/// Finds a file for every component.
 async fn locate(
     context: &Context,
     claim: &Claim,
@@ -220,230 +276,81 @@ async fn locate(
     components: &[String],
 ) -> Result<Vec<Vec<Found>>, Setback> {
     let uuid = &claim.scheduler.uuid;
-    let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
-    let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
-    let deadline = claim.window.end() + delay + wait;
-    loop {
-        let mut crowded = lock(&context.crowded).contains(uuid);
-        let files = place
-            .locate(&context.s3, components, claim.window, &mut crowded)
-            .await
-            .map_err(|error| Problem {
-                reason: error.to_string(),
-                passes: error.passes,
-            })?;
-        if crowded {
-            lock(&context.crowded).insert(uuid.clone());
-        }
-        if files.iter().all(|found| !found.is_empty()) {
-            return Ok(files);
-        }
-        let now = context.clock.now();
-        if now >= deadline {
-            let missing = components
-                .iter()
-                .zip(&files)
-                .filter(|(_, found)| found.is_empty())
-                .map(|(component, _)| component.clone())
-                .collect();
-            return Err(Setback::Missing(place.clone(), missing));
-        }
-        let left = (deadline - now).to_std().unwrap_or_default();
-        context.clock.pause(left.min(LOOK_AGAIN)).await;
+    let bucket = context.buckets.read(&place.bucket);
+    let mut crowded = lock(&context.crowded).contains(uuid);
+    let files = place
+        .locate(&bucket, components, claim.window, &mut crowded)
+        .await
+        .map_err(|error| {
+            let what = format!("cannot list s3://{}/{}", place.bucket, error.key);
+            Problem::store(what, &error)
+        })?;
+    if crowded {
+        lock(&context.crowded).insert(uuid.clone());
     }
+    let absent: Vec<String> = components
+        .iter()
+        .zip(&files)
+        .filter(|(_, found)| found.is_empty())
+        .map(|(component, _)| component.clone())
+        .collect();
+    if absent.is_empty() {
+        return Ok(files);
+    }
+    Err(Setback::Missing(place.clone(), absent))
 }
 
-/// The original's text first, for clients that match it (with its prefix where the bucket should be, contract 3.7), then
-/// everything a person needs.
-async fn missing_files(
-    context: &Context,
-    claim: &Claim,
-    place: &Place,
-    missing: &[String],
-) -> String {
-    let window = claim.window;
-    let first = missing.first().map_or("", String::as_str);
-    let (low, high) = place.range(first, window);
-    let shown = |time: DateTime<chrono::Utc>| time.format("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let prefix = &place.prefix;
-    let mut reason = format!(
-        "Could not find data file for sensor {first} within expected range of ({}, {}]. Please ensure data is present for \
-         all sensors of the machine under prefix 's3://{prefix}{low}' ~ 's3://{prefix}{high}'",
-        shown(window.start()),
-        shown(window.end()),
-    );
-    let mut hints = Vec::new();
-    for component in missing.iter().take(EXPLAINED) {
-        let early = window.offset(-(15 * 3600 / window.cadence().seconds()));
-        let own = format!("{prefix}{component}");
-        let mut keys = Vec::new();
-        for (prefix, after) in [
-            (own.as_str(), place.range(component, early).0),
-            (prefix, String::new()),
-        ] {
-            match place.sample(&context.s3, prefix, &after).await {
-                Ok(sample) => keys.extend(sample),
-                Err(error) => tracing::debug!(%error, "no sample for the explanation"),
-            }
-        }
-        hints.extend(near_miss::explain(place, component, window, &keys));
-    }
-    reason.push_str(&format!(
-        ". {} without a file: {}. Searched: s3://{}/{low}.csv to s3://{}/{high}.csv, likewise for each.",
-        if missing.len() == 1 { "Component" } else { "Components" },
-        missing.join(", "),
-        place.bucket,
-        place.bucket,
-    ));
-    if !hints.is_empty() {
-        reason.push_str(&format!(" Near misses: {}.", hints.join("; ")));
-    }
-    reason
-}
-
-async fn score(
+/// What is done apart from the runtime's threads.
+struct Work {
     model: Arc<Model>,
-    claim: &Claim,
+    claim: Claim,
+    place: Place,
+    wanted: Vec<Wanted>,
+    files: Vec<Vec<Fetched>>,
+}
+
+/// What came of it.
+struct Done {
+    lines: Vec<Scored>,
+    names: Vec<String>,
+    body: Vec<u8>,
+    state: ScoringState,
     rows: Rows,
-) -> Result<(Vec<Scored>, ScoringState, Rows), String> {
-    let stored = claim.scoring_state.clone();
-    let (start, end) = (
-        claim.window.start().timestamp_micros(),
-        claim.window.end().timestamp_micros(),
-    );
-    let scheduler = claim.scheduler.name.clone();
-    let scored = tokio::task::spawn_blocking(move || {
-        let decoded = stored.map(|bytes| ScoringState::decode(&bytes));
+}
+
+impl Work {
+    fn score(self) -> Result<Done, Problem> {
+        let (model, window) = (self.model, self.claim.window);
+        let sensors = model.sensors().len();
+        let rows = read::merge(&self.place, &self.wanted, self.files, window, sensors)?;
+        let decoded = self
+            .claim
+            .scoring_state
+            .map(|bytes| ScoringState::decode(&bytes));
         let mut state = match decoded {
             Some(Ok(state)) => state,
             Some(Err(error)) => {
+                let scheduler = self.claim.scheduler.name;
                 tracing::warn!(scheduler, %error, "scoring state unreadable, starting afresh");
                 model.live_state()
             }
             None => model.live_state(),
         };
-        let lines = model.score(&mut state, &rows, start, end);
-        (lines, state, rows)
-    });
-    scored.await.map_err(|error| {
-        tracing::error!(%error, "scoring panicked");
-        "Internal failure while scoring; the service's log has the cause".to_owned()
-    })
-}
-
-/// Creates the object; `Some` is the content that was already there and stays.
-async fn put(
-    s3: &Client,
-    bucket: &str,
-    key: &str,
-    body: Bytes,
-    owner: &str,
-) -> Result<Option<Bytes>, Problem> {
-    let created = s3
-        .put_object()
-        .bucket(bucket)
-        .key(key)
-        .if_none_match("*")
-        .content_type("application/jsonlines")
-        .metadata(OWNER, owner)
-        .body(ByteStream::from(body.clone()))
-        .send()
-        .await;
-    let error = match created {
-        Ok(answer) if answer.e_tag().is_some() => return Ok(None),
-        Ok(_) => {
-            return Err(Problem {
-                reason: format!(
-                    "Could not write 's3://{bucket}/{key}': {}",
-                    s3_problem::NOT_A_STORE
-                ),
-                passes: true,
-            });
-        }
-        Err(error) => error,
-    };
-    let status = error
-        .raw_response()
-        .map(|response| response.status().as_u16());
-    if status != Some(412) {
-        return Err(Problem {
-            reason: format!(
-                "Could not write 's3://{bucket}/{key}': {}",
-                s3_problem::of(&error)
-            ),
-            passes: s3_problem::passes(&error),
-        });
-    }
-    let problem = |cause: String, passes| Problem {
-        reason: format!("'s3://{bucket}/{key}' is there and cannot be compared: {cause}"),
-        passes,
-    };
-    let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object =
-        object.map_err(|error| problem(s3_problem::of(&error), s3_problem::passes(&error)))?;
-    if object.e_tag().is_none() {
-        return Err(problem(s3_problem::NOT_A_STORE.to_owned(), true));
-    }
-    let written_by = object
-        .metadata()
-        .and_then(|metadata| metadata.get(OWNER))
-        .cloned();
-    let stored = object
-        .body
-        .collect()
-        .await
-        .map_err(|error| problem(error.to_string(), true))?
-        .into_bytes();
-    if stored == body {
-        return Ok(None);
-    }
-    if written_by.as_deref() != Some(owner) {
-        let reason = format!(
-            "'s3://{bucket}/{key}' holds other results that this scheduler did not write: give every scheduler an output \
-             prefix of its own"
+        let (start, end) = (
+            window.start().timestamp_micros(),
+            window.end().timestamp_micros(),
         );
-        return Err(reason.into());
+        let lines = model.score(&mut state, &rows, start, end);
+        let names: Vec<String> = model.sensors().iter().map(ToString::to_string).collect();
+        let body = results::render(&lines, &names, self.claim.options.results_format);
+        Ok(Done {
+            lines,
+            names,
+            body,
+            state,
+            rows,
+        })
     }
-    tracing::warn!(
-        bucket,
-        key,
-        "input changed between two attempts, the results written first stay"
-    );
-    Ok(Some(stored))
-}
-
-fn anomalies(lines: &[Scored], names: &[String]) -> Vec<Anomaly> {
-    let predicted = lines.iter().filter(|line| line.prediction);
-    predicted
-        .map(|line| Anomaly {
-            time_us: line.time,
-            shares: names
-                .iter()
-                .cloned()
-                .zip(line.contributions.iter().copied())
-                .collect(),
-        })
-        .collect()
-}
-
-/// The anomalies of a results object of any era.
-fn anomalies_of(stored: &[u8]) -> Vec<Anomaly> {
-    let lines = stored
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let anomaly = |line: Value| {
-        (line["prediction"] == 1).then_some(())?;
-        let time_us = crate::service::csv_rows::parse_time(line["timestamp"].as_str()?.as_bytes())?;
-        let entries = line["diagnostics"].as_array().into_iter().flatten();
-        let shares = entries.filter_map(|entry| {
-            Some((entry["name"].as_str()?.to_owned(), entry["value"].as_f64()?))
-        });
-        Some(Anomaly {
-            time_us,
-            shares: shares.collect(),
-        })
-    };
-    lines.filter_map(anomaly).collect()
 }
 
 /// Where a scheduler's input lies, from its `DataInputConfiguration`.
@@ -477,17 +384,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn anomalies_are_read_back_from_every_era() {
-        let stored = b"{\"timestamp\": \"2021-04-03T06:00:00.000000\", \"prediction\": 0}\n\
-            {\"timestamp\": \"2021-04-03T06:01:00.000000\", \"prediction\": 1, \"diagnostics\": [{\"name\": \"c\\\\a\", \
-            \"value\": 1.0}]}\n";
-        let anomalies = anomalies_of(stored);
-        assert_eq!(anomalies.len(), 1);
-        assert_eq!(anomalies[0].time_us, 1_617_429_660_000_000);
-        assert_eq!(anomalies[0].shares, [("c\\a".to_owned(), 1.0)]);
-    }
 
     #[test]
     fn absent_name_members_take_the_documented_defaults() {

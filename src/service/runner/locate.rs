@@ -4,10 +4,9 @@
 //! boundary to one after is looked at, aligned or not (contract 3.5). One listing of the whole prefix is tried first; a
 //! prefix that holds more than a page of newer keys is listed component by component, each bounded by its stamps.
 
-use aws_sdk_s3::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::service::s3_problem;
+use crate::s3::{Bucket, S3Error};
 use crate::signal::{NameFormat, Window};
 
 /// Files per component and execution (contract 4.4).
@@ -39,17 +38,6 @@ pub struct Found {
     pub stamp_us: i64,
 }
 
-/// A listing failed; the text names bucket, prefix and cause.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot list s3://{bucket}/{prefix}: {cause}")]
-pub struct ListError {
-    bucket: String,
-    prefix: String,
-    cause: String,
-    /// It may succeed in a moment.
-    pub passes: bool,
-}
-
 impl Place {
     /// First and last stamp of the search for `window`'s files, as `<prefix><component><delimiter><stamp>`.
     pub fn range(&self, component: &str, window: Window) -> (String, String) {
@@ -67,11 +55,11 @@ impl Place {
     /// The files of each of `components`, by stamp. `crowded` remembers that the whole prefix does not fit a page.
     pub async fn locate(
         &self,
-        s3: &Client,
+        bucket: &Bucket,
         components: &[String],
         window: Window,
         crowded: &mut bool,
-    ) -> Result<Vec<Vec<Found>>, ListError> {
+    ) -> Result<Vec<Vec<Found>>, S3Error> {
         let ranges: Vec<(String, String)> = components
             .iter()
             .map(|name| self.range(name, window))
@@ -82,7 +70,7 @@ impl Place {
                 .map(|(low, _)| low.as_str())
                 .min()
                 .unwrap_or_default();
-            let (objects, complete) = self.list(s3, &self.prefix, after, None).await?;
+            let (objects, complete) = self.list(bucket, &self.prefix, after, None).await?;
             if complete {
                 return Ok(self.sort(components, &ranges, objects));
             }
@@ -93,7 +81,7 @@ impl Place {
             let prefix = format!("{}{component}{}", self.prefix, self.format.delimiter);
             let until = format!("{high}.csv");
             lists.push(async move {
-                self.list(s3, &prefix, low, Some(&until))
+                self.list(bucket, &prefix, low, Some(&until))
                     .await
                     .map(|(objects, _)| objects)
             });
@@ -108,56 +96,35 @@ impl Place {
     /// Up to a page of keys under `prefix` that a person may have meant for the window, for the failure's explanation.
     pub async fn sample(
         &self,
-        s3: &Client,
+        bucket: &Bucket,
         prefix: &str,
         after: &str,
-    ) -> Result<Vec<String>, ListError> {
-        let (objects, _) = self.list(s3, prefix, after, None).await?;
+    ) -> Result<Vec<String>, S3Error> {
+        let (objects, _) = self.list(bucket, prefix, after, None).await?;
         Ok(objects.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Keys under `prefix` after `after`: the first page only without `until`, else every page up to it. The flag tells
-    /// whether nothing was left out.
+    /// Keys under `prefix` after `after`: about a page without `until`, else all up to it. The flag tells whether nothing was
+    /// left out.
     async fn list(
         &self,
-        s3: &Client,
+        bucket: &Bucket,
         prefix: &str,
         after: &str,
         until: Option<&str>,
-    ) -> Result<(Vec<(String, u64)>, bool), ListError> {
+    ) -> Result<(Vec<(String, u64)>, bool), S3Error> {
         let mut objects = Vec::new();
-        let mut after = after.to_owned();
-        loop {
-            let request = s3
-                .list_objects_v2()
-                .bucket(&self.bucket)
-                .prefix(prefix)
-                .start_after(&after);
-            let page = request
-                .max_keys(PAGE as i32)
-                .send()
-                .await
-                .map_err(|error| ListError {
-                    bucket: self.bucket.clone(),
-                    prefix: prefix.to_owned(),
-                    cause: s3_problem::of(&error),
-                    passes: s3_problem::passes(&error),
-                })?;
-            let truncated = page.is_truncated().unwrap_or(false);
-            for object in page.contents() {
-                let (Some(key), size) = (object.key(), object.size().unwrap_or(0)) else {
-                    continue;
-                };
-                if until.is_some_and(|until| key > until) {
-                    return Ok((objects, true));
+        let most = if until.is_none() { Some(PAGE) } else { None };
+        let complete = bucket
+            .walk(prefix, after, most, |object| {
+                let wanted = until.is_none_or(|until| object.key.as_str() <= until);
+                if wanted {
+                    objects.push((object.key, object.size));
                 }
-                objects.push((key.to_owned(), u64::try_from(size).unwrap_or(0)));
-            }
-            match objects.last() {
-                Some((last, _)) if truncated && until.is_some() => after.clone_from(last),
-                _ => return Ok((objects, !truncated)),
-            }
-        }
+                wanted
+            })
+            .await?;
+        Ok((objects, complete || until.is_some()))
     }
 
     fn sort(

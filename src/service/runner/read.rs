@@ -2,19 +2,24 @@
 //!
 //! Guarantees: rows with `start < time <= end` and no others; where one instant comes twice, the later row of a file
 //! wins over the earlier and the file with the later stamp over the one before; rows may come in any order. The limits of
-//! contract 3.8 (1 MB and 60 rows per minute of the window, 60 files per component) bound what is read. Whatever is wrong
-//! is told as the reason the execution failed.
+//! contract 3.8 (1 MB and 60 rows per minute of the window, 60 files per component) bound what is read, and hold by the sizes
+//! of the listing before anything is fetched. A file that cannot be read, or is over a limit, fails the windows whose rows
+//! would have been in it and no neighbour. Whatever is wrong is told as the reason the execution failed.
+//!
+//! Fetching is for the runtime's threads, [`merge`] is work for a blocking one.
 
 use std::collections::HashMap;
 
-use aws_sdk_s3::Client;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::locate::{Found, MOST_FILES, Place};
+use crate::model::events::joins;
 use crate::model::{Rows, Sensor};
+use crate::s3::Bucket;
 use crate::service::csv_rows::{Cell, CsvRows, Misfits};
-use crate::service::s3_problem::{self, Problem};
+use crate::service::s3_problem::Problem;
+use crate::service::store::executions::{Failed, FailureKind};
 use crate::signal::Window;
 
 /// Downloads at once for one execution, of which many run at once.
@@ -62,55 +67,160 @@ pub fn wanted(sensors: &[Sensor]) -> Vec<Wanted> {
     groups
 }
 
-/// Downloads and merges the files of a window; `Err` is the reason the execution fails with.
-pub async fn rows(
-    s3: &Client,
+/// A file that was found, and its bytes or why they are not read.
+pub struct Fetched {
+    file: Found,
+    body: Result<Bytes, Failed>,
+}
+
+/// Which window's stamps a file has: names are stamped with the start of a window or its end, so any length of a cadence of
+/// them is the input of one window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stamps {
+    Before,
+    Own,
+    After,
+}
+
+impl Stamps {
+    fn of(file: &Found, window: Window) -> Stamps {
+        match file.stamp_us {
+            stamp if stamp < window.start().timestamp_micros() => Stamps::Before,
+            stamp if stamp < window.end().timestamp_micros() => Stamps::Own,
+            _ => Stamps::After,
+        }
+    }
+}
+
+/// Downloads the files of each component, as far as they are within the limits. A fault of the store that may pass is one of
+/// the execution; a file that the store refuses for good is that file's.
+pub async fn fetch(
+    bucket: &Bucket,
+    files: Vec<Vec<Found>>,
+    window: Window,
+) -> Result<Vec<Vec<Fetched>>, Problem> {
+    let refused = over_the_limits(&files, window);
+    let mut fetched: Vec<Vec<Fetched>> = Vec::with_capacity(files.len());
+    let mut downloads = Vec::new();
+    for (index, found) in files.into_iter().enumerate() {
+        let mut of_one = Vec::with_capacity(found.len());
+        for file in found {
+            match refused(index, &file) {
+                Some(failed) => of_one.push(Fetched {
+                    file,
+                    body: Err(failed),
+                }),
+                None => {
+                    let place = (index, of_one.len());
+                    let key = file.key.clone();
+                    downloads.push(async move { Ok((place, get(bucket, &key).await?)) });
+                    of_one.push(Fetched {
+                        file,
+                        body: Ok(Bytes::new()),
+                    });
+                }
+            }
+        }
+        fetched.push(of_one);
+    }
+    let bodies: Vec<((usize, usize), Result<Bytes, Failed>)> = stream::iter(downloads)
+        .buffer_unordered(PARALLEL_GETS)
+        .try_collect::<Vec<_>>()
+        .await
+        .map_err(|problem: Problem| problem)?;
+    for ((component, nth), body) in bodies {
+        if let Some(file) = fetched
+            .get_mut(component)
+            .and_then(|files| files.get_mut(nth))
+        {
+            file.body = body;
+        }
+    }
+    Ok(fetched)
+}
+
+/// Which files are not fetched, by the listing's sizes: one that is too large alone, and a window's worth of stamps with more
+/// files or bytes than a window may have.
+fn over_the_limits(
+    files: &[Vec<Found>],
+    window: Window,
+) -> impl Fn(usize, &Found) -> Option<Failed> + use<> {
+    let most_bytes = most_bytes(window);
+    let mut bytes = [0_u64; 3];
+    let mut counts = vec![[0_usize; 3]; files.len()];
+    for (index, found) in files.iter().enumerate() {
+        for file in found {
+            let stamps = Stamps::of(file, window) as usize;
+            bytes[stamps] += file.size;
+            counts[index][stamps] += 1;
+        }
+    }
+    move |index, file| {
+        let stamps = Stamps::of(file, window) as usize;
+        let count = counts[index][stamps];
+        let text = if file.size > most_bytes {
+            too_large(&file.key, file.size, window, most_bytes)
+        } else if bytes[stamps] > most_bytes {
+            too_large("the input", bytes[stamps], window, most_bytes)
+        } else if count > MOST_FILES {
+            format!(
+                "it has {count} files for this window, the limit is {MOST_FILES}: write fewer, larger files"
+            )
+        } else {
+            return None;
+        };
+        Some(Failed::new(FailureKind::InputTooLarge, text))
+    }
+}
+
+async fn get(bucket: &Bucket, key: &str) -> Result<Result<Bytes, Failed>, Problem> {
+    let what = format!("Could not read 's3://{}/{key}'", bucket.name());
+    match bucket.fetch(key).await {
+        Ok(Some(object)) => Ok(Ok(object.bytes)),
+        Ok(None) => Ok(Err(Failed::new(
+            FailureKind::Store,
+            format!("{what}: it was listed and is not there any more"),
+        ))),
+        Err(error) => {
+            let problem = Problem::store(what, &error);
+            if problem.passes {
+                return Err(problem);
+            }
+            Ok(Err(problem.failed))
+        }
+    }
+}
+
+/// Merges the files of a window; `Err` is the reason the execution fails with.
+pub fn merge(
     place: &Place,
     wanted: &[Wanted],
-    files: &[Vec<Found>],
+    files: Vec<Vec<Fetched>>,
     window: Window,
     sensors: usize,
 ) -> Result<Rows, Problem> {
-    let minutes = window.cadence().minutes();
-    let most_bytes = minutes as u64 * BYTES_PER_MINUTE;
-    for (group, found) in wanted.iter().zip(files) {
-        if found.len() > MOST_FILES {
-            return Err(Problem::from(format!(
-                "Component '{}' has {} files for this window, the limit is {MOST_FILES}: write fewer, larger files",
-                group.component,
-                found.len()
-            )));
-        }
-    }
-    if let Some(large) = files.iter().flatten().find(|file| file.size > most_bytes) {
-        return Err(too_large(&large.key, large.size, window, most_bytes).into());
-    }
-    let mut downloads = Vec::new();
-    for (index, found) in files.iter().enumerate() {
-        for file in found {
-            downloads.push(async move {
-                Ok::<_, Problem>((index, file, get(s3, &place.bucket, &file.key).await?))
-            });
-        }
-    }
-    let bodies: Vec<(usize, &Found, Bytes)> = stream::iter(downloads)
-        .buffered(PARALLEL_GETS)
-        .try_collect()
-        .await?;
-
     let mut merged = Merge::new(sensors);
     let mut without: Vec<String> = Vec::new();
     let mut total_bytes = 0;
-    for (index, group) in wanted.iter().enumerate() {
-        let (mut kept, mut seen) = (0, Vec::new());
-        for (_, file, body) in bodies.iter().filter(|(of, _, _)| *of == index) {
-            let content = parse(body, group, window).map_err(|problem| {
-                format!("File 's3://{}/{}': {problem}", place.bucket, file.key)
-            })?;
+    for (group, files) in wanted.iter().zip(files) {
+        let mut component = Component::default();
+        for Fetched { file, body } in files {
+            let content = body.and_then(|body| {
+                parse(&body, group, window).map_err(|problem| {
+                    let text = format!("File 's3://{}/{}': {problem}", place.bucket, file.key);
+                    Failed::new(FailureKind::Input, text)
+                })
+            });
+            let content = match content {
+                Ok(content) => content,
+                Err(failed) => {
+                    component.unread.push((file, failed));
+                    continue;
+                }
+            };
             if !content.rows.is_empty() {
                 total_bytes += file.size;
             }
-            kept += content.rows.len();
             if content.misfits.count > 0 {
                 tracing::warn!(
                     key = file.key,
@@ -119,57 +229,153 @@ pub async fn rows(
                     "rows that do not fit their file's header were left out"
                 );
             }
-            seen.push(describe(file, &content));
+            component.saw(&file, &content);
             for (time, values) in content.rows {
+                component.times.push(time);
                 merged.put(time, group, &values);
             }
         }
-        if kept == 0 {
-            without.push(format!("{} ({})", group.component, seen.join("; ")));
+        if let Some(failed) = component.lacks(window) {
+            return Err(Problem {
+                failed: Failed {
+                    kind: failed.kind,
+                    reason: match failed.kind {
+                        FailureKind::InputTooLarge => {
+                            format!("Component '{}': {}", group.component, failed.reason)
+                        }
+                        _ => failed.reason,
+                    },
+                },
+                passes: false,
+            });
+        }
+        if component.times.is_empty() {
+            for (_, failed) in component.unread {
+                if !component.seen.contains(&failed.reason) {
+                    component.seen.push(failed.reason);
+                }
+            }
+            without.push(format!(
+                "{} ({})",
+                group.component,
+                component.seen.join("; ")
+            ));
         }
     }
+    let most_bytes = most_bytes(window);
     if total_bytes > most_bytes {
-        return Err(too_large("the input", total_bytes, window, most_bytes).into());
+        return Err(Problem::new(
+            FailureKind::InputTooLarge,
+            too_large("the input", total_bytes, window, most_bytes),
+        ));
     }
     if !without.is_empty() {
-        return Err(Problem::from(format!(
-            "Could not find data for sensor {} within expected range of ({}, {}]. Row timestamps must be UTC. Components \
-             without a row in the window: {}",
-            without[0].split(" (").next().unwrap_or_default(),
-            window.start().format("%Y-%m-%dT%H:%M:%SZ"),
-            window.end().format("%Y-%m-%dT%H:%M:%SZ"),
-            without.join(", ")
-        )));
+        return Err(Problem::new(
+            FailureKind::NoRows,
+            format!(
+                "Could not find data for sensor {} within expected range of ({}, {}]. Row timestamps must be UTC. \
+                 Components without a row in the window: {}",
+                without[0].split(" (").next().unwrap_or_default(),
+                window.start().format("%Y-%m-%dT%H:%M:%SZ"),
+                window.end().format("%Y-%m-%dT%H:%M:%SZ"),
+                without.join(", ")
+            ),
+        ));
     }
     let rows = merged.finish();
-    if rows.times.len() as i64 > minutes * ROWS_PER_MINUTE {
-        return Err(Problem::from(format!(
-            "The window has {} rows, the limit for {} is {}: send at most one row per second",
-            rows.times.len(),
-            window.cadence(),
-            minutes * ROWS_PER_MINUTE
-        )));
+    let most_rows = window.cadence().minutes() * ROWS_PER_MINUTE;
+    if rows.times.len() as i64 > most_rows {
+        return Err(Problem::new(
+            FailureKind::InputTooLarge,
+            format!(
+                "The window has {} rows, the limit for {} is {most_rows}: send at most one row per second",
+                rows.times.len(),
+                window.cadence(),
+            ),
+        ));
     }
     Ok(rows)
 }
 
-async fn get(s3: &Client, bucket: &str, key: &str) -> Result<Bytes, Problem> {
-    let problem = |cause: String, passes| Problem {
-        reason: format!("Could not read 's3://{bucket}/{key}': {cause}"),
-        passes,
-    };
-    let object = s3.get_object().bucket(bucket).key(key).send().await;
-    let object =
-        object.map_err(|error| problem(s3_problem::of(&error), s3_problem::passes(&error)))?;
-    if object.e_tag().is_none() {
-        return Err(problem(s3_problem::NOT_A_STORE.to_owned(), true));
+/// What the files of one component gave.
+#[derive(Default)]
+struct Component {
+    /// Times of the rows in the window.
+    times: Vec<i64>,
+    /// What each file that was read has.
+    seen: Vec<String>,
+    /// First and last row of the files that were read, from their stamps on.
+    reach: Option<(i64, i64)>,
+    /// Files that were not read.
+    unread: Vec<(Found, Failed)>,
+}
+
+impl Component {
+    fn saw(&mut self, file: &Found, content: &Content) {
+        self.seen.push(describe(file, content));
+        if content.first_us <= content.last_us {
+            let (first, last) = (
+                content.first_us - file.stamp_us,
+                content.last_us - file.stamp_us,
+            );
+            let (low, high) = self.reach.unwrap_or((first, last));
+            self.reach = Some((low.min(first), high.max(last)));
+        }
     }
-    let body = object
-        .body
-        .collect()
-        .await
-        .map_err(|error| problem(error.to_string(), true))?;
-    Ok(body.into_bytes())
+
+    /// Why the window cannot do without a file that was not read: rows are missing where those of such a file would have been,
+    /// judged by how far the files that were read reach from their stamps.
+    fn lacks(&mut self, window: Window) -> Option<Failed> {
+        if self.unread.is_empty() {
+            return None;
+        }
+        let Some((low, high)) = self.reach.filter(|_| !self.times.is_empty()) else {
+            let own = |(file, _): &&(Found, Failed)| Stamps::of(file, window) == Stamps::Own;
+            return self.unread.iter().find(own).map(|(_, why)| why.clone());
+        };
+        let holes = self.holes(window);
+        let missed = self.unread.iter().find(|(file, _)| {
+            let (first, last) = (file.stamp_us + low, file.stamp_us + high);
+            holes.iter().any(|(from, to)| first < *to && *from < last)
+        });
+        missed.map(|(_, why)| why.clone())
+    }
+
+    /// The stretches of the window without a row, between the rows around them, by the component's own pace.
+    fn holes(&mut self, window: Window) -> Vec<(i64, i64)> {
+        let (start, end) = (
+            window.start().timestamp_micros(),
+            window.end().timestamp_micros(),
+        );
+        self.times.sort_unstable();
+        self.times.dedup();
+        let mut paces: Vec<i64> = self
+            .times
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .collect();
+        paces.sort_unstable();
+        let pace = paces
+            .get(paces.len() / 2)
+            .copied()
+            .unwrap_or(window.cadence().micros());
+        let rows = self.times.iter().copied();
+        let points: Vec<i64> = std::iter::once(start).chain(rows).chain([end]).collect();
+        let ends_with_a_row = self.times.last() == Some(&end);
+        points
+            .windows(2)
+            .filter(|pair| !joins(pair[0], pair[1], pace))
+            .map(|pair| match pair[1] == end && !ends_with_a_row {
+                // The end is part of the window, and there is no row there.
+                true => (pair[0], end + 1),
+                false => (pair[0], pair[1]),
+            })
+            .collect()
+    }
+}
+
+fn most_bytes(window: Window) -> u64 {
+    window.cadence().minutes() as u64 * BYTES_PER_MINUTE
 }
 
 fn parse(body: &[u8], group: &Wanted, window: Window) -> Result<Content, String> {

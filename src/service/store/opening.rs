@@ -34,6 +34,7 @@ const ODD: [(&str, &str); 9] = [
     (
         "execution",
         "status NOT IN ('IN_PROGRESS', 'SUCCESS', 'FAILED') OR boundary_us % 300000000 <> 0
+         OR (failed_kind IS NOT NULL AND status <> 'FAILED')
          OR boundary_us - start_us NOT IN (300000000, 600000000, 900000000, 1800000000, 3600000000)
          OR NOT json_valid(input) OR NOT json_valid(output) OR rows < 0 OR anomalous < 0 OR anomalous > rows",
     ),

@@ -89,16 +89,6 @@ pub fn by_name(db: &Connection, name: &str) -> Result<Option<Scheduler>, Fault> 
         .optional()?)
 }
 
-/// Every scheduler in `status`.
-pub fn in_status(db: &Connection, status: &str) -> Result<Vec<Scheduler>, Fault> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM scheduler s JOIN model m ON m.name = s.model_name WHERE s.status = ?1"
-    );
-    let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map([status], read)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
 /// Moves the scheduler `uuid` from one status to another; false if it was in neither.
 pub fn transition(db: &Connection, uuid: &str, from: &str, to: &str) -> Result<bool, Fault> {
     let changed = db.execute(

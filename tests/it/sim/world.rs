@@ -481,7 +481,11 @@ impl World {
 
     async fn start_service(&mut self) -> Result<(), String> {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = service_config(listen, self.directory.path().join("service"), &self.keys);
+        let config = lookoutd::service::Config {
+            // Simulated outages last as long as they like.
+            catch_up_max_age: Duration::from_secs(3660 * 24 * 3600),
+            ..service_config(listen, self.directory.path().join("service"), &self.keys)
+        };
         let s3 = self.service_store.s3(&self.keys);
         let never = CancellationToken::new();
         let started = Service::start(config, s3, self.clock.clone(), never).await;

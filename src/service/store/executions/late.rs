@@ -1,0 +1,90 @@
+//! Windows that failed for want of data, and looking at them again.
+//!
+//! Every one of the last day is reached, in turns: those that were looked at longest ago come first, and a look is noted
+//! with the choice, so that windows whose data never come hold up no other.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, params};
+
+use super::{Claim, End, FailureKind, at_once, options, record, window_of};
+use crate::service::faults::Fault;
+use crate::service::store::Store;
+use crate::service::store::schedulers::Scheduler;
+
+impl Store {
+    /// Up to `most` executions of a scheduler that failed for want of data, or of the store, and end after `since` and before
+    /// `until`, to be looked at again: with the version they were claimed with and a fresh scoring state, since later windows
+    /// have moved the stored one on.
+    pub async fn late_windows(
+        &self,
+        scheduler: Scheduler,
+        since: DateTime<Utc>,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+        most: usize,
+    ) -> Result<Vec<Claim>, Fault> {
+        self.transact(move |db| choose(db, &scheduler, since, until, now, most))
+            .await
+    }
+
+    /// Turns a failed execution into the success it became when its data had come.
+    pub async fn end_late(&self, claim: &Claim, now: DateTime<Utc>, end: End) -> Result<(), Fault> {
+        let uuid = claim.scheduler.uuid.clone();
+        let boundary_us = claim.window.end().timestamp_micros();
+        self.transact(move |db| record(db, &uuid, boundary_us, now, &end, "FAILED").map(drop))
+            .await
+    }
+}
+
+fn choose(
+    db: &Connection,
+    scheduler: &Scheduler,
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+    now: DateTime<Utc>,
+    most: usize,
+) -> Result<Vec<Claim>, Fault> {
+    let Ok(options) = options(db, scheduler)? else {
+        return Ok(Vec::new());
+    };
+    let options = at_once(options);
+    let mut statement = db.prepare_cached(
+        "SELECT e.start_us, e.boundary_us, e.model_version, m.uuid, e.failed_kind FROM execution e
+         JOIN scheduler s ON s.uuid = e.scheduler_uuid JOIN model m ON m.name = s.model_name
+         WHERE e.scheduler_uuid = ?1 AND e.boundary_us > ?2 AND e.boundary_us < ?3 AND e.status = 'FAILED'
+         ORDER BY CASE WHEN e.looked_us > ?4 THEN 0 ELSE coalesce(e.looked_us, 0) END, e.boundary_us DESC",
+    )?;
+    let mut rows = statement.query(params![
+        scheduler.uuid,
+        since.timestamp_micros(),
+        until.timestamp_micros(),
+        now.timestamp_micros()
+    ])?;
+    let mut claims = Vec::new();
+    while let Some(row) = rows.next()?
+        && claims.len() < most
+    {
+        // A kind that only another build knows is none that this one can do something about.
+        let kind: Option<String> = row.get(4)?;
+        let kind = kind.and_then(|word| FailureKind::from_sql(&word));
+        if !kind.is_some_and(FailureKind::may_come) {
+            continue;
+        }
+        claims.push(Claim {
+            scheduler: scheduler.clone(),
+            options,
+            window: window_of(row.get(0)?, row.get(1)?)?,
+            model_uuid: row.get(3)?,
+            model_version: row.get(2)?,
+            scoring_state: None,
+        });
+    }
+    let mut looked = db.prepare_cached(
+        "UPDATE execution SET looked_us = ?3 WHERE scheduler_uuid = ?1 AND boundary_us = ?2",
+    )?;
+    for claim in &claims {
+        let boundary_us = claim.window.end().timestamp_micros();
+        looked.execute(params![scheduler.uuid, boundary_us, now.timestamp_micros()])?;
+    }
+    Ok(claims)
+}

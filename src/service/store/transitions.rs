@@ -1,0 +1,84 @@
+//! The two states of a scheduler that the runner ends: PENDING becomes RUNNING, STOPPING becomes STOPPED.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, params};
+
+use super::Store;
+use super::executions::{self, CatchUp};
+use super::schedulers::{self, COLUMNS};
+use super::words::words;
+use crate::service::faults::Fault;
+
+words! {
+    /// A state that passes by itself.
+    #[derive(Hash)]
+    pub enum Passing {
+        /// Created or started, and not running yet.
+        Pending = "PENDING",
+        /// Told to stop.
+        Stopping = "STOPPING",
+    }
+}
+
+/// A scheduler that left such a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Its name.
+    pub scheduler: String,
+    /// The state it left.
+    pub from: Passing,
+}
+
+impl Store {
+    /// The schedulers in a state that passes, by identity.
+    pub async fn passing(&self) -> Result<Vec<(String, Passing)>, Fault> {
+        self.transact(|db| {
+            let sql = "SELECT uuid, status FROM scheduler WHERE status IN ('PENDING', 'STOPPING')";
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Lets schedulers leave these states: those that begin run from their next boundary on, those that stop wait for the
+    /// execution under way.
+    pub async fn settle(
+        &self,
+        ready: Vec<(String, Passing)>,
+        now: DateTime<Utc>,
+        catch_up: CatchUp,
+    ) -> Result<Vec<Settled>, Fault> {
+        self.transact(move |db| {
+            let mut settled = Vec::new();
+            for (uuid, from) in ready {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM scheduler s JOIN model m ON m.name = s.model_name WHERE s.uuid = ?1 AND s.status = ?2"
+                );
+                let scheduler = db
+                    .prepare_cached(&sql)?
+                    .query_row(params![uuid, from], schedulers::read)
+                    .optional()?;
+                let Some(scheduler) = scheduler else { continue };
+                let left = match from {
+                    Passing::Pending => {
+                        executions::begin(db, &scheduler, now, catch_up)?;
+                        schedulers::transition(db, &uuid, "PENDING", "RUNNING")?
+                    }
+                    Passing::Stopping => {
+                        !executions::in_progress(db, &uuid)?
+                            && schedulers::transition(db, &uuid, "STOPPING", "STOPPED")?
+                    }
+                };
+                if left {
+                    settled.push(Settled {
+                        scheduler: scheduler.name,
+                        from,
+                    });
+                }
+            }
+            Ok(settled)
+        })
+        .await
+    }
+}
