@@ -291,8 +291,11 @@ pub fn accepts(arguments: &[String]) -> Result<(), String> {
 /// The exit code that an error stands for.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<ConfigError>() || cause.is::<TagListError>() {
+        if cause.is::<ConfigError>() {
             return 78;
+        }
+        if let Some(error) = cause.downcast_ref::<TagListError>() {
+            return if error.is_retryable() { 69 } else { 78 };
         }
         if let Some(error) = cause.downcast_ref::<SourceError>() {
             return if error.is_retryable() { 69 } else { 78 };

@@ -4,6 +4,7 @@
 //! within the drain deadline and loses nothing, because what is sealed is durable; SIGHUP puts a new configuration in
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
+mod boot;
 mod feeder;
 mod lookout;
 mod plant;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -31,7 +33,7 @@ use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
 use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
-use crate::vitals::{Code, Trouble, Vitals};
+use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
 pub use feeder::{Feeder, Parts, View};
 pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
@@ -92,11 +94,9 @@ pub async fn run(
             servers.clone(),
         )
         .await?;
-        let plant = Plant::open(&config, &data_dir, clock.now()).await?;
-        anyhow::Ok((store, lookout, plant))
+        anyhow::Ok((store, lookout))
     };
-    // A history that is far away, or a sample plant in the making, must not hold a stop up.
-    let (store, mut lookout, mut plant) = tokio::select! {
+    let (store, mut lookout) = tokio::select! {
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
@@ -152,7 +152,38 @@ pub async fn run(
             servers.clone(),
         ));
     }
+    let watchdog = tokio::spawn(systemd::watchdog(vitals.clone(), servers.clone()));
     let mut ready = false;
+    let boot = boot::Boot {
+        load,
+        requests: &requests,
+        once,
+        clock: &clock,
+        vitals: &vitals,
+    };
+    let waits = |config: &Config| {
+        if !ready {
+            systemd::ready();
+            ready = true;
+        }
+        systemd::status("waiting for the history");
+        // Nothing is fed yet, and whoever looks is told why.
+        sites.send_replace(Some(Site {
+            clock: clock.clone(),
+            feed: None,
+            history: lookout.history(config, &data_dir),
+            archive: Some(Lookout::archived(config, &data_dir)),
+            s3: Some(store.bucket.client().clone()),
+            watched: watched.clone(),
+            vitals: vitals.clone(),
+        }));
+    };
+    let Some(mut plant) = boot.plant(&mut config, &data_dir, waits).await? else {
+        systemd::stopping();
+        servers.cancel();
+        finish(telling).await;
+        return Ok(Ended::Stopped);
+    };
     let ended = loop {
         let stop = CancellationToken::new();
         let mut feeder = Feeder::start(
@@ -202,7 +233,6 @@ pub async fn run(
             watched: watched.clone(),
             vitals: vitals.clone(),
         }));
-        let watchdog = tokio::spawn(systemd::watchdog(vitals.clone(), stop.clone()));
         let view = feeder.view();
         let next = loop {
             tokio::select! {
@@ -222,18 +252,17 @@ pub async fn run(
                 done = wait_once(view.clone(), &clock), if once => {
                     break Err(if done { Ended::Stopped } else { Ended::Waiting });
                 }
-                () = requests.reload.notified() => match reload(load, &config, &data_dir, &clock).await {
-                    Ok(next) => break Ok(next),
-                    Err(error) => {
-                        error!(error = format!("{error:#}"), "the new configuration is refused, the old one stays");
-                        troubles.raise(Trouble::new(
-                            Code::ConfigurationRefused,
-                            clock.now(),
-                            format!("the new configuration is refused, the old one stays: {error:#}"),
-                            "correct the file and send SIGHUP again; lookoutd check names every finding",
-                        ));
+                () = requests.reload.notified() => {
+                    // A history that is far away must not hold a stop up.
+                    let outcome = tokio::select! {
+                        () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
+                        outcome = reload(load, &config, &data_dir, &clock) => outcome,
+                    };
+                    match outcome {
+                        Ok(next) => break Ok(next),
+                        Err(error) => refused(&error, troubles, &clock),
                     }
-                },
+                }
                 () = tokio::time::sleep(Duration::from_secs(10)) => systemd::status(&view.status_line().await),
             }
         };
@@ -241,8 +270,17 @@ pub async fn run(
             systemd::stopping();
         }
         stop.cancel();
-        feeder.drain(DRAIN).await;
-        watchdog.abort();
+        let next = match next {
+            // The next feeder begins where this one ends: what is under way is waited for, as long as nobody wants to stop.
+            Ok(next) => tokio::select! {
+                () = feeder.finish() => Ok(next),
+                () = requests.shutdown.cancelled() => Err(Ended::Stopped),
+            },
+            ended => ended,
+        };
+        if next.is_err() {
+            feeder.drain(DRAIN).await;
+        }
         if let Some(watch) = watch {
             // What it was doing is done again by the next start.
             watch.abort();
@@ -257,12 +295,31 @@ pub async fn run(
             Err(ended) => break ended,
         }
     };
+    watchdog.abort();
     servers.cancel();
+    finish(telling).await;
+    Ok(ended)
+}
+
+/// Gives notifications a moment. What is not sent stays in the queue.
+async fn finish(telling: Option<JoinHandle<()>>) {
     if let Some(telling) = telling {
-        // What it has not sent stays in its queue.
         let _ = tokio::time::timeout(DRAIN / 3, telling).await;
     }
-    Ok(ended)
+}
+
+/// Says that a new configuration is refused, where somebody may look.
+fn refused(error: &anyhow::Error, troubles: &Troubles, clock: &Clock) {
+    error!(
+        error = format!("{error:#}"),
+        "the new configuration is refused, the old one stays"
+    );
+    troubles.raise(Trouble::new(
+        Code::ConfigurationRefused,
+        clock.now(),
+        format!("the new configuration is refused, the old one stays: {error:#}"),
+        "correct the file and send SIGHUP again; lookoutd check names every finding",
+    ));
 }
 
 impl Store {
@@ -344,6 +401,17 @@ async fn reload(
     data_dir: &Path,
     clock: &Clock,
 ) -> anyhow::Result<(Config, Plant)> {
+    let new = reread(load, old, data_dir)?;
+    let plant = Plant::open(&new, data_dir, clock.now()).await?;
+    Ok((new, plant))
+}
+
+/// Reads a new configuration that may take the place of the old one without a restart.
+fn reread(
+    load: &dyn Fn() -> Result<Loaded, ConfigError>,
+    old: &Config,
+    data_dir: &Path,
+) -> anyhow::Result<Config> {
     let new = load()?.config;
     let fixed: [(&str, bool); 7] = [
         ("data_dir", new.data_dir() != *data_dir),
@@ -361,8 +429,7 @@ async fn reload(
     if !changed.is_empty() {
         anyhow::bail!("{} can only change with a restart", changed.join(", "));
     }
-    let plant = Plant::open(&new, data_dir, clock.now()).await?;
-    Ok((new, plant))
+    Ok(new)
 }
 
 /// Waits until the live window is recorded and the spool is empty.

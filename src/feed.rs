@@ -27,7 +27,7 @@ pub use due::{CatchUp, Due, Policy, Publish};
 pub use entry::{Census, Entry, State};
 pub use ledger::{Ledger, LedgerError, Opened, Waiting};
 pub use shipper::Shipper;
-pub use spool::{InputFile, Manifest, Spool, SpoolError};
+pub use spool::{Found, InputFile, Manifest, Spool, SpoolError};
 
 /// What is cut, when, and how far back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,12 +41,25 @@ pub struct Config {
     pub rows: RowRule,
     /// Windows of a downtime: `skip` or `backfill`.
     pub catch_up: CatchUp,
+    /// The file of a component without a value in a window that has rows: `write` it with empty cells, or `omit` it.
+    pub blank: Blank,
     /// How far back missed windows are cut at all.
     pub max_age: Span,
     /// Cutting pauses while the spool's file system has less than this free.
     pub min_free: ByteSize,
     /// Windows of a backlog shipped in a minute, at most.
     pub drain_per_minute: u32,
+}
+
+/// What becomes of a component without a value in a window that has rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Blank {
+    /// Its file is written with empty cells: the service fills them forward.
+    #[default]
+    Write,
+    /// It has no file: the service fails the execution of the whole machine.
+    Omit,
 }
 
 impl Default for Config {
@@ -56,6 +69,7 @@ impl Default for Config {
             publish: Publish::Ahead,
             rows: RowRule::Service,
             catch_up: CatchUp::Skip,
+            blank: Blank::Write,
             max_age: Span(Duration::from_secs(24 * 3600)),
             min_free: ByteSize(64 << 20),
             drain_per_minute: 600,

@@ -77,6 +77,11 @@ impl S3Error {
     pub fn passes(&self) -> bool {
         self.failure.passes()
     }
+
+    /// Whether it took too long.
+    pub fn is_timeout(&self) -> bool {
+        self.failure.transport == Some(Transport::Timeout)
+    }
 }
 
 /// How a conditional create ended.
@@ -129,8 +134,13 @@ pub struct Bucket {
     client: Client,
     name: String,
     head_first: bool,
+    /// How long one attempt to write may take, where it is not the client's own time.
+    patience: Option<Duration>,
     meters: Meters,
 }
+
+/// How long a store may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 // === impl Config ===
 
@@ -235,6 +245,7 @@ impl Bucket {
             client: Client::from_conf(config),
             name: name.into(),
             head_first: false,
+            patience: None,
             meters,
         }
     }
@@ -303,6 +314,35 @@ impl Bucket {
         }
     }
 
+    /// As [`Bucket::create`], within so much time: that of the client is for answers, whatever has to cross the line before.
+    pub async fn create_within(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        time: Duration,
+    ) -> Result<Created, S3Error> {
+        let patient = Self {
+            patience: Some(time),
+            ..self.clone()
+        };
+        match tokio::time::timeout(time, patient.create(key, bytes)).await {
+            Ok(outcome) => outcome,
+            Err(elapsed) => Err(self.error(
+                "PutObject",
+                key,
+                Failure::transport(Transport::Timeout, &elapsed),
+            )),
+        }
+    }
+
+    /// How long the store may take for an answer to a request that carries nothing.
+    pub fn answer_time(&self) -> Duration {
+        let configured = self.client.config().timeout_config();
+        configured
+            .and_then(|timeouts| timeouts.operation_attempt_timeout())
+            .map_or(ANSWER, |attempt| attempt.min(ANSWER))
+    }
+
     /// Reads a whole object; `None` where there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
         Ok(self.fetch(key).await?.map(|object| object.bytes.to_vec()))
@@ -354,7 +394,8 @@ impl Bucket {
         let metadata: HashMap<String, String> = metadata
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        self.client
+        let request = self
+            .client
             .put_object()
             .bucket(&self.name)
             .key(key)
@@ -362,10 +403,21 @@ impl Bucket {
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .content_type(attributes.content_type)
             .set_metadata((!metadata.is_empty()).then_some(metadata))
-            .body(ByteStream::from(bytes))
-            .send()
-            .await
-            .map_err(|error| self.error("PutObject", key, Failure::from(&error)))
+            .body(ByteStream::from(bytes));
+        let sent = match self.patience {
+            Some(patience) => {
+                let configured = self.client.config().timeout_config();
+                let connect = configured.and_then(|timeouts| timeouts.connect_timeout());
+                let mut timeouts = TimeoutConfig::builder()
+                    .disable_read_timeout()
+                    .operation_attempt_timeout(patience);
+                timeouts.set_connect_timeout(connect);
+                let patient = aws_sdk_s3::Config::builder().timeout_config(timeouts.build());
+                request.customize().config_override(patient).send().await
+            }
+            None => request.send().await,
+        };
+        sent.map_err(|error| self.error("PutObject", key, Failure::from(&error)))
             .and_then(|answer| match answer.e_tag() {
                 Some(_) => Ok(()),
                 // A captive portal says 200 to everything; every store names what it has stored.

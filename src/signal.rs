@@ -8,6 +8,7 @@ mod cadence;
 mod component;
 mod frame;
 mod input_file;
+mod mapping;
 mod rebase;
 pub mod timestamp;
 mod window;
@@ -19,5 +20,6 @@ pub use input_file::{
     Delimiter, DelimiterError, InputFileNameError, NameFormat, TimestampFormat,
     TimestampFormatError, ZoneOffset, ZoneOffsetError,
 };
+pub use mapping::{Earlier, Mapping};
 pub use rebase::{Rebase, Segment};
 pub use window::{RowRule, RowRuleError, Window, WindowError};

@@ -6,6 +6,9 @@
 
 pub mod replay;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use chrono::{NaiveDate, NaiveTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,27 @@ use replay::AtEnd;
 pub trait Source: Send {
     /// The rows of `window`, chosen by `rows` and rebased to wall-clock UTC.
     fn read(&mut self, window: &Window, rows: RowRule) -> Result<Reading, SourceError>;
+
+    /// Where it notes that a reading goes on, for those that wait for one; nothing is noted by default.
+    fn progress(&self) -> Progress {
+        Progress::default()
+    }
+}
+
+/// Counts what was read, so that a reading that takes long can be told from one that hangs. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Something more was read.
+    pub fn made(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// All that was read so far.
+    pub fn seen(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What a source knows of one window.
@@ -28,6 +52,8 @@ pub struct Reading {
     pub expected_rows: Option<usize>,
     /// Rows of this window that were dropped because a later one has the same time.
     pub duplicates: usize,
+    /// Values of this window that are infinite, and count as missing.
+    pub infinite: usize,
     /// Whether the history is over: neither this window nor a later one will ever have rows.
     pub ended: bool,
 }
@@ -55,6 +81,17 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// What is wrong, with its causes.
+    pub fn causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether trying again may help.
     pub fn is_retryable(&self) -> bool {
         matches!(self, SourceError::Unavailable { .. })

@@ -12,7 +12,7 @@ use super::output::{self, Output};
 use super::{ConfigArgs, exit_code, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{Plant, Store, format_recorded};
+use crate::daemon::{Plant, PlantInfo, Store, format_recorded};
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::{Advice, ApiError};
 use crate::ops::lock;
@@ -187,19 +187,38 @@ fn certificate(config: &Config) -> Option<Look> {
     })
 }
 
+/// What a history is, and what of it somebody may not expect.
+fn describe_history(info: &PlantInfo) -> String {
+    let mut text = format!(
+        "{} rows from {} to {}",
+        info.rows,
+        format_recorded(info.first),
+        format_recorded(info.last)
+    );
+    if !info.sorted {
+        text.push_str("; its rows are not sorted by time: they are put in order at each start, sort the file to spare that");
+    }
+    if info.doubled > 0 {
+        text.push_str(&format!(
+            "; {} rows have the same time as a later one and are dropped: local times over the hour that comes twice? write UTC",
+            info.doubled
+        ));
+    }
+    if let Some(strays) = info.strays {
+        text.push_str(&format!(
+            "; {} rows lie years from all others, such as one at {}, and are left out: is that a \"no date\"?",
+            strays.rows,
+            format_recorded(strays.example)
+        ));
+    }
+    text
+}
+
 async fn online(config: &Config, looks: &mut Vec<Look>) {
     let now = Clock::system().now();
     if !config.source.parquet.is_empty() {
         looks.push(match Plant::look(config, &config.data_dir(), now).await {
-            Ok(plant) => good(
-                "history",
-                format!(
-                    "{} rows from {} to {}",
-                    plant.info.rows,
-                    format_recorded(plant.info.first),
-                    format_recorded(plant.info.last)
-                ),
-            ),
+            Ok(plant) => good("history", describe_history(&plant.info)),
             Err(error) => bad("history", &error),
         });
     }

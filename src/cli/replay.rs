@@ -84,6 +84,10 @@ struct Summary {
     rows: u64,
     bytes: u64,
     already_there: u64,
+    /// Rows that were dropped because a later one has the same time.
+    doubled: u64,
+    /// Values that are infinite and were written as missing.
+    infinite: u64,
 }
 
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
@@ -156,12 +160,32 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             summary.rows,
             output::bytes(summary.bytes)
         );
+        if summary.doubled > 0 {
+            say!(
+                "{} rows were dropped because a later one has the same time: local times over the hour that comes twice? write UTC",
+                summary.doubled
+            );
+        }
+        if summary.infinite > 0 {
+            say!(
+                "{} values are infinite and were written as missing",
+                summary.infinite
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// File names and their bytes.
 type Files = Vec<(String, Vec<u8>)>;
+
+/// What was cut of one window.
+struct Cut {
+    files: Files,
+    rows: u64,
+    doubled: u64,
+    infinite: u64,
+}
 
 struct Job {
     first: Window,
@@ -171,14 +195,14 @@ struct Job {
 }
 
 impl Job {
-    /// The files of the n-th window as (name, bytes), its rows, and the source again. Reading may wait for a disk or a
+    /// What was cut of the n-th window, and the source again. Reading may wait for a disk or a
     /// network, so it has a thread of its own.
     async fn cut(
         &self,
         mut source: Box<dyn Source>,
         config: &Config,
         n: i64,
-    ) -> anyhow::Result<(Box<dyn Source>, Files, u64)> {
+    ) -> anyhow::Result<(Box<dyn Source>, Cut)> {
         let (window, rule) = (self.first.offset(n), self.rows);
         let (source, reading) = tokio::task::spawn_blocking(move || {
             let reading = source.read(&window, rule);
@@ -186,6 +210,7 @@ impl Job {
         })
         .await?;
         let reading = reading?;
+        let (doubled, infinite) = (reading.duplicates as u64, reading.infinite as u64);
         let mut rows = 0;
         let files = reading
             .frames
@@ -201,7 +226,13 @@ impl Job {
                 )
             })
             .collect();
-        Ok((source, files, rows))
+        let cut = Cut {
+            files,
+            rows,
+            doubled,
+            infinite,
+        };
+        Ok((source, cut))
     }
 
     async fn pace(&self, started: tokio::time::Instant, n: i64) {
@@ -225,10 +256,10 @@ async fn to_directory(
     let started = tokio::time::Instant::now();
     for n in 0..job.count {
         job.pace(started, n).await;
-        let (files, rows);
-        (source, files, rows) = job.cut(source, config, n).await?;
-        summary.add(&files, rows);
-        for (name, bytes) in files {
+        let cut;
+        (source, cut) = job.cut(source, config, n).await?;
+        summary.add(&cut);
+        for (name, bytes) in cut.files {
             let path = directory.join(name);
             std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
@@ -258,10 +289,10 @@ async fn to_bucket(
     let mut uploads = futures_util::stream::FuturesUnordered::new();
     for n in 0..job.count {
         job.pace(started, n).await;
-        let (files, rows);
-        (source, files, rows) = job.cut(source, config, n).await?;
-        summary.add(&files, rows);
-        for (name, bytes) in files {
+        let cut;
+        (source, cut) = job.cut(source, config, n).await?;
+        summary.add(&cut);
+        for (name, bytes) in cut.files {
             while uploads.len() >= IN_FLIGHT {
                 if let Some(created) = uploads.next().await {
                     summary.settle(created?)?;
@@ -306,12 +337,15 @@ async fn create(
 }
 
 impl Summary {
-    fn add(&mut self, files: &[(String, Vec<u8>)], rows: u64) {
+    fn add(&mut self, cut: &Cut) {
         self.windows += 1;
-        self.empty += u64::from(files.is_empty());
-        self.files += files.len() as u64;
-        self.rows += rows;
-        self.bytes += files
+        self.empty += u64::from(cut.files.is_empty());
+        self.files += cut.files.len() as u64;
+        self.rows += cut.rows;
+        self.doubled += cut.doubled;
+        self.infinite += cut.infinite;
+        self.bytes += cut
+            .files
             .iter()
             .map(|(_, bytes)| bytes.len() as u64)
             .sum::<u64>();

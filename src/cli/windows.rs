@@ -212,7 +212,7 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
         );
     }
     for component in &entry.blank {
-        say!("missing    {component} has no value");
+        say!("missing    {component} has no values in it");
     }
     say!(
         "files      {} of {} components, {}",

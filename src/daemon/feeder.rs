@@ -1,7 +1,8 @@
 //! The feeding half of the daemon: ledger, spool, cutter, shipper and the cron job that wakes them.
 
+use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -55,6 +56,8 @@ pub struct Feeder {
     vitals: Vitals,
     wake: Arc<Notify>,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// Alive while a thread does something on the disk for a loop, also for one that was given up.
+    under_way: [Weak<dyn Any + Send + Sync>; 2],
     cron: Option<JobScheduler>,
 }
 
@@ -107,6 +110,7 @@ impl Feeder {
                 naming: parts.naming,
                 prefix: parts.prefix.clone(),
                 rows: parts.config.rows,
+                blank: parts.config.blank,
                 spool: spool.clone(),
                 ledger: ledger.clone(),
             },
@@ -131,6 +135,7 @@ impl Feeder {
             vitals.clone(),
             rebuild,
         );
+        let under_way = [cutter.under_way(), shipper.under_way()];
         let mut tasks = JoinSet::new();
         tasks.spawn(cutter.run(shutdown.clone()));
         tasks.spawn(shipper.run(shutdown));
@@ -144,6 +149,7 @@ impl Feeder {
             vitals,
             wake,
             tasks,
+            under_way,
             cron,
         })
     }
@@ -188,15 +194,22 @@ impl Feeder {
         }
     }
 
-    /// Waits for the loops, which were told to stop, and gives up on them after `deadline`.
-    pub async fn drain(&mut self, deadline: Duration) {
+    /// Waits for the loops, which were told to stop, and for what threads do for them: nothing touches ledger and spool then.
+    pub async fn finish(&mut self) {
         if let Some(mut cron) = self.cron.take()
             && let Err(error) = cron.shutdown().await
         {
             warn!(%error, "the cron scheduler did not stop");
         }
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline, all).await.is_err() {
+        while self.tasks.join_next().await.is_some() {}
+        while self.under_way.iter().any(|work| work.strong_count() > 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// As [`Feeder::finish`], but gives up after `deadline`.
+    pub async fn drain(&mut self, deadline: Duration) {
+        if tokio::time::timeout(deadline, self.finish()).await.is_err() {
             warn!("a loop did not finish in time: what is sealed stays sealed");
             self.tasks.abort_all();
         }

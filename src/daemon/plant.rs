@@ -1,8 +1,11 @@
 //! The plant that is fed: its tag list, its history, and the fixed mapping between recorded and wall-clock time.
 //!
 //! The mapping is written down at the first start, twice, each copy with its checksum, and read again at every later one;
-//! so a restart goes on where time is, not where it stopped.
+//! so a restart goes on where time is, not where it stopped. Where a looped history has grown it is written down again.
 
+mod object;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -12,14 +15,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use object::Object;
+
 use crate::config::Config;
 use crate::feed::Policy;
 use crate::feed::disk::{Disk, LocalDisk};
-use crate::s3::RangeReader;
 use crate::sample::{SampleOptions, write_sample};
-use crate::signal::{Rebase, TagList};
-use crate::source::replay::{AtEnd, History, Replay};
-use crate::source::{self, Source, recorded_time};
+use crate::signal::{Earlier, Mapping, Rebase, TagList, TagListError};
+use crate::source::replay::follow::{self, Keep, Place};
+use crate::source::replay::{AtEnd, Follow, History, LocalFile, Replay, Strays};
+use crate::source::{self, Progress, Source, SourceError, recorded_time};
 
 /// Days of the sample plant that embedded mode makes for itself.
 const SAMPLE_DAYS: u32 = 40;
@@ -49,6 +54,12 @@ pub struct PlantInfo {
     pub rows: usize,
     /// Recorded time to wall-clock time.
     pub rebase: Rebase,
+    /// Whether its rows are in the order of their times.
+    pub sorted: bool,
+    /// Rows that have the time of a later one, and are dropped.
+    pub doubled: usize,
+    /// Rows that lie years from all others.
+    pub strays: Option<Strays>,
 }
 
 /// The mapping as it is kept.
@@ -63,6 +74,31 @@ struct Anchor {
     /// Its wall-clock time, UTC microseconds.
     wall: i64,
     rebase: Rebase,
+    /// The mappings of earlier turns, where a looped history had another length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Earlier>,
+}
+
+impl Anchor {
+    fn mapping(&self) -> Mapping {
+        Mapping {
+            now: self.rebase,
+            earlier: self.earlier.clone(),
+        }
+    }
+}
+
+/// Whether what could not be opened may be there later: a share that is not mounted yet, a file that is being written, a
+/// store that does not answer.
+pub fn may_come(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<SourceError>()
+            .is_some_and(SourceError::is_retryable)
+            || cause
+                .downcast_ref::<TagListError>()
+                .is_some_and(TagListError::is_retryable)
+    })
 }
 
 impl Plant {
@@ -73,7 +109,7 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
-        let plant = Self::look(config, data_dir, now).await?;
+        let plant = Self::find(config, data_dir, now, true).await?;
         if let Some(anchor) = &plant.unkept {
             for path in anchor_files(data_dir) {
                 write_anchor(&path, anchor)
@@ -94,6 +130,15 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
+        Self::find(config, data_dir, now, false).await
+    }
+
+    async fn find(
+        config: &Config,
+        data_dir: &Path,
+        now: DateTime<Utc>,
+        keep: bool,
+    ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
         if source.parquet.is_empty() {
             let directory = data_dir.join("sample");
@@ -102,36 +147,56 @@ impl Plant {
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
         let tags = TagList::read(&source.tags)?;
-        match Place::open(&source.parquet, &config.s3).await? {
-            Place::File(file) => Self::from_reader(file, source, tags, config, data_dir, now).await,
-            Place::Object(object) => {
-                Self::from_reader(object, source, tags, config, data_dir, now).await
+        match Somewhere::of(&source.parquet, &config.s3).await? {
+            Somewhere::File(file) => {
+                Self::at_place(file, source, tags, config, data_dir, now, keep).await
+            }
+            Somewhere::Object(object) => {
+                Self::at_place(object, source, tags, config, data_dir, now, keep).await
             }
         }
     }
 
-    async fn from_reader<R: ChunkReader + Send + 'static>(
-        reader: R,
+    async fn at_place<P: Place + 'static>(
+        place: P,
         source: source::Config,
         tags: TagList,
         config: &Config,
         data_dir: &Path,
         now: DateTime<Utc>,
-    ) -> anyhow::Result<Self> {
+        keep: bool,
+    ) -> anyhow::Result<Self>
+    where
+        P::Reader: Send,
+    {
         let (config, data_dir) = (config.clone(), data_dir.to_owned());
         tokio::task::spawn_blocking(move || {
-            let history = Replay::open(reader, &source.parquet, &tags)?;
-            let (rebase, unkept) = anchor(&history, &source, &config, &data_dir, now)?;
+            let progress = Progress::default();
+            let opened = follow::open(&place, &tags, &progress)?;
+            let history = &opened.history;
+            let (anchor, kept) = anchor(history, &source, &config, &data_dir, now)?;
+            let info = PlantInfo {
+                history: source.parquet,
+                first: history.first(),
+                last: history.last(),
+                rows: history.rows(),
+                rebase: anchor.rebase,
+                sorted: history.is_sorted(),
+                doubled: history.doubled(),
+                strays: history.strays(),
+            };
+            let mapping = anchor.mapping();
+            let unkept = (!kept).then(|| anchor.clone());
+            let keep: Keep = if keep {
+                keep_in(data_dir.clone(), anchor)
+            } else {
+                Box::new(|_| Ok(()))
+            };
+            let follow = Follow::new(place, opened, mapping, config.feed.cadence, progress, keep);
             Ok(Self {
                 unkept,
-                info: PlantInfo {
-                    history: source.parquet,
-                    first: history.first(),
-                    last: history.last(),
-                    rows: history.rows(),
-                    rebase,
-                },
-                source: Box::new(Replay::new(history, rebase)),
+                info,
+                source: Box::new(follow.with_scratch(&data_dir)),
                 tags,
             })
         })
@@ -139,28 +204,32 @@ impl Plant {
     }
 }
 
-/// Where a history lies.
-enum Place {
-    File(std::fs::File),
-    Object(RangeReader),
+/// Writes a mapping that has changed into the data directory.
+fn keep_in(data_dir: PathBuf, mut anchor: Anchor) -> Keep {
+    Box::new(move |mapping| {
+        (anchor.rebase, anchor.earlier) = (mapping.now, mapping.earlier.clone());
+        for path in anchor_files(&data_dir) {
+            write_anchor(&path, &anchor)?;
+        }
+        Ok(())
+    })
 }
 
-impl Place {
-    async fn open(location: &str, s3: &crate::s3::Config) -> anyhow::Result<Self> {
+/// Where a history lies.
+enum Somewhere {
+    File(LocalFile),
+    Object(Object),
+}
+
+impl Somewhere {
+    async fn of(location: &str, s3: &crate::s3::Config) -> anyhow::Result<Self> {
         let Some(object) = location.strip_prefix("s3://") else {
-            let file =
-                std::fs::File::open(location).map_err(|error| source::SourceError::Invalid {
-                    name: location.to_owned(),
-                    problems: vec![format!("cannot be opened: {error}; check source.parquet")],
-                })?;
-            return Ok(Self::File(file));
+            return Ok(Self::File(LocalFile::at(Path::new(location))));
         };
         let (bucket, key) = object
             .split_once('/')
             .with_context(|| format!("\"{location}\": write it as s3://bucket/key"))?;
-        Ok(Self::Object(
-            RangeReader::open(s3.client().await, bucket, key).await?,
-        ))
+        Ok(Self::Object(Object::at(s3.client().await, bucket, key)))
     }
 }
 
@@ -171,13 +240,17 @@ pub async fn open_replay(
     s3: &crate::s3::Config,
     rebase: Rebase,
 ) -> anyhow::Result<Box<dyn Source>> {
-    let place = Place::open(location, s3).await?;
-    let (name, tags) = (location.to_owned(), tags.clone());
+    let place = Somewhere::of(location, s3).await?;
+    let (tags, progress) = (tags.clone(), Progress::default());
     tokio::task::spawn_blocking(move || -> anyhow::Result<Box<dyn Source>> {
         Ok(match place {
-            Place::File(file) => Box::new(Replay::new(Replay::open(file, &name, &tags)?, rebase)),
-            Place::Object(object) => {
-                Box::new(Replay::new(Replay::open(object, &name, &tags)?, rebase))
+            Somewhere::File(file) => {
+                let opened = follow::open(&file, &tags, &progress)?;
+                Box::new(Replay::new(opened.history, rebase))
+            }
+            Somewhere::Object(object) => {
+                let opened = follow::open(&object, &tags, &progress)?;
+                Box::new(Replay::new(opened.history, rebase))
             }
         })
     })
@@ -210,14 +283,14 @@ fn embedded_sample() -> SampleOptions {
     }
 }
 
-/// The kept mapping, or a new one that starts at the live window.
+/// The kept mapping, or a new one that starts at the live window; and whether it is kept as it is.
 fn anchor<R: ChunkReader + 'static>(
     history: &History<R>,
     source: &source::Config,
     config: &Config,
     data_dir: &Path,
     now: DateTime<Utc>,
-) -> anyhow::Result<(Rebase, Option<Anchor>)> {
+) -> anyhow::Result<(Anchor, bool)> {
     let cadence = config.feed.cadence;
     let kept = anchor_files(data_dir).map(|path| read_anchor(&path));
     let both = kept[0].is_some() && kept[0] == kept[1];
@@ -229,7 +302,7 @@ fn anchor<R: ChunkReader + 'static>(
         && anchor.cadence == cadence
     {
         // A copy that was lost is written again before the other one is.
-        return Ok((anchor.rebase, (!both).then(|| anchor.clone())));
+        return Ok((anchor.clone(), both));
     }
     let recorded = if source.start.is_empty() {
         history.default_start(cadence, 3)
@@ -276,8 +349,9 @@ fn anchor<R: ChunkReader + 'static>(
         recorded,
         wall,
         rebase,
+        earlier: Vec::new(),
     };
-    Ok((rebase, Some(anchor)))
+    Ok((anchor, false))
 }
 
 fn anchor_files(data_dir: &Path) -> [PathBuf; 2] {
@@ -308,7 +382,7 @@ fn read_anchor(path: &Path) -> Option<Anchor> {
     anchor
 }
 
-fn write_anchor(path: &Path, anchor: &Anchor) -> anyhow::Result<()> {
+fn write_anchor(path: &Path, anchor: &Anchor) -> io::Result<()> {
     let json = serde_json::to_string(anchor)?;
     let staging = path.with_extension("new");
     LocalDisk.write(

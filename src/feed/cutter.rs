@@ -4,7 +4,8 @@
 //! window comes first, then the backlog, oldest first. When the disk is full or the source fails, the window stays due
 //! and the loop tries again by itself.
 
-use std::sync::{Arc, Mutex};
+use std::any::Any;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,15 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Config, Due, Entry, InputFile, Ledger, LedgerError, Manifest, Policy, Pulse, Spool, SpoolError,
-    State, blocking,
+    Blank, Config, Due, Entry, Found, InputFile, Ledger, LedgerError, Manifest, Policy, Pulse,
+    Spool, SpoolError, State, blocking,
 };
 use crate::clock::Clock;
-use crate::signal::{NameFormat, RowRule, Window};
-use crate::source::{Source, SourceError};
+use crate::signal::{Frame, NameFormat, RowRule, Window};
+use crate::source::{Progress, Reading, Source, SourceError};
+use crate::vitals::{Code, Trouble};
 
 /// How long the loop waits before it looks again when nothing wakes it, or after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is asked whether a reading goes on.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Why windows after the end of a history that does not loop are skipped.
 const HISTORY_OVER: &str = "the history is over";
@@ -37,6 +41,8 @@ pub struct Cut {
     pub prefix: String,
     /// Which rows a window has.
     pub rows: RowRule,
+    /// What becomes of a component without a value.
+    pub blank: Blank,
     /// Where sealed windows wait.
     pub spool: Spool,
     /// Where their states are recorded.
@@ -58,6 +64,14 @@ pub enum CutError {
 }
 
 impl CutError {
+    /// What is wrong, with its causes.
+    pub fn causes(&self) -> String {
+        match self {
+            Self::Source(error) => error.causes(),
+            error => error.to_string(),
+        }
+    }
+
     /// The disk is full.
     pub fn is_full(&self) -> bool {
         match self {
@@ -86,28 +100,11 @@ impl Cut {
         if reading.duplicates > 0 {
             warn!(%window, duplicates = reading.duplicates, "duplicate rows: the last one of each time was used");
         }
-        let components = reading.frames.len();
-        let mut files = Vec::with_capacity(components);
-        for frame in &reading.frames {
-            if frame.rows() == 0 {
-                debug!(%window, component = frame.component, "component has no rows");
-                continue;
-            }
-            let mut bytes = Vec::new();
-            frame.encode_csv(&mut bytes);
-            let name = self.naming.file_name(&frame.component, window.start());
-            files.push((
-                InputFile {
-                    component: frame.component.clone(),
-                    key: format!("{}{name}", self.prefix),
-                    name,
-                    bytes: 0,
-                    sha256: String::new(),
-                    rows: frame.rows() as u64,
-                },
-                bytes,
-            ));
+        if reading.infinite > 0 {
+            warn!(%window, infinite = reading.infinite, "infinite values are written as missing");
         }
+        let components = reading.frames.len();
+        let (files, found) = self.files(window, reading);
         let mut entry = Entry::new(window, State::Empty);
         entry.components = components as u32;
         entry.cut_at = Some(now);
@@ -124,9 +121,56 @@ impl Cut {
             }
         } else {
             entry.state = State::Spooled;
-            entry.count(&self.spool.seal(window, components, files, now)?);
+            entry.count(&self.spool.seal(window, components, found, files, now)?);
         }
         self.settle(window, entry)
+    }
+
+    /// The input files of a window, and what was found beside them. Where others have rows, a component without a value has a
+    /// file with empty cells: without it the service would fail the execution of the whole machine.
+    fn files(&self, window: &Window, reading: Reading) -> (Vec<(InputFile, Vec<u8>)>, Found) {
+        let longest = reading.frames.iter().max_by_key(|frame| frame.rows());
+        let times = longest.map(|frame| frame.times.clone()).unwrap_or_default();
+        let mut found = Found {
+            blank: Vec::new(),
+            infinite: reading.infinite as u64,
+            doubled: reading.duplicates as u64,
+        };
+        let mut files = Vec::with_capacity(reading.frames.len());
+        if times.is_empty() {
+            return (files, found);
+        }
+        for frame in &reading.frames {
+            let blank = frame.is_blank();
+            if blank {
+                debug!(%window, component = frame.component, "component has no value");
+                found.blank.push(frame.component.clone());
+                if self.blank == Blank::Omit {
+                    continue;
+                }
+            }
+            files.push(if blank && frame.rows() == 0 {
+                self.file(window, &frame.blank_at(&times))
+            } else {
+                self.file(window, frame)
+            });
+        }
+        (files, found)
+    }
+
+    fn file(&self, window: &Window, frame: &Frame) -> (InputFile, Vec<u8>) {
+        let mut bytes = Vec::new();
+        frame.encode_csv(&mut bytes);
+        let name = self.naming.file_name(&frame.component, window.start());
+        let file = InputFile {
+            component: frame.component.clone(),
+            key: format!("{}{name}", self.prefix),
+            name,
+            bytes: 0,
+            sha256: String::new(),
+            rows: frame.rows() as u64,
+        };
+        (file, bytes)
     }
 
     /// Records what became of a window that was due. One that was given up meanwhile stays so, and what was sealed of it is set
@@ -150,6 +194,9 @@ impl Entry {
         self.components = manifest.components;
         self.rows = manifest.rows();
         self.bytes = manifest.bytes();
+        self.blank = manifest.found.blank.clone();
+        self.infinite = manifest.found.infinite;
+        self.doubled = manifest.found.doubled;
         self.cut_at = Some(manifest.cut_at);
     }
 }
@@ -165,6 +212,9 @@ pub struct Cutter {
     wake: Arc<Notify>,
     sealed: Arc<Notify>,
     pulse: Pulse,
+    progress: Progress,
+    /// Components without a value in the last live window.
+    blank: Vec<String>,
     state: Mood,
 }
 
@@ -190,6 +240,7 @@ impl Cutter {
         Self {
             ledger: cut.ledger.clone(),
             spool: cut.spool.clone(),
+            progress: cut.source.progress(),
             cut: Arc::new(Mutex::new(cut)),
             policy: Policy {
                 cadence: config.cadence,
@@ -203,8 +254,15 @@ impl Cutter {
             wake,
             sealed,
             pulse,
+            blank: Vec::new(),
             state: Mood::Working,
         }
+    }
+
+    /// What is alive as long as a window is being cut, also when the loop was given up.
+    pub fn under_way(&self) -> Weak<dyn Any + Send + Sync> {
+        let cut: Weak<Mutex<Cut>> = Arc::downgrade(&self.cut);
+        cut
     }
 
     /// Runs until `shutdown`. A window that is being cut is finished first.
@@ -246,14 +304,7 @@ impl Cutter {
         if !self.has_room().await? {
             return Ok(false);
         }
-        let cut = self.cut.clone();
-        let result = blocking(move || {
-            cut.lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .cut(&window, now)
-        })
-        .await?;
-        match result {
+        match self.cut(window, now).await? {
             Ok(entry) if entry.reason.as_deref() == Some(HISTORY_OVER) => {
                 if self.say(Mood::Ended, "") {
                     info!(%window, "the history is over: nothing more to cut");
@@ -262,6 +313,7 @@ impl Cutter {
             }
             Ok(entry) => {
                 self.say(Mood::Working, "");
+                self.tell_blank(&window, &entry, live);
                 log_cut(&window, &entry, live);
                 self.sealed.notify_waiters();
                 Ok(true)
@@ -271,16 +323,41 @@ impl Cutter {
                 Ok(false)
             }
             Err(CutError::Source(error)) if !error.is_retryable() => {
-                error!(%window, %error, "the window cannot be read and is set aside");
+                error!(%window, error = error.causes(), "the window cannot be read and is set aside");
                 let ledger = self.ledger.clone();
                 let mut entry = Entry::new(&window, State::Quarantined);
-                entry.reason = Some(error.to_string());
+                entry.reason = Some(error.causes());
                 blocking(move || ledger.record(&entry)).await??;
                 Ok(true)
             }
             Err(error) => {
-                self.say(Mood::Failing, &error.to_string());
+                self.say(Mood::Failing, &error.causes());
                 Ok(false)
+            }
+        }
+    }
+
+    /// Cuts a window on a thread that may wait. The pulse goes on beating while the source makes progress, however slow it is.
+    async fn cut(
+        &self,
+        window: Window,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<Result<Entry, CutError>> {
+        let cut = self.cut.clone();
+        let mut cutting = tokio::task::spawn_blocking(move || {
+            cut.lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .cut(&window, now)
+        });
+        let mut seen = self.progress.seen();
+        loop {
+            tokio::select! {
+                result = &mut cutting => return Ok(result?),
+                () = tokio::time::sleep(BEAT) => {}
+            }
+            if self.progress.seen() != seen {
+                seen = self.progress.seen();
+                self.pulse.beat();
             }
         }
     }
@@ -336,6 +413,35 @@ impl Cutter {
         }
     }
 
+    /// Says once which components have no value in the live window, and once when all have one again.
+    fn tell_blank(&mut self, window: &Window, entry: &Entry, live: bool) {
+        if !live {
+            return;
+        }
+        let troubles = self.pulse.troubles();
+        for known in troubles.now() {
+            if known.code == Code::ComponentsBlank && !entry.blank.contains(&known.subject.thing) {
+                troubles.over(known.code, &known.subject.thing);
+            }
+        }
+        for component in &entry.blank {
+            let text = format!("component {component} has no value in the window {window}");
+            let remedy = "check its sensors and what writes them; the service goes on with their last values";
+            let trouble = Trouble::new(Code::ComponentsBlank, self.clock.now(), text, remedy);
+            troubles.raise(trouble.about(component));
+        }
+        if entry.blank == self.blank {
+            return;
+        }
+        if entry.blank.is_empty() {
+            info!("every component has values again");
+        } else {
+            let components = entry.blank.join(", ");
+            warn!(components, "components have no value in the live window");
+        }
+        self.blank = entry.blank.clone();
+    }
+
     /// Logs a change of mood once; true if it changed.
     fn say(&mut self, state: Mood, detail: &str) -> bool {
         let health = self.pulse.health();
@@ -343,6 +449,16 @@ impl Cutter {
             Mood::Working | Mood::Ended => health.cutting_works(),
             Mood::Paused => health.paused(detail, self.clock.now()),
             Mood::Failing => health.cutting_failed(detail, self.clock.now()),
+        }
+        match state {
+            Mood::Ended => self.pulse.troubles().raise(Trouble::new(
+                Code::HistoryOver,
+                self.clock.now(),
+                "the history is over: no later window has rows",
+                "append to the history, set source.at_end = \"loop\", or stop lookoutd",
+            )),
+            Mood::Working => self.pulse.troubles().over(Code::HistoryOver, ""),
+            Mood::Paused | Mood::Failing => {}
         }
         if self.state == state {
             return false;

@@ -28,6 +28,44 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Bytes free for this process on the file system of `path`.
     fn free(&self, path: &Path) -> io::Result<u64>;
+    /// What is free, and how it is given out.
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        Ok(Room {
+            bytes: self.free(path)?,
+            files: None,
+            block: Room::USUAL_BLOCK,
+        })
+    }
+}
+
+/// What a file system has left for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes free.
+    pub bytes: u64,
+    /// Files and directories that can still be made; `None` where that has no bound of its own.
+    pub files: Option<u64>,
+    /// Bytes that a file is a multiple of.
+    pub block: u64,
+}
+
+impl Room {
+    const USUAL_BLOCK: u64 = 4096;
+
+    /// How many windows still fit, each of so many files of so many bytes in all, when `kept` bytes are to stay free: by
+    /// blocks, and by files where those are bounded. A window is a directory with its files and their list.
+    pub fn windows(&self, files: u64, bytes: u64, kept: u64) -> u64 {
+        const LISTED: u64 = 300;
+        let block = self.block.max(1);
+        let mean = bytes.checked_div(files).unwrap_or(0);
+        let list = (files * LISTED).div_ceil(block);
+        // Files are not all alike: half of them are above the mean.
+        let each = (mean + mean / 8).div_ceil(block).max(1);
+        let blocks = files * each + list + 1;
+        let by_blocks = self.bytes.saturating_sub(kept) / (blocks * block);
+        let by_files = self.files.map_or(u64::MAX, |left| left / (files + 2));
+        by_blocks.min(by_files)
+    }
 }
 
 /// The machine's file system.
@@ -103,5 +141,14 @@ impl Disk for LocalDisk {
     fn free(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Room {
+            bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files: (stat.f_files > 0).then_some(stat.f_favail),
+            block: stat.f_frsize.max(1),
+        })
     }
 }

@@ -1,15 +1,17 @@
 //! The shipper: uploads sealed windows from the spool, for ever, until the store has them.
 //!
 //! Two lanes work side by side. The live lane takes the live window the moment it is sealed; the backlog lane drains
-//! what is older, oldest first, at a bounded rate, so a backlog cannot delay a live window. All files of a window go up
-//! at once. A window leaves the spool after the store acknowledged every file and the ledger recorded it. A key that
+//! what is older, oldest first, at a bounded rate, so a backlog cannot delay a live window. As many files go up at once as the
+//! line carries in their time (`pace`), in the window's order. A window leaves the spool after the store acknowledged every file and the ledger recorded it. A key that
 //! exists with other bytes sets the window aside and is never overwritten.
 
 mod backoff;
 mod greet;
+mod pace;
 
+use std::any::Any;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use backoff::Backoff;
+use pace::{Fared, Pace};
 
 use super::{
     Config, Health, Ledger, Opened, Publish, Pulse, Spool, SpoolError, State, Vitals, blocking,
@@ -30,8 +33,6 @@ use crate::clock::Clock;
 use crate::s3::{Bucket, Created, Disposition, S3Error};
 use crate::signal::{Cadence, NameFormat, TagList, Window};
 
-/// Uploads in flight at once, over both lanes: one round trip for a window of up to this many components.
-const IN_FLIGHT: usize = 32;
 /// Files read from the spool at once. It takes less time than an upload, and every thread that reads keeps memory.
 const READING: usize = 2;
 /// How often a lane looks at the spool when nothing wakes it.
@@ -70,7 +71,7 @@ struct Shared {
     publish: Publish,
     drain_pause: Duration,
     sealed: Arc<Notify>,
-    in_flight: Semaphore,
+    pace: Pace,
     reading: Semaphore,
     claimed: Mutex<HashSet<i64>>,
     reachable: Notify,
@@ -121,7 +122,7 @@ impl Shipper {
                 publish: config.publish,
                 drain_pause: Duration::from_secs(60) / config.drain_per_minute.max(1),
                 sealed,
-                in_flight: Semaphore::new(IN_FLIGHT),
+                pace: Pace::new(bucket.answer_time()),
                 reading: Semaphore::new(READING),
                 claimed: Mutex::default(),
                 reachable: Notify::new(),
@@ -138,6 +139,12 @@ impl Shipper {
     /// Whether a ledger that was just opened wants to be rebuilt from the bucket.
     pub fn wants_rebuild(opened: &Opened) -> bool {
         !matches!(opened, Opened::Existing)
+    }
+
+    /// What is alive as long as a step of shipping is under way, also when the loop was given up.
+    pub fn under_way(&self) -> Weak<dyn Any + Send + Sync> {
+        let shared: Weak<Shared> = Arc::downgrade(&self.shared);
+        shared
     }
 
     /// Runs until `shutdown`. Uploads under way are abandoned then: what is sealed stays sealed.
@@ -159,7 +166,12 @@ impl Shipper {
 }
 
 async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
-    let mut backoff = Backoff::default();
+    let backoff_anew = || match lane {
+        // The scheduler looks once: what its next look needs must not wait for it.
+        Lane::Live => Backoff::urgent(),
+        Lane::Backlog => Backoff::default(),
+    };
+    let mut backoff = backoff_anew();
     loop {
         pulse.beat();
         // Registered before looking, so that a window sealed in between is not missed.
@@ -196,11 +208,11 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
                     // A new live window is worth an attempt of its own, also one sealed while the last attempt hung.
                     () = shared.next_live(&failed, sealed), if lane == Lane::Live => {}
                     // The other lane got through: the outage is over.
-                    () = reachable => backoff = Backoff::default(),
+                    () = reachable => backoff = backoff_anew(),
                 }
             }
             Ok(_) => {
-                backoff = Backoff::default();
+                backoff = backoff_anew();
                 drop(claim);
                 if lane == Lane::Backlog {
                     tokio::time::sleep(shared.drain_pause).await;
@@ -398,7 +410,7 @@ impl Shared {
             .map(|file| {
                 let (shared, bucket, window) = (self.clone(), bucket.clone(), *window);
                 async move {
-                    let _permit = shared.in_flight.acquire().await;
+                    let turn = shared.pace.turn(file.bytes).await;
                     let (spool, wanted) = (shared.spool.clone(), file.clone());
                     let reading = shared.reading.acquire().await;
                     let read = blocking(move || spool.read(&window, &wanted)).await?;
@@ -411,7 +423,13 @@ impl Shared {
                         Err(error) => return Err(anyhow::Error::from(error)),
                     };
                     let started = Instant::now();
-                    Ok(match bucket.create(&file.key, &bytes).await {
+                    let created = bucket.create_within(&file.key, &bytes, turn.deadline()).await;
+                    turn.over(match &created {
+                        Ok(_) => Fared::Done(started.elapsed()),
+                        Err(error) if error.is_timeout() => Fared::TimedOut,
+                        Err(_) => Fared::Otherwise,
+                    });
+                    Ok(match created {
                         Ok(Created::Conflict(what)) => {
                             Shipped::Conflict(format!("{}: {what}", file.key))
                         }

@@ -20,7 +20,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::disk::{Disk, STAGING, seal_directory};
+use super::disk::{Disk, Room, STAGING, seal_directory};
 use crate::signal::{Cadence, Window};
 
 const MANIFEST: &str = "manifest.json";
@@ -55,8 +55,30 @@ pub struct Manifest {
     pub cut_at: DateTime<Utc>,
     /// Components of the tag list, with or without rows.
     pub components: u32,
+    /// What was found beside the files.
+    #[serde(flatten)]
+    pub found: Found,
     /// The files.
     pub files: Vec<InputFile>,
+}
+
+/// What was found of a window's samples when it was cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Found {
+    /// Components without a value, in the tag list's order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blank: Vec<String>,
+    /// Values that are infinite, and written as missing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub infinite: u64,
+    /// Rows that were dropped because a later one has the same time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub doubled: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Manifest {
@@ -115,6 +137,8 @@ impl Spool {
         for directory in [&spool.directory, &spool.quarantine] {
             spool.io(directory, spool.disk.create_dir(directory))?;
         }
+        // A directory whose name is lost takes with it what was made durable inside.
+        spool.io(data_dir, spool.disk.sync_dir(data_dir))?;
         for path in spool.io(&spool.directory, spool.disk.list(&spool.directory))? {
             if file_name(&path).starts_with(STAGING) {
                 spool.io(&path, spool.disk.remove_dir(&path))?;
@@ -137,6 +161,7 @@ impl Spool {
         &self,
         window: &Window,
         components: usize,
+        found: Found,
         files: Vec<(InputFile, Vec<u8>)>,
         now: DateTime<Utc>,
     ) -> Result<Manifest, SpoolError> {
@@ -155,6 +180,7 @@ impl Spool {
             cadence: window.cadence(),
             cut_at: now,
             components: components as u32,
+            found,
             files: listed,
         };
         contents.push((MANIFEST.to_owned(), encode_manifest(&manifest)));
@@ -279,6 +305,11 @@ impl Spool {
     /// Bytes free on the spool's file system.
     pub fn free(&self) -> Result<u64, SpoolError> {
         self.io(&self.directory, self.disk.free(&self.directory))
+    }
+
+    /// What is free on the spool's file system, and how it is given out.
+    pub fn room(&self) -> Result<Room, SpoolError> {
+        self.io(&self.directory, self.disk.room(&self.directory))
     }
 
     fn io<T>(&self, path: &Path, result: io::Result<T>) -> Result<T, SpoolError> {

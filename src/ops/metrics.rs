@@ -382,6 +382,11 @@ mod tests {
                 recent: vec![entry.clone()],
                 delivered: Some(entry),
                 free: Some(1 << 30),
+                room: Some(crate::feed::disk::Room {
+                    bytes: 1 << 30,
+                    files: None,
+                    block: 4096,
+                }),
                 days_to_full: Some(100.0),
                 conditions: Conditions::default(),
                 readings: Readings {

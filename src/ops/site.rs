@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::health::judge;
 use crate::clock::Clock;
 use crate::console::{Counts, Place, SchedulerRow, State};
+use crate::feed::disk::Room;
 use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Waiting};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
@@ -127,6 +128,8 @@ pub struct FeedSnapshot {
     pub delivered: Option<Entry>,
     /// Bytes free for the spool.
     pub free: Option<u64>,
+    /// What is free for the spool, and how it is given out.
+    pub room: Option<Room>,
     /// Days until cutting would pause, at the rate space went away lately.
     pub days_to_full: Option<f64>,
     /// What the loops said.
@@ -225,10 +228,11 @@ impl Observer {
         let now = site.clock.now();
         let mut failures = Vec::new();
         let feed = site.feed.as_ref().and_then(|feed| {
-            let free = feed.spool.free().ok();
+            let room = feed.spool.room().ok();
+            let free = room.map(|room| room.bytes);
             let days_to_full =
                 free.and_then(|free| self.forecast(now, free, feed.config.min_free.0));
-            match feed.look(free, days_to_full) {
+            match feed.look(room, days_to_full) {
                 Ok(snapshot) => Some(snapshot),
                 Err(error) => {
                     failures.push(error.to_string());
@@ -314,7 +318,7 @@ impl Observer {
 impl FeedSite {
     fn look(
         &self,
-        free: Option<u64>,
+        room: Option<Room>,
         days_to_full: Option<f64>,
     ) -> Result<FeedSnapshot, LedgerError> {
         let ledger = &self.ledger;
@@ -325,7 +329,8 @@ impl FeedSite {
             waiting: ledger.waiting()?,
             recent: ledger.page(None, None, RECENT)?,
             delivered: ledger.newest_delivered()?,
-            free,
+            free: room.map(|room| room.bytes),
+            room,
             days_to_full,
             conditions: self.health.now(),
             readings: self.bucket.readings(),
@@ -396,17 +401,16 @@ impl FeedSnapshot {
         (!rows.is_empty()).then(|| rows[rows.len() / 2])
     }
 
-    /// How long an outage of the store can last before cutting pauses, at the size of the recent windows.
+    /// How long an outage of the store can last before cutting pauses, by what the recent windows take on the disk.
     pub fn outage_capacity(&self) -> Option<TimeDelta> {
-        let sizes: Vec<u64> = self
-            .recent
-            .iter()
-            .map(|entry| entry.bytes)
-            .filter(|bytes| *bytes > 0)
-            .collect();
-        let mean = sizes.iter().sum::<u64>().checked_div(sizes.len() as u64)?;
-        let left = self.free?.saturating_sub(self.config.min_free.0);
-        let windows = left / mean.max(1);
+        let cut = || self.recent.iter().filter(|entry| entry.bytes > 0);
+        let count = cut().count() as u64;
+        let files: u64 = cut().map(|entry| u64::from(entry.files)).sum();
+        let bytes: u64 = cut().map(|entry| entry.bytes).sum();
+        let (files, bytes) = (files.checked_div(count)?, bytes.checked_div(count)?);
+        let windows = self
+            .room?
+            .windows(files.max(1), bytes, self.config.min_free.0);
         TimeDelta::try_seconds((windows as i64).saturating_mul(self.config.cadence.seconds()))
     }
 }

@@ -52,6 +52,19 @@ pub enum TagListError {
     },
 }
 
+impl TagListError {
+    /// Whether trying again may help: the file is not there yet, or cannot be reached.
+    pub fn is_retryable(&self) -> bool {
+        let Self::Read { source, .. } = self else {
+            return false;
+        };
+        !matches!(
+            source.kind(),
+            std::io::ErrorKind::IsADirectory | std::io::ErrorKind::PermissionDenied
+        )
+    }
+}
+
 impl TagList {
     /// Reads the tag list at `path`; see [`TagList::parse`].
     pub fn read(path: impl AsRef<Path>) -> Result<TagList, TagListError> {

@@ -44,6 +44,24 @@ impl Frame {
     pub fn rows(&self) -> usize {
         self.times.len()
     }
+
+    /// Whether no signal has a value in any row.
+    pub fn is_blank(&self) -> bool {
+        !self.columns.iter().any(|column| column.values.has_value())
+    }
+
+    /// The same component and signals at these times, without a value.
+    pub fn blank_at(&self, times: &[i64]) -> Frame {
+        let columns = self.columns.iter().map(|column| Column {
+            name: column.name.clone(),
+            values: Values::F64(vec![f64::NAN; times.len()]),
+        });
+        Frame {
+            component: self.component.clone(),
+            times: times.to_vec(),
+            columns: columns.collect(),
+        }
+    }
 }
 
 impl Values {
@@ -60,6 +78,25 @@ impl Values {
     /// Whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many samples are infinite; none of them is a number that can be written.
+    pub fn infinite(&self) -> usize {
+        match self {
+            Values::F64(values) => values.iter().filter(|value| value.is_infinite()).count(),
+            Values::F32(values) => values.iter().filter(|value| value.is_infinite()).count(),
+            Values::I64(_) | Values::Bool(_) => 0,
+        }
+    }
+
+    /// Whether there is a sample that can be written.
+    pub fn has_value(&self) -> bool {
+        match self {
+            Values::F64(values) => values.iter().any(|value| value.is_finite()),
+            Values::F32(values) => values.iter().any(|value| value.is_finite()),
+            Values::I64(values) => values.iter().any(Option::is_some),
+            Values::Bool(values) => values.iter().any(Option::is_some),
+        }
     }
 
     /// The sample of `row` as a number, NaN where it is missing or `row` is out of range.

@@ -4,29 +4,39 @@
 //! sample notebook renumbers rows by position and closes it up); of rows with one time the last wins, as pandas' own
 //! de-duplication does, and the others are counted; unsorted histories are sorted within the window.
 //! Memory does not grow with the file: 32 bytes are kept per 1,024 rows and 16 per row group, and the decoded chunk that the
-//! last window ended in stays resident, so consecutive windows cost next to nothing.
+//! last window ended in stays resident, so consecutive windows cost next to nothing. An unsorted history is put in order once
+//! (see `ordered`).
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
 mod compact;
 mod contain;
 mod decode;
+mod file;
+pub mod follow;
 mod footer;
 mod history;
 mod layout;
+mod ordered;
 mod pages;
 mod steps;
+mod strays;
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use parquet::file::reader::ChunkReader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use file::LocalFile;
+pub use follow::Follow;
 pub use history::History;
+pub use strays::Strays;
 
 use self::history::{Chunk, nothing};
-use super::{Reading, Source, SourceError};
+use self::ordered::Ordered;
+use super::{Progress, Reading, Source, SourceError};
 use crate::signal::{Column, Frame, Rebase, RowRule, TagList, Values, Window};
 
 /// What follows the last recorded row.
@@ -46,6 +56,19 @@ pub struct Replay<R: ChunkReader> {
     rebase: Rebase,
     /// The chunks decoded last, the most recent one at the end.
     resident: Vec<(usize, Chunk)>,
+    order: Order,
+    scratch: PathBuf,
+    progress: Progress,
+}
+
+/// How the rows of a window are found.
+enum Order {
+    /// In the chunks that overlap it.
+    Chunks,
+    /// As [`Order::Chunks`], until the first reading of an unsorted history has put its rows in order.
+    Unsorted,
+    /// In the rows in order.
+    Rows(Ordered),
 }
 
 /// Chunks that may be resident while a window is read: more than one where an unsorted history has its rows in several.
@@ -55,25 +78,32 @@ impl Replay<File> {
     /// Opens the history in the local file `path`; see [`Replay::open`].
     pub fn open_file(path: &Path, tags: &TagList) -> Result<History<File>, SourceError> {
         let name = path.display().to_string();
-        match File::open(path) {
+        match file::open(path) {
             Ok(file) => Replay::open(file, &name, tags),
-            Err(source) => Err(SourceError::Unavailable {
-                name,
-                source: source.into(),
-            }),
+            Err(error) => Err(cannot_open(path, name, error)),
         }
+    }
+}
+
+fn cannot_open(path: &Path, name: String, error: io::Error) -> SourceError {
+    if error.kind() == io::ErrorKind::IsADirectory {
+        return SourceError::Invalid {
+            name,
+            problems: vec![file::directory_remedy(path)],
+        };
+    }
+    SourceError::Unavailable {
+        name,
+        source: error.into(),
     }
 }
 
 /// The names of the columns of the Parquet file `path`, in their order, the time column among them.
 pub fn column_names(path: &Path) -> Result<Vec<String>, SourceError> {
     let name = path.display().to_string();
-    match File::open(path) {
+    match file::open(path) {
         Ok(file) => history::column_names(file, &name),
-        Err(source) => Err(SourceError::Unavailable {
-            name,
-            source: source.into(),
-        }),
+        Err(error) => Err(cannot_open(path, name, error)),
     }
 }
 
@@ -89,10 +119,30 @@ impl<R: ChunkReader + 'static> Replay<R> {
     /// Plays `history` by `rebase`.
     pub fn new(history: History<R>, rebase: Rebase) -> Replay<R> {
         Replay {
+            order: if history.is_sorted() {
+                Order::Chunks
+            } else {
+                Order::Unsorted
+            },
             history,
             rebase,
             resident: Vec::new(),
+            scratch: std::env::temp_dir(),
+            progress: Progress::default(),
         }
+    }
+
+    /// Keeps the rows of an unsorted history in `directory` while it is open, not in the system's temporary one.
+    pub fn with_scratch(self, directory: &Path) -> Replay<R> {
+        Replay {
+            scratch: directory.to_owned(),
+            ..self
+        }
+    }
+
+    /// Notes there that a reading goes on.
+    pub fn reporting(self, progress: Progress) -> Replay<R> {
+        Replay { progress, ..self }
     }
 
     /// The history.
@@ -108,6 +158,14 @@ impl<R: ChunkReader + 'static> Replay<R> {
     /// The first recorded time at or after `from`, in micros; none after the last. Reads only the chunks that begin before
     /// that time, so a stretch without rows costs nothing, however long it is.
     pub fn next_time(&mut self, from: i64) -> Result<Option<i64>, SourceError> {
+        if let Order::Rows(ordered) = &self.order {
+            return ordered
+                .next_time(from)
+                .map_err(|source| SourceError::Unavailable {
+                    name: self.history.name().to_owned(),
+                    source: source.into(),
+                });
+        }
         let mut next = self.history.first_beginning(from);
         for index in self.history.overlapping(from, from) {
             let chunk = self.chunk(index)?;
@@ -131,6 +189,7 @@ impl<R: ChunkReader + 'static> Replay<R> {
                 self.resident.remove(0);
             }
             let chunk = self.history.load(index)?;
+            self.progress.made(1);
             self.resident.push((index, chunk));
         }
         match self.resident.last() {
@@ -142,11 +201,41 @@ impl<R: ChunkReader + 'static> Replay<R> {
 
 impl<R: ChunkReader + 'static> Source for Replay<R> {
     fn read(&mut self, window: &Window, rows: RowRule) -> Result<Reading, SourceError> {
-        let segments = self.rebase.segments(window, rows);
+        self.read_by(self.rebase, window, rows)
+    }
+
+    fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+}
+
+impl<R: ChunkReader + 'static> Replay<R> {
+    /// As [`Source::read`], by another mapping than its own.
+    pub fn read_by(
+        &mut self,
+        rebase: Rebase,
+        window: &Window,
+        rows: RowRule,
+    ) -> Result<Reading, SourceError> {
+        let segments = rebase.segments(window, rows);
+        if let Order::Unsorted = self.order {
+            // Where that cannot be, each window reads the chunks that overlap it.
+            let ordered = Ordered::of(&self.history, &self.scratch, &self.progress)?;
+            self.order = ordered.map_or(Order::Chunks, Order::Rows);
+        }
         let mut times: Vec<i64> = Vec::new();
         let mut columns: Vec<Values> = self.history.empty_columns();
         let mut selected: Vec<usize> = Vec::new();
         for segment in &segments {
+            if let Order::Rows(ordered) = &self.order {
+                ordered
+                    .read(segment, &mut times, &mut columns)
+                    .map_err(|source| SourceError::Unavailable {
+                        name: self.history.name().to_owned(),
+                        source: source.into(),
+                    })?;
+                continue;
+            }
             for index in self.history.overlapping(segment.first, segment.last) {
                 let chunk = self.chunk(index)?;
                 selected.clear();
@@ -162,21 +251,20 @@ impl<R: ChunkReader + 'static> Source for Replay<R> {
             self.resident.drain(..self.resident.len() - 1);
         }
         let duplicates = sort_and_keep_last(&mut times, &mut columns);
-        let ended = self.rebase.period.is_none()
+        let ended = rebase.period.is_none()
             && segments
                 .iter()
                 .all(|segment| segment.first > self.history.last());
         let expected_rows = self.history.expected_rows(window.cadence());
         Ok(Reading {
+            infinite: columns.iter().map(Values::infinite).sum(),
             frames: self.frames(&times, columns),
             expected_rows,
             duplicates,
             ended,
         })
     }
-}
 
-impl<R: ChunkReader + 'static> Replay<R> {
     fn frames(&self, times: &[i64], columns: Vec<Values>) -> Vec<Frame> {
         let mut columns = columns.into_iter();
         self.history

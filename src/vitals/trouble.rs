@@ -80,6 +80,8 @@ codes! {
     WindowsLost "windows-lost" Attention "Windows were lost";
     WindowsUnscored "windows-unscored" Attention "Windows were delivered and never scored";
     SourceGap "source-gap" Attention "The last window had fewer rows than usual";
+    ComponentsBlank "components-blank" Attention "A component had no value in the last window";
+    HistoryOver "history-over" Attention "The history is over";
     ExecutionMissing "execution-missing" Attention "An execution did not come";
     ExecutionsFailing "executions-failing" Attention "The last executions failed";
     ModelUnusable "model-unusable" Attention "A model's file is missing or cannot be used";

@@ -29,6 +29,8 @@ with np.errstate(all='ignore'):
         'int64': random.integers(-2**63, 2**63 - 1, rows),
     }
 index = pd.date_range('1999-12-29', periods=rows, freq='1min', unit='ns', name='Timestamp')
-pd.DataFrame(columns, index=index).to_parquet(os.path.join(out, 'signals.parquet'), row_group_size=2500)
+# An infinite value is a missing one to lookoutd; pandas would write a word.
+frame = pd.DataFrame(columns, index=index).replace([np.inf, -np.inf], np.nan)
+frame.to_parquet(os.path.join(out, 'signals.parquet'), row_group_size=2500)
 tags = [(name, '', 'subsystem-%02d' % (number % 3)) for number, name in enumerate(columns)]
 pd.DataFrame(tags, columns=['Tag', 'UOM', 'Subsystem']).to_csv(os.path.join(out, 'tags_description.csv'), index=None)

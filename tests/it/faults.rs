@@ -499,7 +499,7 @@ async fn components_and_windows_without_rows_are_recorded_as_what_they_are() {
         told,
         [
             (State::Shipped, None, 3, 3),
-            (State::Partial, Some("2/3"), 2, 3),
+            (State::Partial, Some("no value of hall"), 3, 3),
             (State::Empty, None, 0, 3),
             (State::Shipped, None, 3, 3),
             (State::Skipped, Some("the history is over"), 0, 0),

@@ -23,6 +23,7 @@ mod disk;
 mod docs;
 mod errors;
 mod faults;
+mod feeder;
 mod fleet;
 mod golden;
 mod imports;

@@ -92,6 +92,7 @@ impl Source for Wave {
             frames,
             expected_rows: Some(5),
             duplicates: 0,
+            infinite: 0,
             ended: self.ends.is_some_and(|ends| start >= ends),
         })
     }
@@ -114,15 +115,39 @@ impl Wave {
             let reading = source
                 .read(&window, RowRule::Service)
                 .expect("a wave has no faults");
-            for frame in reading.frames.iter().filter(|frame| frame.rows() > 0) {
-                let mut bytes = Vec::new();
-                frame.encode_csv(&mut bytes);
-                let name = NameFormat::default().file_name(&frame.component, window.start());
-                objects.insert(format!("{PREFIX}{name}"), bytes);
-            }
+            objects.append(&mut objects_of(&reading.frames, &window));
         }
         objects
     }
+}
+
+/// What the bucket must hold of a window with these frames: a component without rows has a file with empty cells at the times of
+/// those that have most, unless none has rows.
+pub fn objects_of(frames: &[Frame], window: &Window) -> Objects {
+    let longest = frames.iter().max_by_key(|frame| frame.rows());
+    let times = longest.map_or(&[][..], |frame| &frame.times);
+    let mut objects = Objects::new();
+    for frame in frames.iter().filter(|_| !times.is_empty()) {
+        let mut bytes = Vec::new();
+        if frame.rows() > 0 {
+            frame.encode_csv(&mut bytes);
+        } else {
+            frame.blank_at(times).encode_csv(&mut bytes);
+        }
+        let name = NameFormat::default().file_name(&frame.component, window.start());
+        objects.insert(format!("{PREFIX}{name}"), bytes);
+    }
+    objects
+}
+
+/// Whether an input file has no value.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes).expect("a CSV");
+    let mut cells = text
+        .lines()
+        .skip(1)
+        .flat_map(|line| line.split(',').skip(1));
+    cells.all(str::is_empty)
 }
 
 /// A PT5M window.
@@ -379,6 +404,12 @@ impl Running {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Ends as it does before a new configuration is put in place.
+    pub async fn hand_over(mut self) {
+        self.stop.cancel();
+        self.feeder.finish().await;
     }
 
     pub async fn stop(mut self) {

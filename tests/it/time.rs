@@ -43,6 +43,7 @@ impl Desk {
             naming: NameFormat::default(),
             prefix: PREFIX.to_owned(),
             rows: config.rows,
+            blank: config.blank,
             spool,
             ledger: ledger.clone(),
         };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::LedgerError;
+use super::{COLUMNS, LedgerError};
 
 /// The format that this version writes.
 pub(super) const FORMAT: i64 = 2;
@@ -68,7 +68,8 @@ const AS_2: &str = "
     CREATE TEMP VIEW window AS SELECT '' AS asset, start, end, cadence, state, reason, files, components, rows, bytes,
         NULL AS blank, 0 AS infinite, 0 AS doubled, NULL AS journal, cut_at, shipped_at, attempts, last_error
         FROM main.window;
-    CREATE TEMP VIEW skipped AS SELECT '' AS asset, start, end, cadence, reason FROM main.skipped;
+    CREATE TEMP VIEW skipped AS SELECT '' AS asset, start, max(end) AS end, cadence, reason FROM main.skipped
+        GROUP BY start;
     CREATE TEMP VIEW late AS SELECT '' AS asset, 0 AS start, '' AS component, 0 AS samples WHERE 0;";
 
 /// Counts rows that no version of this program wrote. A flipped bit in a start, an end, a cadence or a state is one of them:
@@ -96,8 +97,14 @@ pub(super) fn read_as_2(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(AS_2)
 }
 
-/// Rows that hold values that were never written. SQLite checks its pages, not the values in them.
+/// Rows that hold values that were never written. SQLite checks its pages, not the values in them, among which are the names of
+/// columns.
 pub(super) fn odd_rows(connection: &Connection) -> rusqlite::Result<i64> {
+    if format_of(connection)? == FORMAT {
+        connection.prepare(&format!("SELECT {COLUMNS} FROM window"))?;
+        connection.prepare("SELECT asset, start, end, cadence, reason FROM skipped")?;
+        connection.prepare("SELECT asset, start, component, samples FROM late")?;
+    }
     connection.query_row(ODD, [], |row| row.get(0))
 }
 
@@ -269,7 +276,7 @@ mod tests {
         format_1(directory.path());
         let ledger = Ledger::open_existing(directory.path()).unwrap().unwrap();
         assert_eq!(known(&ledger), what_it_knew());
-        assert_eq!(ledger.census().unwrap().skipped, 2);
+        assert_eq!(ledger.census().unwrap().skipped, 1);
         let window = Window::new(at(5), Cadence::Pt5m).unwrap();
         let refused = ledger.record(&Entry::new(&window, State::Empty));
         let said = refused.unwrap_err().to_string();

@@ -9,6 +9,8 @@ use crate::s3::Disposition;
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_THROTTLED: Duration = Duration::from_secs(4);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(300);
+/// A live window is tried again within this, whatever the pause has grown to.
+const BACKOFF_URGENT: Duration = Duration::from_secs(15);
 /// Somebody has to act; once they have, uploads go on within a minute.
 const BACKOFF_HOLD: Duration = Duration::from_secs(60);
 
@@ -16,15 +18,29 @@ const BACKOFF_HOLD: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     attempts: u32,
+    urgent: bool,
 }
 
 impl Backoff {
+    /// One that never waits long.
+    pub(super) fn urgent() -> Self {
+        Self {
+            attempts: 0,
+            urgent: true,
+        }
+    }
+
     /// How long to wait after another failure of this kind.
     pub(super) fn after(&mut self, disposition: Disposition) -> Duration {
         let (first, longest) = match disposition {
             Disposition::Throttled => (BACKOFF_THROTTLED, BACKOFF_LONGEST),
             Disposition::Hold(_) => (BACKOFF_FIRST, BACKOFF_HOLD),
             Disposition::Retry | Disposition::Exists => (BACKOFF_FIRST, BACKOFF_LONGEST),
+        };
+        let longest = if self.urgent {
+            longest.min(BACKOFF_URGENT)
+        } else {
+            longest
         };
         let ceiling = first
             .saturating_mul(1 << self.attempts.min(12))
@@ -52,6 +68,24 @@ mod tests {
             longest = longest.max(wait);
         }
         assert!(longest > BACKOFF_LONGEST / 2);
-        assert!(Backoff { attempts: 50 }.after(Disposition::Hold("act")) <= BACKOFF_HOLD);
+        let mut held = Backoff {
+            attempts: 50,
+            urgent: false,
+        };
+        assert!(held.after(Disposition::Hold("act")) <= BACKOFF_HOLD);
+    }
+
+    #[test]
+    fn a_live_window_is_tried_again_within_fifteen_seconds_however_long_the_outage() {
+        let mut backoff = Backoff::urgent();
+        for _ in 0..1_000 {
+            for disposition in [
+                Disposition::Retry,
+                Disposition::Throttled,
+                Disposition::Hold("act"),
+            ] {
+                assert!(backoff.after(disposition) <= Duration::from_secs(15));
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::signal::Window;
 impl Shipper {
     /// Meets the store: finds out how it treats conditional creates, and learns what it has if the ledger is new.
     pub(super) async fn greet(&mut self, pulse: &Pulse) -> anyhow::Result<()> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::urgent();
         loop {
             pulse.beat();
             let shared = self.shared.clone();

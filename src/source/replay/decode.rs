@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parquet::basic::Type as Physical;
 use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{
-    BoolType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96, Int96Type,
+    BoolType, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type,
+    Int64Type, Int96, Int96Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -109,6 +110,43 @@ fn read_kind(
         (Kind::Integer { .. }, _) => {
             Values::I64(sparse::<Int64Type, i64>(column, skip, rows, |value| value)?)
         }
+        (Kind::F16, _) => Values::F64(dense::<FixedLenByteArrayType, f64>(
+            column,
+            skip,
+            rows,
+            |value| half(value.data()),
+            f64::NAN,
+        )?),
+        (Kind::Decimal { scale }, Physical::INT32) => Values::F64(dense::<Int32Type, f64>(
+            column,
+            skip,
+            rows,
+            |value| decimal(i128::from(value), scale),
+            f64::NAN,
+        )?),
+        (Kind::Decimal { scale }, Physical::INT64) => Values::F64(dense::<Int64Type, f64>(
+            column,
+            skip,
+            rows,
+            |value| decimal(i128::from(value), scale),
+            f64::NAN,
+        )?),
+        (Kind::Decimal { scale }, Physical::BYTE_ARRAY) => {
+            Values::F64(dense::<ByteArrayType, f64>(
+                column,
+                skip,
+                rows,
+                |value| big_endian(value.data()).map_or(f64::NAN, |digits| decimal(digits, scale)),
+                f64::NAN,
+            )?)
+        }
+        (Kind::Decimal { scale }, _) => Values::F64(dense::<FixedLenByteArrayType, f64>(
+            column,
+            skip,
+            rows,
+            |value| big_endian(value.data()).map_or(f64::NAN, |digits| decimal(digits, scale)),
+            f64::NAN,
+        )?),
         (Kind::IntegerAsF64 { unsigned }, Physical::INT32) => Values::F64(dense::<Int32Type, f64>(
             column,
             skip,
@@ -183,6 +221,40 @@ pub(super) fn int96_micros(value: &Int96) -> i64 {
     let nanos = i128::from(high) << 32 | i128::from(low);
     let micros = (i128::from(day.cast_signed()) - EPOCH) * DAY + nanos / 1000;
     micros.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+/// The double that is nearest to a decimal number.
+pub(super) fn decimal(digits: i128, scale: u32) -> f64 {
+    // Both are exact doubles, so that their quotient is the nearest one.
+    if digits.unsigned_abs() <= 1 << 53 && scale <= 22 {
+        return digits as f64 / 10f64.powi(scale.cast_signed());
+    }
+    format!("{digits}e-{scale}").parse().unwrap_or(f64::NAN)
+}
+
+/// A signed number of up to 16 bytes, the highest first; `None` where there are more or none.
+pub(super) fn big_endian(bytes: &[u8]) -> Option<i128> {
+    let first = *bytes.first()?;
+    let mut all = [if first & 0x80 == 0 { 0 } else { 0xff }; 16];
+    let from = all.len().checked_sub(bytes.len())?;
+    all[from..].copy_from_slice(bytes);
+    Some(i128::from_be_bytes(all))
+}
+
+/// A number of half precision; the lower byte comes first.
+pub(super) fn half(bytes: &[u8]) -> f64 {
+    let &[low, high] = bytes else {
+        return f64::NAN;
+    };
+    let bits = u16::from_le_bytes([low, high]);
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15),
+    };
+    if bits & 0x8000 == 0 { size } else { -size }
 }
 
 fn widen(value: i32, unsigned: bool) -> i64 {

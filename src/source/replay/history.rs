@@ -16,6 +16,7 @@ use super::decode::{TimeReader, column_reader, needs_doubles, read_values};
 use super::footer::Footer;
 use super::layout::{Kind, Layout};
 use super::steps::Steps;
+use super::strays::{Edges, Strays};
 use crate::signal::{Cadence, Rebase, TagList, Values};
 
 /// The rows that are decoded together: 17 hours of one-minute rows, 1 MB for 122 signals.
@@ -32,6 +33,9 @@ pub struct History<R: ChunkReader> {
     rows: usize,
     null_times: usize,
     sorted: bool,
+    /// Rows with the time of the one before.
+    doubled: usize,
+    strays: Option<Strays>,
     first: i64,
     last: i64,
     interval: Option<i64>,
@@ -53,6 +57,8 @@ pub(super) struct Chunk {
     pub columns: Vec<Values>,
 }
 
+/// Rows of an unsorted history that are put in order at most.
+pub(super) const ORDERED_ROWS: usize = 16 << 20;
 const NULL_TIME: i64 = i64::MIN;
 /// The times that can be written: the years 1 to 9999, in micros.
 const YEARS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
@@ -100,6 +106,8 @@ impl<R: ChunkReader + 'static> History<R> {
             rows: 0,
             null_times: 0,
             sorted: true,
+            doubled: 0,
+            strays: None,
             first: i64::MAX,
             last: i64::MIN,
             interval: None,
@@ -116,6 +124,17 @@ impl<R: ChunkReader + 'static> History<R> {
     /// The tag list it was checked against.
     pub fn tags(&self) -> &TagList {
         &self.tags
+    }
+
+    /// Rows that have the time of a later one, of which windows take the last. In an unsorted history of very many rows only
+    /// those next to each other are counted.
+    pub fn doubled(&self) -> usize {
+        self.doubled
+    }
+
+    /// Rows that lie years from all others, which the first and the last time leave out.
+    pub fn strays(&self) -> Option<Strays> {
+        self.strays
     }
 
     /// The first recorded time, in micros.
@@ -184,6 +203,45 @@ impl<R: ChunkReader + 'static> History<R> {
         firsts.filter(|first| *first >= from).min()
     }
 
+    /// How many chunks there are.
+    pub(super) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Every time with its row, in the order of times and of rows within one time; rows without a time are left out.
+    pub(super) fn sorted_times(&self) -> Result<Vec<(i64, u32)>, SourceError> {
+        let mut times = Vec::with_capacity(self.rows);
+        let mut row: u32 = 0;
+        let mut groups = self
+            .chunks
+            .iter()
+            .map(|span| span.group)
+            .collect::<Vec<_>>();
+        groups.dedup();
+        for group in groups {
+            let entry = self
+                .footer
+                .entry(group as usize)
+                .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
+            let time_failed = |error| {
+                let column = self.layout.time.descr.name();
+                failed(&self.name, &cannot_read(column, group as usize), error)
+            };
+            let mut reader = self.time_reader(&entry).map_err(time_failed)?;
+            for span in self.chunks.iter().filter(|span| span.group == group) {
+                let read = reader.read(span.rows as usize).map_err(time_failed)?;
+                times.extend(
+                    (row..)
+                        .zip(read)
+                        .filter_map(|(row, time)| time.map(|time| (time, row))),
+                );
+                row += span.rows;
+            }
+        }
+        times.sort_unstable();
+        Ok(times)
+    }
+
     /// Decodes one chunk.
     pub(super) fn load(&self, index: usize) -> Result<Chunk, SourceError> {
         let ChunkSpan {
@@ -202,13 +260,20 @@ impl<R: ChunkReader + 'static> History<R> {
         let mut reader = self.time_reader(&entry).map_err(time_failed)?;
         reader.skip(offset).map_err(time_failed)?;
         let times = reader.read(rows).map_err(time_failed)?;
-        let mut columns = Vec::with_capacity(self.layout.signals.len());
-        for signal in &self.layout.signals {
-            let values =
+        let mut columns = self.empty_columns();
+        // In the file's order, which a reader over a network can read ahead.
+        let mut order: Vec<usize> = (0..columns.len()).collect();
+        order.sort_by_key(|at| {
+            entry
+                .column(self.layout.signals[*at].index)
+                .data_page_offset()
+        });
+        for at in order {
+            let signal = &self.layout.signals[at];
+            columns[at] =
                 column_reader(&self.reader, entry.column(signal.index), group_rows(&entry))
                     .and_then(|column| read_values(column, signal, offset, rows))
                     .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
-            columns.push(values);
         }
         Ok(Chunk {
             times: times
@@ -225,7 +290,9 @@ impl<R: ChunkReader + 'static> History<R> {
             .signals
             .iter()
             .map(|signal| match signal.kind {
-                Kind::F64 | Kind::IntegerAsF64 { .. } => Values::F64(Vec::new()),
+                Kind::F64 | Kind::IntegerAsF64 { .. } | Kind::Decimal { .. } | Kind::F16 => {
+                    Values::F64(Vec::new())
+                }
                 Kind::F32 => Values::F32(Vec::new()),
                 Kind::Integer { .. } => Values::I64(Vec::new()),
                 Kind::Bool => Values::Bool(Vec::new()),
@@ -240,6 +307,7 @@ impl<R: ChunkReader + 'static> History<R> {
     /// Visits every row group once.
     fn index(&mut self) -> Result<(), SourceError> {
         let mut steps = Steps::default();
+        let mut edges = Edges::default();
         let mut previous = None;
         for group in 0.. {
             let entry = self
@@ -247,7 +315,7 @@ impl<R: ChunkReader + 'static> History<R> {
                 .next()
                 .map_err(|error| failed(&self.name, NOT_PARQUET, error))?;
             let Some(entry) = entry else { break };
-            self.index_times(group, &entry, &mut steps, &mut previous)?;
+            self.index_times(group, &entry, &mut steps, &mut edges, &mut previous)?;
             self.settle_integers(group, &entry)?;
         }
         if self.rows == 0 {
@@ -260,7 +328,22 @@ impl<R: ChunkReader + 'static> History<R> {
             )));
         }
         self.chunks.shrink_to_fit();
+        if !self.sorted && self.rows <= ORDERED_ROWS {
+            // What lies between two rows of such a file says nothing.
+            steps = Steps::default();
+            let times = self.sorted_times()?;
+            self.doubled = 0;
+            for pair in times.windows(2) {
+                steps.add(pair[1].0.abs_diff(pair[0].0));
+                self.doubled += usize::from(pair[0].0 == pair[1].0);
+            }
+        }
         self.interval = steps.median();
+        if let Some((first, last, strays)) = edges.judge() {
+            self.first = first.unwrap_or(self.first);
+            self.last = last.unwrap_or(self.last);
+            self.strays = Some(strays);
+        }
         Ok(())
     }
 
@@ -269,6 +352,7 @@ impl<R: ChunkReader + 'static> History<R> {
         group: u32,
         entry: &RowGroupMetaData,
         steps: &mut Steps,
+        edges: &mut Edges,
         previous: &mut Option<i64>,
     ) -> Result<(), SourceError> {
         let rows = self.claimed_rows(group, entry)?;
@@ -297,9 +381,11 @@ impl<R: ChunkReader + 'static> History<R> {
                 }
                 span.first = span.first.min(time);
                 span.last = span.last.max(time);
+                edges.add(time);
                 if let Some(previous) = previous.replace(time) {
                     steps.add(time.abs_diff(previous));
                     self.sorted &= previous <= time;
+                    self.doubled += usize::from(previous == time);
                 }
             }
             self.first = self.first.min(span.first);

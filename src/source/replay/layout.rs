@@ -52,6 +52,12 @@ pub(super) enum Kind {
     IntegerAsF64 {
         unsigned: bool,
     },
+    /// Integers of which the last `scale` digits are behind the point, in 4, 8 or up to 16 bytes: read as doubles.
+    Decimal {
+        scale: u32,
+    },
+    /// Half precision, in two bytes: read as doubles.
+    F16,
 }
 
 impl Layout {
@@ -79,7 +85,7 @@ impl Layout {
                     match kind_of(&descr) {
                         Ok(kind) => signals.push(SignalColumn { index: *index, descr, kind }),
                         Err(found) => problems.push(format!(
-                            "column \"{tag}\" ({component}) is {found}; a signal must be a float, integer or boolean column"
+                            "column \"{tag}\" ({component}) is {found}; a signal must be a float, integer, decimal or boolean column"
                         )),
                     }
                 }
@@ -247,6 +253,14 @@ fn kind_of(column: &ColumnDescPtr) -> Result<Kind, String> {
     }
     let unsigned = match (column.logical_type_ref(), column.converted_type()) {
         (None, ConvertedType::NONE) => false,
+        (Some(LogicalType::Decimal(_)), _) | (None, ConvertedType::DECIMAL) => {
+            return decimal_of(column);
+        }
+        (Some(LogicalType::Float16), _)
+            if column.physical_type() == Physical::FIXED_LEN_BYTE_ARRAY =>
+        {
+            return Ok(Kind::F16);
+        }
         (Some(LogicalType::Integer(integer)), _) => !integer.is_signed,
         // What Arrow writes for a column without a single value.
         (Some(LogicalType::Unknown), _) if column.physical_type() == Physical::INT32 => {
@@ -276,6 +290,18 @@ fn kind_of(column: &ColumnDescPtr) -> Result<Kind, String> {
         Physical::INT96 | Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => {
             Err(describe(column))
         }
+    }
+}
+
+fn decimal_of(column: &ColumnDescPtr) -> Result<Kind, String> {
+    let fits = match column.physical_type() {
+        Physical::INT32 | Physical::INT64 | Physical::BYTE_ARRAY => true,
+        Physical::FIXED_LEN_BYTE_ARRAY => (1..=16).contains(&column.type_length()),
+        _ => false,
+    };
+    match u32::try_from(column.type_scale()) {
+        Ok(scale) if fits && scale <= 38 => Ok(Kind::Decimal { scale }),
+        _ => Err("a decimal column of more than 38 digits".to_owned()),
     }
 }
 

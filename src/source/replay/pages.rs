@@ -109,7 +109,12 @@ impl<R: ChunkReader> Pages<R> {
                 Physical::INT32 | Physical::FLOAT => Some(4),
                 Physical::INT64 | Physical::DOUBLE => Some(8),
                 Physical::INT96 => Some(12),
-                _ => None,
+                Physical::FIXED_LEN_BYTE_ARRAY => {
+                    u64::try_from(chunk.column_descr().type_length()).ok()
+                }
+                // The length of each.
+                Physical::BYTE_ARRAY => Some(4),
+                Physical::BOOLEAN => None,
             },
             nullable: chunk.column_descr().max_def_level() > 0,
             compression: chunk.compression(),

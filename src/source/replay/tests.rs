@@ -14,6 +14,8 @@ use super::*;
 use crate::signal::Cadence;
 
 mod damaged;
+mod follow;
+mod shapes;
 
 const MINUTE: i64 = 60_000_000;
 

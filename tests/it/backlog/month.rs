@@ -73,6 +73,7 @@ impl Source for Wide {
             frames: frames.collect(),
             expected_rows: Some(5),
             duplicates: 0,
+            infinite: 0,
             ended: false,
         })
     }

@@ -9,10 +9,15 @@ use lookoutd::inference::Archive;
 
 use super::facts::{Execution, show, start_of_key};
 use super::world::{ARCHIVE_PREFIX, SCHEDULER, World};
-use crate::rig::{PREFIX, objects_under};
+use crate::rig::{Objects, PREFIX, is_blank, objects_under};
 
 /// How long failed executions are looked at again, by service and watcher.
 const LATE_FOR: TimeDelta = TimeDelta::hours(23);
+
+/// Whether a component of a window has no value.
+fn some_blank(objects: &Objects) -> bool {
+    objects.values().any(|bytes| is_blank(bytes))
+}
 
 impl World {
     /// Puts everything right and waits until nothing is left to do; then looks at all of it.
@@ -97,8 +102,12 @@ impl World {
             let taken = |key: &String| self.facts.is_taken(key);
             let fits = match entry.state {
                 State::Due | State::Spooled => false,
-                State::Shipped => sealed.is_some_and(|objects| objects.len() == 3),
-                State::Partial => sealed.is_some_and(|objects| objects.len() < 3),
+                State::Shipped => {
+                    sealed.is_some_and(|objects| objects.len() == 3 && !some_blank(objects))
+                }
+                State::Partial => {
+                    sealed.is_some_and(|objects| objects.len() < 3 || some_blank(objects))
+                }
                 State::Empty => self
                     .past
                     .answers(start)

@@ -10,12 +10,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
 use lookoutd::model::{Model, Options, Rows, Sampling, Sensor, Span, Training};
 use lookoutd::service::store::NewModel;
-use lookoutd::signal::{Column, Frame, NameFormat, RowRule, Values, Window};
+use lookoutd::signal::{Column, Frame, RowRule, Values, Window};
 use lookoutd::source::{Reading, Source, SourceError};
 
 use tokio::time::Instant;
 
-use crate::rig::{Objects, PREFIX, at, tags};
+use crate::rig::{Objects, at, objects_of, tags};
 
 pub const MODEL: &str = "plant-model";
 const MINUTE: i64 = 60_000_000;
@@ -128,7 +128,7 @@ impl Source for Reader {
                 times,
             });
         }
-        let objects = encoded(&frames, window);
+        let objects = objects_of(&frames, window);
         let answers = state.answers.entry(window.start().timestamp()).or_default();
         if answers.last() != Some(&objects) {
             answers.push(objects);
@@ -137,20 +137,10 @@ impl Source for Reader {
             frames,
             expected_rows: Some(window.cadence().minutes() as usize),
             duplicates: 0,
+            infinite: 0,
             ended: false,
         })
     }
-}
-
-fn encoded(frames: &[Frame], window: &Window) -> Objects {
-    let rows = frames.iter().filter(|frame| frame.rows() > 0);
-    rows.map(|frame| {
-        let mut bytes = Vec::new();
-        frame.encode_csv(&mut bytes);
-        let name = NameFormat::default().file_name(&frame.component, window.start());
-        (format!("{PREFIX}{name}"), bytes)
-    })
-    .collect()
 }
 
 /// Four related sensors with a little noise, each a function of time.
