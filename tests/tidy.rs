@@ -278,6 +278,27 @@ fn only_daemon_and_cli_see_the_whole_configuration() {
 }
 
 #[test]
+fn the_services_sql_stands_in_its_store() {
+    // Those whose statements have not moved yet; the list only gets shorter.
+    let left = [
+        "src/service/jobs.rs",
+        "src/service/jobs/train.rs",
+        "src/service/operations.rs",
+        "src/service/operations/events.rs",
+        "src/service/operations/executions.rs",
+        "src/service/operations/imports.rs",
+        "src/service/operations/models.rs",
+        "src/service/operations/retraining.rs",
+        "src/service/operations/schedulers.rs",
+        "src/service/operations/versions.rs",
+    ];
+    for (name, text) in sources("src/service") {
+        let may = name.starts_with("src/service/store") || left.contains(&name.as_str());
+        assert!(may || !product(&text).contains("rusqlite"), "{name}");
+    }
+}
+
+#[test]
 fn nothing_is_left_for_later_and_nothing_is_silenced() {
     let later = [word(["TO", "DO"]), word(["FIX", "ME"]), word(["XX", "X"])];
     for (name, text) in all() {

@@ -51,7 +51,7 @@ macro_rules! asks {
 
 /// Every operation of the API, in the order of the service model; `None` is answered `UnknownOperationException`.
 pub static OPERATIONS: [(&str, Option<Run>); 49] = [
-    ("CreateDataset", Some(Run::Transacts(datasets::create))),
+    ("CreateDataset", asks!(datasets::create)),
     (
         "CreateInferenceScheduler",
         Some(Run::Transacts(schedulers::create)),
@@ -63,7 +63,7 @@ pub static OPERATIONS: [(&str, Option<Run>); 49] = [
         "CreateRetrainingScheduler",
         Some(Run::Transacts(retraining::create)),
     ),
-    ("DeleteDataset", Some(Run::Transacts(datasets::delete))),
+    ("DeleteDataset", asks!(datasets::delete)),
     (
         "DeleteInferenceScheduler",
         Some(Run::Transacts(schedulers::delete)),
@@ -71,19 +71,13 @@ pub static OPERATIONS: [(&str, Option<Run>); 49] = [
     ("DeleteLabel", asks!(labels::delete)),
     ("DeleteLabelGroup", asks!(labels::delete_group)),
     ("DeleteModel", Some(Run::Transacts(models::delete))),
-    (
-        "DeleteResourcePolicy",
-        Some(Run::Transacts(policies::delete)),
-    ),
+    ("DeleteResourcePolicy", asks!(policies::delete)),
     (
         "DeleteRetrainingScheduler",
         Some(Run::Transacts(retraining::delete)),
     ),
-    (
-        "DescribeDataIngestionJob",
-        Some(Run::Transacts(ingestion::describe)),
-    ),
-    ("DescribeDataset", Some(Run::Transacts(datasets::describe))),
+    ("DescribeDataIngestionJob", asks!(ingestion::describe)),
+    ("DescribeDataset", asks!(datasets::describe)),
     (
         "DescribeInferenceScheduler",
         Some(Run::Transacts(schedulers::describe)),
@@ -95,24 +89,18 @@ pub static OPERATIONS: [(&str, Option<Run>); 49] = [
         "DescribeModelVersion",
         Some(Run::Transacts(versions::describe)),
     ),
-    (
-        "DescribeResourcePolicy",
-        Some(Run::Transacts(policies::describe)),
-    ),
+    ("DescribeResourcePolicy", asks!(policies::describe)),
     (
         "DescribeRetrainingScheduler",
         Some(Run::Transacts(retraining::describe)),
     ),
-    ("ImportDataset", Some(Run::Transacts(imports::dataset))),
+    ("ImportDataset", asks!(imports::dataset)),
     (
         "ImportModelVersion",
         Some(Run::Transacts(imports::model_version)),
     ),
-    (
-        "ListDataIngestionJobs",
-        Some(Run::Transacts(ingestion::list)),
-    ),
-    ("ListDatasets", Some(Run::Transacts(datasets::list))),
+    ("ListDataIngestionJobs", asks!(ingestion::list)),
+    ("ListDatasets", asks!(datasets::list)),
     ("ListInferenceEvents", Some(Run::Transacts(events::list))),
     (
         "ListInferenceExecutions",
@@ -130,16 +118,10 @@ pub static OPERATIONS: [(&str, Option<Run>); 49] = [
         "ListRetrainingSchedulers",
         Some(Run::Transacts(retraining::list)),
     ),
-    (
-        "ListSensorStatistics",
-        Some(Run::Transacts(ingestion::statistics)),
-    ),
+    ("ListSensorStatistics", asks!(ingestion::statistics)),
     ("ListTagsForResource", asks!(tags::list)),
-    ("PutResourcePolicy", Some(Run::Transacts(policies::put))),
-    (
-        "StartDataIngestionJob",
-        Some(Run::Transacts(ingestion::start)),
-    ),
+    ("PutResourcePolicy", asks!(policies::put)),
+    ("StartDataIngestionJob", asks!(ingestion::start)),
     (
         "StartInferenceScheduler",
         Some(Run::Transacts(schedulers::start)),
@@ -270,7 +252,8 @@ pub async fn call(
         )));
     };
     let members = shapes::input_of(name).ok_or_else(Fault::internal)?;
-    let input = Input(shapes::validate(members, body)?);
+    let mut input = Input(shapes::validate(members, body)?);
+    input.name_key(identity);
     let run = match run {
         Run::Transacts(run) => run,
         Run::Asks(run) => {
@@ -281,7 +264,9 @@ pub async fn call(
                 now,
                 identity,
             };
-            return run(&request).await;
+            return run(&request)
+                .await
+                .inspect(|answer| hold_to_model(name, answer));
         }
     };
     let identity = identity.clone();
@@ -299,6 +284,21 @@ pub async fn call(
             }
         })
         .await
+        .inspect(|answer| hold_to_model(name, answer))
+}
+
+/// What clients cannot read is found by whatever test asks for it.
+fn hold_to_model(operation: &str, answer: &Value) {
+    #[cfg(debug_assertions)]
+    if let Some(misfit) = shapes::misfit(operation, answer) {
+        tracing::error!(
+            operation,
+            misfit,
+            "an answer is not that of the service model"
+        );
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (operation, answer);
 }
 
 impl Call<'_> {
@@ -373,6 +373,22 @@ impl Input {
         let pairs = tags.iter();
         Options::from_tags(pairs.map(|(key, value)| (key.as_str(), value.as_str())))?;
         Ok(tags)
+    }
+
+    /// A key is given by name or ARN, and told by ARN alone.
+    fn name_key(&mut self, identity: &Identity) {
+        let Some(Value::String(key)) = self.0.get_mut("ServerSideKmsKeyId") else {
+            return;
+        };
+        if !key.starts_with("arn:") {
+            let Identity { region, account } = identity;
+            let kind = if key.starts_with("alias/") || key.starts_with("key/") {
+                ""
+            } else {
+                "key/"
+            };
+            *key = format!("arn:aws:kms:{region}:{account}:{kind}{key}");
+        }
     }
 
     fn once(&self, operation: &'static str) -> Option<Once> {

@@ -13,9 +13,14 @@ use serde_json::{Map, Value};
 
 use super::faults::Fault;
 
+#[cfg(debug_assertions)]
+#[rustfmt::skip]
+mod outputs;
 #[rustfmt::skip]
 mod table;
 
+#[cfg(debug_assertions)]
+pub use outputs::OUTPUTS;
 pub use table::INPUTS;
 
 /// One member of a structure.
@@ -52,6 +57,10 @@ pub enum Kind {
     },
     /// Epoch seconds as a JSON number, fraction and exponent allowed.
     Time,
+    /// A number; in answers.
+    Float,
+    /// In answers.
+    Boolean,
     /// A list.
     List {
         /// What it holds.
@@ -108,6 +117,47 @@ pub fn validate(members: &'static [Member], body: &Value) -> Result<Map<String, 
             "{n} validation errors detected: {}",
             violations.join("; ")
         ))),
+    }
+}
+
+/// What the service model does not allow in an answer of `operation`; `answer` as the operation gives it, with nulls for
+/// what is absent.
+#[cfg(debug_assertions)]
+pub fn misfit(operation: &str, answer: &Value) -> Option<String> {
+    let members = OUTPUTS.iter().find(|(name, _)| *name == operation);
+    let (_, members) = members?;
+    let Value::Object(object) = answer else {
+        let fits = answer.is_null() && members.is_empty();
+        return (!fits).then(|| format!("{operation} has a body, found {answer}"));
+    };
+    let mut violations = Vec::new();
+    match structure(members, object, "", &mut violations) {
+        Err(fault) => return Some(format!("{operation}: {fault}")),
+        Ok(clean) => violations.extend(unknown(answer, &Value::Object(clean), "")),
+    }
+    (!violations.is_empty()).then(|| format!("{operation}: {}", violations.join("; ")))
+}
+
+/// Where `answer` has members that `clean` has not.
+#[cfg(debug_assertions)]
+fn unknown(answer: &Value, clean: &Value, path: &str) -> Vec<String> {
+    match (answer, clean) {
+        (Value::Object(answer), Value::Object(clean)) => {
+            let given = answer.iter().filter(|(_, value)| !value.is_null());
+            given
+                .flat_map(|(name, value)| match clean.get(name) {
+                    None => vec![format!("'{}' is no member", join(path, name))],
+                    Some(clean) => unknown(value, clean, &join(path, name)),
+                })
+                .collect()
+        }
+        (Value::Array(answer), Value::Array(clean)) => {
+            let pairs = answer.iter().zip(clean);
+            pairs
+                .flat_map(|(answer, clean)| unknown(answer, clean, path))
+                .collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -188,6 +238,7 @@ fn check(
                 )));
             }
         }
+        (Kind::Float, Value::Number(_)) | (Kind::Boolean, Value::Bool(_)) => {}
         (Kind::List { of, min, max }, Value::Array(items)) => {
             if items.len() < *min {
                 violations.push(violation(
@@ -220,6 +271,8 @@ fn check(
         (Kind::Text { .. } | Kind::Enum(_), _) => return Err(wrong_type(path, "a string", value)),
         (Kind::Integer { .. }, _) => return Err(wrong_type(path, "a whole number", value)),
         (Kind::Time, _) => return Err(wrong_type(path, "a number of epoch seconds", value)),
+        (Kind::Float, _) => return Err(wrong_type(path, "a number", value)),
+        (Kind::Boolean, _) => return Err(wrong_type(path, "a boolean", value)),
         (Kind::List { .. }, _) => return Err(wrong_type(path, "a list", value)),
         (Kind::Structure(_), _) => return Err(wrong_type(path, "an object", value)),
     }
@@ -297,6 +350,12 @@ fn matches_whole(pattern: &'static str, text: &str) -> bool {
 
 static PATTERNS: LazyLock<HashMap<&'static str, Regex>> = LazyLock::new(|| {
     let mut patterns = HashMap::new();
+    #[cfg(debug_assertions)]
+    for (_, members) in &OUTPUTS {
+        members
+            .iter()
+            .for_each(|member| compile(member.kind, &mut patterns));
+    }
     for (_, members) in &INPUTS {
         members
             .iter()
@@ -358,7 +417,7 @@ mod tests {
     #[test]
     fn every_pattern_of_the_model_compiles() {
         let mut found = Vec::new();
-        for (_, members) in &INPUTS {
+        for (_, members) in INPUTS.iter().chain(&OUTPUTS) {
             members
                 .iter()
                 .for_each(|member| every_pattern(member.kind, &mut found));
@@ -460,6 +519,36 @@ mod tests {
             Value::Object(clean.unwrap()),
             json!({"InferenceSchedulerName": "a", "MaxResults": 5, "DataStartTimeAfter": 1546300800.0})
         );
+    }
+
+    #[test]
+    fn an_answer_that_the_model_does_not_allow_is_told_with_its_place() {
+        let fits = json!({"DatasetName": "d", "CreatedAt": 1.5, "Schema": null, "DataQualitySummary": null});
+        assert_eq!(misfit("DescribeDataset", &fits), None);
+        assert_eq!(misfit("DeleteDataset", &Value::Null), None);
+        for (operation, answer, said) in [
+            ("DescribeDataset", json!({"CreatedAt": "2024"}), "createdAt"),
+            (
+                "DescribeDataset",
+                json!({"Status": "BUSY"}),
+                "enum value set",
+            ),
+            (
+                "DescribeDataset",
+                json!({"Name": "d"}),
+                "'Name' is no member",
+            ),
+            (
+                "ListDatasets",
+                json!({"DatasetSummaries": [{"X": 1}]}),
+                "DatasetSummaries.X",
+            ),
+            ("TagResource", json!({"X": 1}), "'X' is no member"),
+            ("DescribeDataset", Value::Null, "has a body"),
+        ] {
+            let found = misfit(operation, &answer).unwrap();
+            assert!(found.contains(said), "{operation}: {found}");
+        }
     }
 
     #[test]

@@ -17,12 +17,15 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::faults::Fault;
 use crate::model::{Model, Span};
 
+pub mod datasets;
 pub mod events;
 pub mod executions;
+pub mod ingestion;
 pub mod labels;
 mod leftovers;
 mod once;
 mod opening;
+pub mod policies;
 pub mod schedulers;
 pub mod tags;
 pub mod transitions;
@@ -376,6 +379,14 @@ fn json_column<T: serde::de::DeserializeOwned>(
         let kind = rusqlite::types::Type::Text;
         rusqlite::Error::FromSqlConversionFailure(index, kind, Box::new(error))
     })
+}
+
+/// A JSON column, null where it is empty.
+pub fn stored_json(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<serde_json::Value> {
+    let text: Option<String> = row.get(index)?;
+    Ok(text
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default())
 }
 
 /// JSON that this service stored.

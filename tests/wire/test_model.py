@@ -1,22 +1,24 @@
-"""Our declared request shapes against the service model botocore ships: every member, its requirement and constraints."""
+"""Our declared shapes of requests and answers against the service model botocore ships: every member, its requirement and constraints."""
 
 import pathlib
 import re
 
 from botocore.loaders import Loader
 
-TABLE = pathlib.Path(__file__).parents[2] / "src/service/shapes/table.rs"
+SHAPES = pathlib.Path(__file__).parents[2] / "src/service/shapes"
 
 
-def ours():
-    """Parses the table: kinds by constant name, and the members of every operation."""
-    text = re.sub(r"//.*", "", TABLE.read_text())
+def ours(table):
+    """Parses the tables: kinds by constant name, and the members of every operation in the one that is asked for."""
+    texts = {name: re.sub(r"//.*", "", (SHAPES / name).read_text()) for name in ("table.rs", "outputs.rs")}
     kinds = {}
-    for name, body in re.findall(r"static (\w+): Kind = (.*?);\n", text, re.S):
-        kinds[name] = body
+    for text in texts.values():
+        for name, body in re.findall(r"static (\w+): Kind = (.*?);\n", text, re.S):
+            kinds[name] = body
     operations = {}
-    inputs = text[text.index("INPUTS") :]
-    for name, body in re.findall(r'\("(\w+)", &\[(.*?)\]\)', inputs, re.S):
+    listed = texts[table]
+    listed = listed[listed.index("pub static") :]
+    for name, body in re.findall(r'\("(\w+)", &\[(.*?)\]\)', listed, re.S):
         operations[name] = members(body)
     return kinds, operations
 
@@ -34,14 +36,13 @@ def kind(kinds, name):
         return ("enum", re.findall(r'"(\w+)"', body))
     if body.startswith("Integer"):
         least, most = re.match(r"Integer \{ min: (.*?), max: (.*?) \}", body).groups()
-        return ("integer", int(least), None if most == "i64::MAX" else int(most))
+        return ("integer", None if least == "i64::MIN" else int(least), None if most == "i64::MAX" else int(most))
     if body.startswith("List"):
-        of, least, most = re.match(r"List \{ of: &(\w+), min: (\d+), max: (\d+) \}", body).groups()
-        return ("list", kind(kinds, of), int(least), int(most))
+        of, least, most = re.match(r"List \{ of: &(\w+), min: (\d+), max: (\w+) \}", body).groups()
+        return ("list", kind(kinds, of), int(least), None if most == "ANY" else int(most))
     if body.startswith("Structure"):
         return ("structure", {name: (need, kind(kinds, of)) for name, (need, of) in members(body).items()})
-    assert body == "Kind::Time", body
-    return ("time",)
+    return {"Kind::Time": ("time",), "Kind::Float": ("float",), "Kind::Boolean": ("boolean",)}[body]
 
 
 def theirs(shapes, name):
@@ -57,21 +58,31 @@ def theirs(shapes, name):
             },
         )
     if shape["type"] == "list":
-        return ("list", theirs(shapes, shape["member"]["shape"]), shape["min"], shape["max"])
+        return ("list", theirs(shapes, shape["member"]["shape"]), shape.get("min", 0), shape.get("max"))
     if shape["type"] == "timestamp":
         return ("time",)
+    if shape["type"] in ("float", "boolean"):
+        return (shape["type"],)
     if shape["type"] in ("integer", "long"):
-        return ("integer", shape["min"], shape.get("max"))
+        return ("integer", shape.get("min"), shape.get("max"))
     if "enum" in shape:
         return ("enum", shape["enum"])
     return ("text", shape.get("min", 0), shape.get("max"), shape.get("pattern", ""))
 
 
-def test_the_declared_shapes_are_those_of_the_service_model():
+def compare(table, side):
     model = Loader().load_service_model("lookoutequipment", "service-2")
-    kinds, operations = ours()
+    kinds, operations = ours(table)
     assert sorted(operations) == sorted(model["operations"])
     for name, operation in model["operations"].items():
-        expected = theirs(model["shapes"], operation["input"]["shape"])[1]
+        expected = theirs(model["shapes"], operation[side]["shape"])[1] if side in operation else {}
         found = {member: (need, kind(kinds, of)) for member, (need, of) in operations[name].items()}
         assert found == expected, name
+
+
+def test_the_declared_shapes_are_those_of_the_service_model():
+    compare("table.rs", "input")
+
+
+def test_the_declared_answers_are_those_of_the_service_model():
+    compare("outputs.rs", "output")

@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
 use super::key_pattern::{KeyPattern, key_pattern};
@@ -18,53 +17,16 @@ use crate::service::faults::Fault;
 use crate::service::history::{Index, PartWriter};
 use crate::service::s3_problem;
 use crate::service::schema::{Schema, SchemaComponent};
+use crate::service::store::ingestion::{Due, Ingested};
 
 /// Files per component (contract 4.4).
 const MOST_FILES: usize = 1_000;
 /// Enough for a header of 300 columns.
 const HEADER_BYTES: usize = 1 << 16;
 
-/// A job as claimed.
-struct Job {
-    id: String,
-    dataset: String,
-    dataset_uuid: String,
-    schema: Option<String>,
-    input: Value,
-    source_job: Option<String>,
-}
-
-/// What a job found.
-struct Found {
-    schema: Schema,
-    quality: Value,
-    files: Value,
-    size: u64,
-    start_us: i64,
-    end_us: i64,
-    statistics: Vec<(String, String, Value)>,
-}
-
 /// Runs the oldest job that is to be done; false if there is none.
 pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
-    let claimed = jobs.store.transact(|db| {
-        let sql = "SELECT j.id, d.name, d.uuid, d.schema, j.input, j.source_job
-                   FROM ingestion_job j JOIN dataset d ON d.uuid = j.dataset_uuid
-                   WHERE j.status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY j.created_us LIMIT 1";
-        let read = |row: &rusqlite::Row<'_>| {
-            let input: Option<String> = row.get(4)?;
-            Ok(Job {
-                id: row.get(0)?,
-                dataset: row.get(1)?,
-                dataset_uuid: row.get(2)?,
-                schema: row.get(3)?,
-                input: input.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
-                source_job: row.get(5)?,
-            })
-        };
-        Ok(db.query_row(sql, [], read).optional()?)
-    });
-    let Some(job) = claimed.await? else {
+    let Some(job) = jobs.store.due_ingestion().await? else {
         return Ok(false);
     };
     tracing::info!(dataset = job.dataset, job = job.id, "ingestion started");
@@ -78,7 +40,7 @@ pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
     Ok(true)
 }
 
-async fn ingest(jobs: &Jobs, job: &Job) -> Result<Found> {
+async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
     let location = &job.input["S3InputConfiguration"];
     let bucket = location["Bucket"].as_str().unwrap_or_default();
     let prefix = location["Prefix"].as_str().unwrap_or_default();
@@ -191,7 +153,7 @@ async fn ingest(jobs: &Jobs, job: &Job) -> Result<Found> {
     };
     let index = Index { components: parts };
     index.write(&directory)?;
-    Ok(Found {
+    Ok(Ingested {
         quality: statistics::quality(&all),
         files: json!({
             "TotalNumberOfFiles": objects.len(),
@@ -205,7 +167,7 @@ async fn ingest(jobs: &Jobs, job: &Job) -> Result<Found> {
             .iter()
             .flat_map(|component| component.summaries())
             .collect(),
-        schema,
+        schema: schema.to_text(),
     })
 }
 
@@ -286,49 +248,18 @@ async fn detect(
     Schema::parse(&schema.to_text()).map_err(|fault| anyhow!(fault.message))
 }
 
-async fn succeed(jobs: &Jobs, job: &Job, found: Found) -> Result<(), Fault> {
+async fn succeed(jobs: &Jobs, job: &Due, found: Ingested) -> Result<(), Fault> {
     tracing::info!(
         dataset = job.dataset,
         job = job.id,
         bytes = found.size,
         "ingestion succeeded"
     );
-    let (id, dataset, now) = (
-        job.id.clone(),
-        job.dataset_uuid.clone(),
-        jobs.clock.now().timestamp_micros(),
-    );
-    jobs.store
-        .transact(move |db| {
-            db.execute(
-                "UPDATE ingestion_job SET status = 'SUCCESS', quality = ?2, files = ?3, size = ?4, start_us = ?5,
-                                          end_us = ?6 WHERE id = ?1",
-                params![
-                    id,
-                    found.quality.to_string(),
-                    found.files.to_string(),
-                    found.size as i64,
-                    found.start_us,
-                    found.end_us
-                ],
-            )?;
-            for (component, sensor, summary) in &found.statistics {
-                db.execute(
-                    "INSERT OR REPLACE INTO sensor_statistics (job_id, component, sensor, summary) VALUES (?1, ?2, ?3, ?4)",
-                    params![id, component, sensor, summary.to_string()],
-                )?;
-            }
-            db.execute(
-                "UPDATE dataset SET status = 'ACTIVE', job_id = ?2, schema = coalesce(schema, ?3), updated_us = ?4
-                 WHERE uuid = ?1",
-                params![dataset, id, found.schema.to_text(), now],
-            )?;
-            Ok(())
-        })
-        .await
+    let now = jobs.clock.now();
+    jobs.store.ingestion_succeeded(job, found, now).await
 }
 
-async fn fail(jobs: &Jobs, job: &Job, reason: String) -> Result<(), Fault> {
+async fn fail(jobs: &Jobs, job: &Due, reason: String) -> Result<(), Fault> {
     tracing::warn!(
         dataset = job.dataset,
         job = job.id,
@@ -336,28 +267,12 @@ async fn fail(jobs: &Jobs, job: &Job, reason: String) -> Result<(), Fault> {
         "ingestion failed"
     );
     let _ = std::fs::remove_dir_all(jobs.store.dataset_directory(&job.id));
-    let (id, dataset, now) = (
-        job.id.clone(),
-        job.dataset_uuid.clone(),
-        jobs.clock.now().timestamp_micros(),
-    );
-    jobs.store
-        .transact(move |db| {
-            let reason: String = reason.chars().take(5000).collect();
-            db.execute("UPDATE ingestion_job SET status = 'FAILED', failed_reason = ?2 WHERE id = ?1", [&id, &reason])?;
-            // The rows of the job before, if there was one, are still there.
-            db.execute(
-                "UPDATE dataset SET status = CASE WHEN job_id IS NULL THEN 'CREATED' ELSE 'ACTIVE' END, updated_us = ?2
-                 WHERE uuid = ?1",
-                params![dataset, now],
-            )?;
-            Ok(())
-        })
-        .await
+    let now = jobs.clock.now();
+    jobs.store.ingestion_failed(job, &reason, now).await
 }
 
-/// Copies the rows, statistics and summaries of another dataset's job.
-async fn import(jobs: &Jobs, job: &Job, source: &str) -> Result<(), Fault> {
+/// Copies the rows of another dataset's job.
+async fn import(jobs: &Jobs, job: &Due, source: &str) -> Result<(), Fault> {
     let (from, to) = (
         jobs.store.dataset_directory(source),
         jobs.store.dataset_directory(&job.id),
@@ -372,28 +287,8 @@ async fn import(jobs: &Jobs, job: &Job, source: &str) -> Result<(), Fault> {
         return fail(jobs, job, problem).await;
     }
     tracing::info!(dataset = job.dataset, job = job.id, "dataset imported");
-    let (id, source, dataset) = (job.id.clone(), source.to_owned(), job.dataset_uuid.clone());
-    let now = jobs.clock.now().timestamp_micros();
-    jobs.store
-        .transact(move |db| {
-            db.execute(
-                "UPDATE ingestion_job SET status = 'SUCCESS', (quality, files, size, start_us, end_us) =
-                     (SELECT quality, files, size, start_us, end_us FROM ingestion_job WHERE id = ?2)
-                 WHERE id = ?1",
-                [&id, &source],
-            )?;
-            db.execute(
-                "INSERT OR REPLACE INTO sensor_statistics (job_id, component, sensor, summary)
-                 SELECT ?1, component, sensor, summary FROM sensor_statistics WHERE job_id = ?2",
-                [&id, &source],
-            )?;
-            db.execute(
-                "UPDATE dataset SET status = 'ACTIVE', job_id = ?2, updated_us = ?3 WHERE uuid = ?1",
-                params![dataset, id, now],
-            )?;
-            Ok(())
-        })
-        .await
+    let now = jobs.clock.now();
+    jobs.store.dataset_imported(job, source, now).await
 }
 
 fn copy(from: &PathBuf, to: &PathBuf) -> Result<()> {

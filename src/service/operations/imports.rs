@@ -4,46 +4,30 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Map, Value, json};
 
-use super::{Call, datasets, models, versions};
+use super::{Call, Request, answer, datasets, models, versions};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
+use crate::service::store::datasets::NewImport;
 use crate::service::store::tags;
 
 /// ImportDataset: a new dataset with the rows another holds now.
-pub fn dataset(call: &Call<'_>) -> Result<Value, Fault> {
-    let source_arn = call.input.required("SourceDatasetArn")?;
-    let source = datasets::by_arn(call.db, source_arn)?.ok_or_else(|| {
-        Fault::not_found(format!("Dataset {source_arn} does not exist here; only datasets of this service can be imported"))
-    })?;
-    let Some(source_job) = &source.job_id else {
-        return Err(Fault::conflict(format!(
-            "Dataset '{}' holds no data to import",
-            source.name
-        )));
+pub async fn dataset(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
+    let uuid = uuid::Uuid::new_v4().to_string();
+    let (identity, id) = (request.identity.clone(), uuid.clone());
+    let new = NewImport {
+        source_arn: input.required("SourceDatasetArn")?.to_owned(),
+        name: input.text("DatasetName").map(str::to_owned),
+        uuid,
+        arn: Box::new(move |name| identity.arn("dataset", name, &id)),
+        job_id: uuid::Uuid::new_v4().simple().to_string(),
+        kms_key: input.text("ServerSideKmsKeyId").map(str::to_owned),
+        tags: input.tags()?,
     };
-    let name = call.input.text("DatasetName").unwrap_or(&source.name);
-    let status = "IMPORT_IN_PROGRESS";
-    let arn = datasets::insert(
-        call,
-        name,
-        status,
-        source.schema.as_deref(),
-        Some(source_arn),
-    )?;
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    call.db.execute(
-        "INSERT INTO ingestion_job (id, dataset_uuid, status, source_job, source_arn, created_us)
-         SELECT ?1, uuid, ?2, ?3, ?4, ?5 FROM dataset WHERE arn = ?6",
-        params![
-            id,
-            status,
-            source_job,
-            source_arn,
-            call.now.timestamp_micros(),
-            arn
-        ],
-    )?;
-    Ok(json!({"DatasetName": name, "DatasetArn": arn, "Status": status, "JobId": id}))
+    let made = request
+        .store
+        .import_dataset(request.once(), new, request.now);
+    answer(made.await?)
 }
 
 /// ImportModelVersion: the next version of a model, or a new model, from a version that succeeded.

@@ -233,8 +233,9 @@ pub fn after(at: DateTime<Utc>, frequency: &str) -> Option<DateTime<Utc>> {
             digit => number = number * 10 + digit.to_digit(10)?,
         }
     }
-    let span = i64::from(months) * 30 + days;
-    (30..=366).contains(&span).then_some(())?;
+    let least = i64::from(months) * 30 + days;
+    let most = i64::from(months) * 365 / 12 + days;
+    (least >= 30 && most <= 365).then_some(())?;
     at.checked_add_months(Months::new(months))?
         .checked_add_signed(TimeDelta::days(days))
 }
@@ -321,7 +322,7 @@ mod tests {
             shown("P2M15D").as_deref(),
             Some("2026-04-15T00:00:00+00:00")
         );
-        for bad in ["P", "P29D", "P2Y", "P400D"] {
+        for bad in ["P", "P29D", "P2Y", "P400D", "P366D", "P1Y1D", "P12M1D"] {
             assert_eq!(shown(bad), None, "{bad}");
         }
     }

@@ -17,7 +17,7 @@ use crate::service::faults::Fault;
 use crate::service::options::Options;
 use crate::service::store::schedulers::{self, COLUMNS, Scheduler, transition};
 use crate::service::store::tags;
-use crate::signal::{Cadence, ZoneOffset};
+use crate::signal::{Cadence, Delimiter, ZoneOffset};
 
 /// CreateInferenceScheduler: creates the scheduler and starts it.
 pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
@@ -312,6 +312,16 @@ fn check_input(input: &Value) -> Result<(), Fault> {
         offset
             .parse::<ZoneOffset>()
             .map_err(|error| Fault::validation(format!("InputTimeZoneOffset: {error}")))?;
+    }
+    // The API's pattern allows any white space; a name with a tab or a line's end is found by nobody.
+    let naming = &input["InferenceInputNameConfiguration"];
+    if let Some(delimiter) = naming["ComponentTimestampDelimiter"].as_str()
+        && delimiter.parse::<Delimiter>().is_err()
+    {
+        return Err(Fault::validation(format!(
+            "ComponentTimestampDelimiter {delimiter:?} cannot stand in the name of a file: use \"-\", \"_\", a space, or \"\" \
+             for none"
+        )));
     }
     Ok(())
 }

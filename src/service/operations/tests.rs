@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::model::Span;
 use crate::service::store::NewModel;
+use crate::service::store::ingestion::Ingested;
 
 struct Api {
     _directory: tempfile::TempDir,
@@ -27,7 +28,11 @@ impl Api {
 
     async fn call(&self, operation: &str, body: Value) -> Result<Value, Fault> {
         let now = "2024-03-01T00:00:00Z".parse().unwrap();
-        call(&self.store, &self.identity, now, operation, &body).await
+        let answer = call(&self.store, &self.identity, now, operation, &body).await;
+        if let Ok(answer) = &answer {
+            assert_eq!(shapes::misfit(operation, answer), None);
+        }
+        answer
     }
 
     async fn ok(&self, operation: &str, body: Value) -> Value {
@@ -138,6 +143,7 @@ async fn an_empty_next_token_is_the_first_page_and_a_made_up_one_is_refused() {
     for (operation, mut body) in [
         ("ListDatasets", json!({})),
         ("ListDataIngestionJobs", json!({})),
+        ("ListSensorStatistics", json!({"DatasetName": "d0"})),
         ("ListModels", json!({})),
         ("ListModelVersions", json!({"ModelName": "m"})),
         ("ListLabelGroups", json!({})),
@@ -202,6 +208,113 @@ async fn a_tag_key_given_twice_is_refused_and_changes_nothing() {
     );
     api.ok("TagResource", tag(json!([{"Key": "team", "Value": "new"}])))
         .await;
+}
+
+#[tokio::test]
+async fn a_key_is_told_by_its_arn_however_it_was_given() {
+    let api = Api::new();
+    let arn = "arn:aws:kms:eu-west-1:123456789012:";
+    for (name, given, told) in [
+        ("a", "alias/plant", format!("{arn}alias/plant")),
+        ("b", "1234abcd-12ab", format!("{arn}key/1234abcd-12ab")),
+        ("c", "key/1234abcd", format!("{arn}key/1234abcd")),
+        (
+            "d",
+            "arn:aws:kms:us-east-1:000000000000:key/x",
+            "arn:aws:kms:us-east-1:000000000000:key/x".to_owned(),
+        ),
+    ] {
+        let create = json!({"DatasetName": name, "ServerSideKmsKeyId": given});
+        api.ok("CreateDataset", create).await;
+        let dataset = api
+            .ok("DescribeDataset", json!({"DatasetName": name}))
+            .await;
+        assert_eq!(dataset["ServerSideKmsKeyId"], told);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_has_what_its_source_had_when_the_source_is_deleted_before() {
+    let api = Api::new();
+    let dataset = |name: &str| json!({"DatasetName": name});
+    api.ok("CreateDataset", dataset("source")).await;
+    let pattern = json!({"S3InputConfiguration": {"Bucket": "plant", "KeyPattern": "{prefix}/{component_name}/*"}});
+    let start = json!({"DatasetName": "source", "IngestionInputConfiguration": pattern,
+        "RoleArn": "arn:aws:iam::123456789012:role/x"});
+    api.ok("StartDataIngestionJob", start).await;
+    let now = "2024-03-01T00:00:00Z".parse().unwrap();
+    let due = api.store.due_ingestion().await.unwrap().unwrap();
+    let quality = json!({
+        "InsufficientSensorData": {"MissingCompleteSensorData": {"AffectedSensorCount": 0},
+            "SensorsWithShortDateRange": {"AffectedSensorCount": 1}},
+        "MissingSensorData": {"AffectedSensorCount": 0, "TotalNumberOfMissingValues": 0},
+        "InvalidSensorData": {"AffectedSensorCount": 0, "TotalNumberOfInvalidValues": 0},
+        "UnsupportedTimestamps": {"TotalNumberOfUnsupportedTimestamps": 0},
+        "DuplicateTimestamps": {"TotalNumberOfDuplicateTimestamps": 0},
+    });
+    let found = Ingested {
+        schema: r#"{"Components": []}"#.into(),
+        quality: quality.clone(),
+        files: json!({"TotalNumberOfFiles": 1, "IngestedNumberOfFiles": 1}),
+        size: 7,
+        start_us: 1_000_000,
+        end_us: 2_000_000,
+        statistics: vec![("c".into(), "s".into(), json!({"SensorName": "s"}))],
+    };
+    api.store
+        .ingestion_succeeded(&due, found, now)
+        .await
+        .unwrap();
+    let source = api.ok("DescribeDataset", dataset("source")).await;
+    let import = json!({"SourceDatasetArn": source["DatasetArn"], "DatasetName": "copy"});
+    let job = api.ok("ImportDataset", import).await["JobId"].clone();
+    api.ok("DeleteDataset", dataset("source")).await;
+    let due = api.store.due_ingestion().await.unwrap().unwrap();
+    assert_eq!(
+        (Value::from(due.id.clone()), due.source_job.is_some()),
+        (job, true)
+    );
+    let rows = due.source_job.clone().unwrap();
+    api.store.dataset_imported(&due, &rows, now).await.unwrap();
+    let copy = api.ok("DescribeDataset", dataset("copy")).await;
+    assert_eq!(copy["Status"], "ACTIVE");
+    for member in [
+        "Schema",
+        "DataStartTime",
+        "DataEndTime",
+        "DataQualitySummary",
+        "IngestedFilesSummary",
+    ] {
+        assert_eq!(copy[member], source[member], "{member}");
+        assert!(!copy[member].is_null(), "{member}");
+    }
+    let statistics = api.ok("ListSensorStatistics", dataset("copy")).await;
+    assert_eq!(
+        statistics["SensorStatisticsSummaries"],
+        json!([{"SensorName": "s"}])
+    );
+}
+
+#[tokio::test]
+async fn a_delimiter_that_no_file_name_has_is_refused() {
+    let api = Api::new();
+    api.model("m").await;
+    let with = |delimiter: &str| {
+        json!({"ModelName": "m", "InferenceSchedulerName": "s", "DataUploadFrequency": "PT5M",
+            "RoleArn": "arn:aws:iam::123456789012:role/x",
+            "DataInputConfiguration": {"S3InputConfiguration": {"Bucket": "plant"},
+                "InferenceInputNameConfiguration": {"ComponentTimestampDelimiter": delimiter}},
+            "DataOutputConfiguration": {"S3OutputConfiguration": {"Bucket": "plant"}}})
+    };
+    for delimiter in ["\t", "\n", "\r", "\u{c}"] {
+        let fault = api.call("CreateInferenceScheduler", with(delimiter)).await;
+        assert_eq!(
+            fault.unwrap_err().code,
+            "ValidationException",
+            "{delimiter:?}"
+        );
+    }
+    api.ok("CreateInferenceScheduler", with(" ")).await;
 }
 
 #[test]

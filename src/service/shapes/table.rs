@@ -7,103 +7,103 @@
 use super::Kind::{self, Enum, Integer, List, Structure, Text};
 use super::{Member, may, must};
 
-const ANY: usize = usize::MAX;
+pub(super) const ANY: usize = usize::MAX;
 
-static AMAZON_RESOURCE_ARN: Kind = Text { min: 1, max: 1011, pattern: "" };
-static COMMENTS: Kind = Text { min: 1, max: 2560, pattern: r"[\P{M}\p{M}]{1,2560}" };
-static COMPONENT_TIMESTAMP_DELIMITER: Kind = Text { min: 0, max: 1, pattern: r"^(\-|\_|\s)?$" };
-static DATASET_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:dataset\/[0-9a-zA-Z_-]{1,200}\/.+" };
-static DATASET_IDENTIFIER: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static DATASET_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static DATA_DELAY_OFFSET_IN_MINUTES: Kind = Integer { min: 0, max: 60 };
-static DATA_UPLOAD_FREQUENCY: Kind = Enum(&["PT5M", "PT10M", "PT15M", "PT30M", "PT1H"]);
-static EQUIPMENT: Kind = Text { min: 1, max: 200, pattern: r"[\P{M}\p{M}]{1,200}" };
-static FAULT_CODE: Kind = Text { min: 1, max: 100, pattern: r"[\P{M}\p{M}]{1,100}" };
-static FILE_NAME_TIMESTAMP_FORMAT: Kind = Text { min: 0, max: ANY, pattern: r"^EPOCH|yyyy-MM-dd-HH-mm-ss|yyyyMMddHHmmss$" };
-static IAM_ROLE_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:iam::[0-9]{12}:role/.+" };
-static IDEMPOTENCE_TOKEN: Kind = Text { min: 1, max: 256, pattern: r"\p{ASCII}{1,256}" };
-static INFERENCE_DATA_IMPORT_STRATEGY: Kind = Enum(&["NO_IMPORT", "ADD_WHEN_EMPTY", "OVERWRITE"]);
-static INFERENCE_EXECUTION_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED"]);
-static INFERENCE_SCHEDULER_IDENTIFIER: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static INFERENCE_SCHEDULER_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static INFERENCE_SCHEDULER_STATUS: Kind = Enum(&["PENDING", "RUNNING", "STOPPING", "STOPPED"]);
-static INGESTION_JOB_ID: Kind = Text { min: 0, max: 32, pattern: r"[A-Fa-f0-9]{0,32}" };
-static INGESTION_JOB_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED", "IMPORT_IN_PROGRESS"]);
-static INLINE_DATA_SCHEMA: Kind = Text { min: 1, max: 1_000_000, pattern: "" };
-static KEY_PATTERN: Kind = Text { min: 1, max: 2048, pattern: "" };
-static LABEL_GROUP_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static LABEL_ID: Kind = Text { min: 0, max: 32, pattern: r"[A-Fa-f0-9]{0,32}" };
-static LABEL_RATING: Kind = Enum(&["ANOMALY", "NO_ANOMALY", "NEUTRAL"]);
-static LOOKBACK_WINDOW: Kind = Text { min: 0, max: ANY, pattern: r"^P180D$|^P360D$|^P540D$|^P720D$" };
-static MAX_RESULTS: Kind = Integer { min: 1, max: 500 };
-static MODEL_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
-static MODEL_PROMOTE_MODE: Kind = Enum(&["MANAGED", "MANUAL"]);
-static MODEL_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED", "IMPORT_IN_PROGRESS"]);
-static MODEL_VERSION: Kind = Integer { min: 1, max: i64::MAX };
-static MODEL_VERSION_ARN: Kind = Text { min: 20, max: 2048, pattern: r"^arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:model\/[0-9a-zA-Z_-]{1,200}\/.+\/model-version\/[0-9]{1,}$" };
-static MODEL_VERSION_SOURCE_TYPE: Kind = Enum(&["TRAINING", "RETRAINING", "IMPORT"]);
-static MODEL_VERSION_STATUS: Kind = Enum(&[
+pub(super) static AMAZON_RESOURCE_ARN: Kind = Text { min: 1, max: 1011, pattern: "" };
+pub(super) static COMMENTS: Kind = Text { min: 1, max: 2560, pattern: r"[\P{M}\p{M}]{1,2560}" };
+pub(super) static COMPONENT_TIMESTAMP_DELIMITER: Kind = Text { min: 0, max: 1, pattern: r"^(\-|\_|\s)?$" };
+pub(super) static DATASET_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:dataset\/[0-9a-zA-Z_-]{1,200}\/.+" };
+pub(super) static DATASET_IDENTIFIER: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static DATASET_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static DATA_DELAY_OFFSET_IN_MINUTES: Kind = Integer { min: 0, max: 60 };
+pub(super) static DATA_UPLOAD_FREQUENCY: Kind = Enum(&["PT5M", "PT10M", "PT15M", "PT30M", "PT1H"]);
+pub(super) static EQUIPMENT: Kind = Text { min: 1, max: 200, pattern: r"[\P{M}\p{M}]{1,200}" };
+pub(super) static FAULT_CODE: Kind = Text { min: 1, max: 100, pattern: r"[\P{M}\p{M}]{1,100}" };
+pub(super) static FILE_NAME_TIMESTAMP_FORMAT: Kind = Text { min: 0, max: ANY, pattern: r"^EPOCH|yyyy-MM-dd-HH-mm-ss|yyyyMMddHHmmss$" };
+pub(super) static IAM_ROLE_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:iam::[0-9]{12}:role/.+" };
+pub(super) static IDEMPOTENCE_TOKEN: Kind = Text { min: 1, max: 256, pattern: r"\p{ASCII}{1,256}" };
+pub(super) static INFERENCE_DATA_IMPORT_STRATEGY: Kind = Enum(&["NO_IMPORT", "ADD_WHEN_EMPTY", "OVERWRITE"]);
+pub(super) static INFERENCE_EXECUTION_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED"]);
+pub(super) static INFERENCE_SCHEDULER_IDENTIFIER: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static INFERENCE_SCHEDULER_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static INFERENCE_SCHEDULER_STATUS: Kind = Enum(&["PENDING", "RUNNING", "STOPPING", "STOPPED"]);
+pub(super) static INGESTION_JOB_ID: Kind = Text { min: 0, max: 32, pattern: r"[A-Fa-f0-9]{0,32}" };
+pub(super) static INGESTION_JOB_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED", "IMPORT_IN_PROGRESS"]);
+pub(super) static INLINE_DATA_SCHEMA: Kind = Text { min: 1, max: 1_000_000, pattern: "" };
+pub(super) static KEY_PATTERN: Kind = Text { min: 1, max: 2048, pattern: "" };
+pub(super) static LABEL_GROUP_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static LABEL_ID: Kind = Text { min: 0, max: 32, pattern: r"[A-Fa-f0-9]{0,32}" };
+pub(super) static LABEL_RATING: Kind = Enum(&["ANOMALY", "NO_ANOMALY", "NEUTRAL"]);
+pub(super) static LOOKBACK_WINDOW: Kind = Text { min: 0, max: ANY, pattern: r"^P180D$|^P360D$|^P540D$|^P720D$" };
+pub(super) static MAX_RESULTS: Kind = Integer { min: 1, max: 500 };
+pub(super) static MODEL_NAME: Kind = Text { min: 1, max: 200, pattern: r"^[0-9a-zA-Z_-]{1,200}$" };
+pub(super) static MODEL_PROMOTE_MODE: Kind = Enum(&["MANAGED", "MANUAL"]);
+pub(super) static MODEL_STATUS: Kind = Enum(&["IN_PROGRESS", "SUCCESS", "FAILED", "IMPORT_IN_PROGRESS"]);
+pub(super) static MODEL_VERSION: Kind = Integer { min: 1, max: i64::MAX };
+pub(super) static MODEL_VERSION_ARN: Kind = Text { min: 20, max: 2048, pattern: r"^arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:model\/[0-9a-zA-Z_-]{1,200}\/.+\/model-version\/[0-9]{1,}$" };
+pub(super) static MODEL_VERSION_SOURCE_TYPE: Kind = Enum(&["TRAINING", "RETRAINING", "IMPORT"]);
+pub(super) static MODEL_VERSION_STATUS: Kind = Enum(&[
     "IN_PROGRESS", "SUCCESS", "FAILED", "IMPORT_IN_PROGRESS", "CANCELED",
 ]);
-static NAME_OR_ARN: Kind = Text { min: 1, max: 2048, pattern: r"^[A-Za-z0-9][A-Za-z0-9:_/+=,@.-]{0,2048}$" };
-static NEXT_TOKEN: Kind = Text { min: 0, max: 8192, pattern: r"\p{ASCII}{0,8192}" };
-static OFF_CONDITION: Kind = Text { min: 1, max: 2048, pattern: "" };
-static POLICY: Kind = Text { min: 1, max: 20000, pattern: r"[\u0009\u000A\u000D\u0020-\u00FF]+" };
-static POLICY_REVISION_ID: Kind = Text { min: 0, max: 50, pattern: r"[0-9A-Fa-f]+" };
-static RESOURCE_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:.+" };
-static RETRAINING_FREQUENCY: Kind = Text { min: 1, max: 10, pattern: r"^P(\dY)?(\d{1,2}M)?(\d{1,3}D)?$" };
-static RETRAINING_SCHEDULER_STATUS: Kind = Enum(&["PENDING", "RUNNING", "STOPPING", "STOPPED"]);
-static S3_BUCKET: Kind = Text { min: 3, max: 63, pattern: r"^[a-z0-9][\.\-a-z0-9]{1,61}[a-z0-9]$" };
-static S3_PREFIX: Kind = Text { min: 0, max: 1024, pattern: r"(^$)|([\u0009\u000A\u000D\u0020-\u00FF]{1,1023}/$)" };
-static TAG_KEY: Kind = Text { min: 1, max: 128, pattern: r"^(?!aws:)[a-zA-Z+-=._:/]+$" };
-static TAG_VALUE: Kind = Text { min: 0, max: 256, pattern: r"[\s\w+-=\.:/@]*" };
-static TARGET_SAMPLING_RATE: Kind = Enum(&[
+pub(super) static NAME_OR_ARN: Kind = Text { min: 1, max: 2048, pattern: r"^[A-Za-z0-9][A-Za-z0-9:_/+=,@.-]{0,2048}$" };
+pub(super) static NEXT_TOKEN: Kind = Text { min: 0, max: 8192, pattern: r"\p{ASCII}{0,8192}" };
+pub(super) static OFF_CONDITION: Kind = Text { min: 1, max: 2048, pattern: "" };
+pub(super) static POLICY: Kind = Text { min: 1, max: 20000, pattern: r"[\u0009\u000A\u000D\u0020-\u00FF]+" };
+pub(super) static POLICY_REVISION_ID: Kind = Text { min: 0, max: 50, pattern: r"[0-9A-Fa-f]+" };
+pub(super) static RESOURCE_ARN: Kind = Text { min: 20, max: 2048, pattern: r"arn:aws(-[^:]+)?:lookoutequipment:[a-zA-Z0-9\-]*:[0-9]{12}:.+" };
+pub(super) static RETRAINING_FREQUENCY: Kind = Text { min: 1, max: 10, pattern: r"^P(\dY)?(\d{1,2}M)?(\d{1,3}D)?$" };
+pub(super) static RETRAINING_SCHEDULER_STATUS: Kind = Enum(&["PENDING", "RUNNING", "STOPPING", "STOPPED"]);
+pub(super) static S3_BUCKET: Kind = Text { min: 3, max: 63, pattern: r"^[a-z0-9][\.\-a-z0-9]{1,61}[a-z0-9]$" };
+pub(super) static S3_PREFIX: Kind = Text { min: 0, max: 1024, pattern: r"(^$)|([\u0009\u000A\u000D\u0020-\u00FF]{1,1023}/$)" };
+pub(super) static TAG_KEY: Kind = Text { min: 1, max: 128, pattern: r"^(?!aws:)[a-zA-Z+-=._:/]+$" };
+pub(super) static TAG_VALUE: Kind = Text { min: 0, max: 256, pattern: r"[\s\w+-=\.:/@]*" };
+pub(super) static TARGET_SAMPLING_RATE: Kind = Enum(&[
     "PT1S", "PT5S", "PT10S", "PT15S", "PT30S", "PT1M", "PT5M", "PT10M", "PT15M", "PT30M", "PT1H",
 ]);
-static TIMESTAMP: Kind = Kind::Time;
-static TIME_ZONE_OFFSET: Kind = Text { min: 0, max: ANY, pattern: r"^(\+|\-)[0-9]{2}\:[0-9]{2}$" };
+pub(super) static TIMESTAMP: Kind = Kind::Time;
+pub(super) static TIME_ZONE_OFFSET: Kind = Text { min: 0, max: ANY, pattern: r"^(\+|\-)[0-9]{2}\:[0-9]{2}$" };
 
-static DATASET_SCHEMA: Kind = Structure(&[may("InlineDataSchema", &INLINE_DATA_SCHEMA)]);
-static TAG: Kind = Structure(&[must("Key", &TAG_KEY), must("Value", &TAG_VALUE)]);
-static TAG_LIST: Kind = List { of: &TAG, min: 0, max: 200 };
-static INFERENCE_S3_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static DATASET_SCHEMA: Kind = Structure(&[may("InlineDataSchema", &INLINE_DATA_SCHEMA)]);
+pub(super) static TAG: Kind = Structure(&[must("Key", &TAG_KEY), must("Value", &TAG_VALUE)]);
+pub(super) static TAG_LIST: Kind = List { of: &TAG, min: 0, max: 200 };
+pub(super) static INFERENCE_S3_INPUT_CONFIGURATION: Kind = Structure(&[
     must("Bucket", &S3_BUCKET), may("Prefix", &S3_PREFIX),
 ]);
-static INFERENCE_INPUT_NAME_CONFIGURATION: Kind = Structure(&[
+pub(super) static INFERENCE_INPUT_NAME_CONFIGURATION: Kind = Structure(&[
     may("TimestampFormat", &FILE_NAME_TIMESTAMP_FORMAT),
     may("ComponentTimestampDelimiter", &COMPONENT_TIMESTAMP_DELIMITER),
 ]);
-static INFERENCE_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static INFERENCE_INPUT_CONFIGURATION: Kind = Structure(&[
     may("S3InputConfiguration", &INFERENCE_S3_INPUT_CONFIGURATION), may("InputTimeZoneOffset", &TIME_ZONE_OFFSET),
     may("InferenceInputNameConfiguration", &INFERENCE_INPUT_NAME_CONFIGURATION),
 ]);
-static INFERENCE_S3_OUTPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static INFERENCE_S3_OUTPUT_CONFIGURATION: Kind = Structure(&[
     must("Bucket", &S3_BUCKET), may("Prefix", &S3_PREFIX),
 ]);
-static INFERENCE_OUTPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static INFERENCE_OUTPUT_CONFIGURATION: Kind = Structure(&[
     must("S3OutputConfiguration", &INFERENCE_S3_OUTPUT_CONFIGURATION), may("KmsKeyId", &NAME_OR_ARN),
 ]);
-static FAULT_CODES: Kind = List { of: &FAULT_CODE, min: 0, max: 50 };
-static LABELS_S3_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static FAULT_CODES: Kind = List { of: &FAULT_CODE, min: 0, max: 50 };
+pub(super) static LABELS_S3_INPUT_CONFIGURATION: Kind = Structure(&[
     must("Bucket", &S3_BUCKET), may("Prefix", &S3_PREFIX),
 ]);
-static LABELS_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static LABELS_INPUT_CONFIGURATION: Kind = Structure(&[
     may("S3InputConfiguration", &LABELS_S3_INPUT_CONFIGURATION), may("LabelGroupName", &LABEL_GROUP_NAME),
 ]);
-static DATA_PRE_PROCESSING_CONFIGURATION: Kind = Structure(&[may("TargetSamplingRate", &TARGET_SAMPLING_RATE)]);
-static MODEL_DIAGNOSTICS_S3_OUTPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static DATA_PRE_PROCESSING_CONFIGURATION: Kind = Structure(&[may("TargetSamplingRate", &TARGET_SAMPLING_RATE)]);
+pub(super) static MODEL_DIAGNOSTICS_S3_OUTPUT_CONFIGURATION: Kind = Structure(&[
     must("Bucket", &S3_BUCKET), may("Prefix", &S3_PREFIX),
 ]);
-static MODEL_DIAGNOSTICS_OUTPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static MODEL_DIAGNOSTICS_OUTPUT_CONFIGURATION: Kind = Structure(&[
     must("S3OutputConfiguration", &MODEL_DIAGNOSTICS_S3_OUTPUT_CONFIGURATION), may("KmsKeyId", &NAME_OR_ARN),
 ]);
-static INGESTION_S3_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static INGESTION_S3_INPUT_CONFIGURATION: Kind = Structure(&[
     must("Bucket", &S3_BUCKET), may("Prefix", &S3_PREFIX), may("KeyPattern", &KEY_PATTERN),
 ]);
-static INGESTION_INPUT_CONFIGURATION: Kind = Structure(&[
+pub(super) static INGESTION_INPUT_CONFIGURATION: Kind = Structure(&[
     must("S3InputConfiguration", &INGESTION_S3_INPUT_CONFIGURATION),
 ]);
-static TAG_KEY_LIST: Kind = List { of: &TAG_KEY, min: 0, max: 200 };
+pub(super) static TAG_KEY_LIST: Kind = List { of: &TAG_KEY, min: 0, max: 200 };
 
 /// Every operation of the API with the members of its request, in the order of the service model.
 pub static INPUTS: [(&str, &[Member]); 49] = [

@@ -329,7 +329,8 @@ fn value(member: &'static Member, kind: &'static Kind, all: bool) -> Option<Valu
         })?,
         Kind::Enum(words) => Value::from(words[0]),
         Kind::Integer { min, .. } => Value::from((*min).max(1)),
-        Kind::Time => Value::from(1_440_938_400),
+        Kind::Time | Kind::Float => Value::from(1_440_938_400),
+        Kind::Boolean => Value::from(true),
         Kind::List { of, .. } => Value::from(vec![value(member, of, all)?]),
         Kind::Structure(members) => structure(members, all),
     })
