@@ -41,7 +41,7 @@ pub struct Config {
     /// The inference scheduler that reads them.
     pub inference: inference::Config,
     /// The embedded service and store.
-    pub service: service::Listen,
+    pub service: service::Settings,
     /// Metrics, health and the console.
     pub admin: ops::admin::Config,
     /// Who is told about events and trouble.
@@ -268,6 +268,9 @@ impl Config {
             say(key, &problem);
         }
         for (key, problem) in self.notify.problems() {
+            say(key, &problem);
+        }
+        for (key, problem) in self.service.problems() {
             say(key, &problem);
         }
         for (key, address) in [

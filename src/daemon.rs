@@ -28,6 +28,7 @@ use crate::feed::State;
 use crate::feed::disk::LocalDisk;
 use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
+use crate::ops::cors::Cors;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
@@ -35,8 +36,9 @@ use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
+pub use crate::service::{ACCOUNT, REGION};
 pub use feeder::{Feeder, Parts, View};
-pub use lookout::{ACCOUNT, EMBEDDED_SCHEDULER, Lookout, REGION, Watch, archive, service_config};
+pub use lookout::{EMBEDDED_SCHEDULER, Lookout, Watch, archive, service_config};
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
@@ -341,7 +343,15 @@ impl Store {
             .s3_listen
             .parse()
             .with_context(|| format!("service.s3_listen \"{}\"", config.service.s3_listen))?;
-        Self::embed(data_dir, listen, &config.s3.input_prefix, shutdown).await
+        Self::embed_tls(
+            data_dir,
+            listen,
+            &config.s3.input_prefix,
+            None,
+            config.service.cors(),
+            shutdown,
+        )
+        .await
     }
 
     /// Serves a store under `data_dir` on `listen`.
@@ -351,20 +361,21 @@ impl Store {
         prefix: &str,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        Self::embed_tls(data_dir, listen, prefix, None, shutdown).await
+        Self::embed_tls(data_dir, listen, prefix, None, Cors::default(), shutdown).await
     }
 
-    /// As [`Store::embed`], for others with TLS where there is a certificate.
+    /// As [`Store::embed`], for others with TLS where there is a certificate, and for web pages.
     pub async fn embed_tls(
         data_dir: &Path,
         listen: SocketAddr,
         prefix: &str,
         tls: Option<Tls>,
+        cors: Cors,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let keys = KeyPair::load_or_create(data_dir)?;
         let server =
-            EmbeddedS3::start_tls(&data_dir.join("s3"), listen, &keys, tls, shutdown).await?;
+            EmbeddedS3::start_tls(&data_dir.join("s3"), listen, &keys, tls, cors, shutdown).await?;
         server.create_bucket(EMBEDDED_BUCKET)?;
         info!(url = server.url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
         let client = local_client(&server.endpoint_url(), &keys.access_key, &keys.secret_key);

@@ -29,6 +29,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::ops::cors::{self, Cors};
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 
@@ -192,7 +193,7 @@ impl EmbeddedS3 {
         keys: &KeyPair,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        Self::start_tls(root, listen, keys, None, shutdown).await
+        Self::start_tls(root, listen, keys, None, Cors::default(), shutdown).await
     }
 
     /// As [`EmbeddedS3::start`]; with a certificate `listen` speaks TLS only, and a second listener on a free loopback port
@@ -202,6 +203,7 @@ impl EmbeddedS3 {
         listen: SocketAddr,
         keys: &KeyPair,
         tls: Option<Tls>,
+        cors: Cors,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("creating {}", root.display()))?;
@@ -217,6 +219,7 @@ impl EmbeddedS3 {
         let address = listener.local_addr()?;
         let store = Arc::new(Store {
             s3: builder.build(),
+            cors,
         });
         let encrypted = tls.is_some();
         let mut inside = address;
@@ -262,6 +265,7 @@ impl EmbeddedS3 {
 
 struct Store {
     s3: S3Service,
+    cors: Cors,
 }
 
 async fn serve(
@@ -313,7 +317,16 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>, slot: 
             let chunked = request
                 .headers()
                 .contains_key(hyper::header::TRANSFER_ENCODING);
+            if let Some(headers) = store.cors.preflight(&request) {
+                let mut answer = hyper::Response::new(s3s::Body::empty());
+                *answer.headers_mut() = headers;
+                return Ok(answer);
+            }
+            let page = store.cors.allowed(request.headers());
             let mut answer = store.answer(request).await;
+            if let (Some(page), Ok(answer)) = (page, &mut answer) {
+                cors::mark(answer.headers_mut(), page);
+            }
             if let (true, Ok(answer)) = (chunked, &mut answer) {
                 let close = hyper::header::HeaderValue::from_static("close");
                 answer

@@ -1,7 +1,8 @@
 //! What keeps the daemon operable: logs, metrics, health, the admin listener, systemd notification, signals, the data
-//! directory's lock.
+//! directory's lock; and what every listener needs.
 
 pub mod admin;
+pub mod cors;
 pub mod health;
 pub mod lock;
 pub mod log;
@@ -10,4 +11,5 @@ pub mod notify;
 pub mod signals;
 pub mod site;
 pub mod slots;
+pub mod stalls;
 pub mod tls;

@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::ops::slots::{Slot, Slots};
+use crate::ops::cors::Cors;
+use crate::ops::slots::{LEAVE, Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 use crate::vitals::{Pulse, Vitals};
 use jobs::Jobs;
@@ -52,6 +53,11 @@ pub mod store;
 
 pub use sigv4::AccessKey;
 
+/// Region in the ARNs of a service that is given none.
+pub const REGION: &str = "us-east-1";
+/// Account in the ARNs of a service that is given none.
+pub const ACCOUNT: &str = "000000000000";
+
 /// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 512;
 /// A client that has not sent its headers by then is cut off.
@@ -67,23 +73,71 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(3660 * 24 * 3600);
 /// How long open requests and executions may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Where the embedded parts listen.
+/// What the service in process, and `lookoutd serve`, is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Listen {
+pub struct Settings {
     /// Address of the Lookout-compatible API; on loopback only.
     pub listen: String,
     /// Address of the embedded S3; on loopback only.
     pub s3_listen: String,
+    /// Region in the ARNs of what is made.
+    pub region: String,
+    /// Account in the ARNs of what is made, 12 digits.
+    pub account: String,
+    /// Web pages whose browsers may call the API and the embedded S3.
+    pub cors_origins: Vec<String>,
 }
 
-impl Default for Listen {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:9180".into(),
             s3_listen: "127.0.0.1:9190".into(),
+            region: REGION.into(),
+            account: ACCOUNT.into(),
+            cors_origins: Vec::new(),
         }
     }
+}
+
+impl Settings {
+    /// What cannot be: key and problem. Addresses are the caller's.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if !is_region(&self.region) {
+            let region = &self.region;
+            problems.push((
+                "service.region",
+                format!("\"{region}\" is no region: write small letters, digits and hyphens, such as eu-west-1"),
+            ));
+        }
+        if !is_account(&self.account) {
+            let account = &self.account;
+            problems.push((
+                "service.account",
+                format!("\"{account}\" must be 12 digits, such as 123456789012"),
+            ));
+        }
+        if let Err(problem) = Cors::new(&self.cors_origins) {
+            problems.push(("service.cors_origins", problem));
+        }
+        problems
+    }
+
+    /// The pages that may call; none where an origin is wrong.
+    pub fn cors(&self) -> Cors {
+        Cors::new(&self.cors_origins).unwrap_or_default()
+    }
+}
+
+fn is_region(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(fits)
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// How the service is set up.
@@ -105,6 +159,8 @@ pub struct Config {
     pub vitals: Vitals,
     /// How far back missed windows are run at all.
     pub catch_up_max_age: Duration,
+    /// The web pages that may call.
+    pub cors: Cors,
 }
 
 /// Who may call the API.
@@ -176,8 +232,7 @@ impl Service {
             Auth::Open if config.listen.ip().is_loopback() => None,
             Auth::Open => return Err(ServiceError::OpenBeyondLoopback(config.listen)),
         };
-        if config.account.len() != 12 || !config.account.bytes().all(|digit| digit.is_ascii_digit())
-        {
+        if !is_account(&config.account) {
             return Err(ServiceError::Account(config.account));
         }
         let directory = config.data_dir.clone();
@@ -207,6 +262,8 @@ impl Service {
             clock: clock.clone(),
             wall: Clock::system(),
             changed,
+            cors: config.cors,
+            large: Frontend::large(),
         });
         let mut tasks = JoinSet::new();
         let vitals = config.vitals;
@@ -342,7 +399,10 @@ async fn serve(
         }
         () = slot.wanted_back() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(LEAVE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("connection cut off: its place is wanted"),
+            }
         }
     };
     if let Err(error) = ended {

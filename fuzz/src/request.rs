@@ -47,6 +47,8 @@ impl Scene {
                 clock: clock.clone(),
                 wall: clock,
                 changed: watch::channel(0).0,
+                cors: Default::default(),
+                large: Frontend::large(),
             }),
             _state: state,
             left: LIFE,

@@ -372,9 +372,8 @@ fn sigv4(bytes: &[u8]) {
             path: &path,
             query: &query,
             headers: &headers,
-            body,
         };
-        verify(&signed, std::slice::from_ref(&key), "iam", now())
+        verify(&signed, body, std::slice::from_ref(&key), "iam", now())
     };
     let body = left;
     if check(body).is_ok() {

@@ -48,8 +48,8 @@ pub struct ServeArgs {
     /// Address of console, metrics and health; "" serves none. Otherwise admin.listen
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
-    /// Configuration file: [s3] names the store, [admin] console, metrics and health,
-    /// [notify] who is told, [log] the logs
+    /// Configuration file: [s3] names the store, [service] region, account and web pages, [admin] console, metrics and
+    /// health, [notify] who is told, [log] the logs
     #[arg(short, long, value_name = "FILE", env = "LOOKOUTD_CONFIG")]
     config: Option<PathBuf>,
     /// Certificate chain of both listeners, PEM: with it they speak TLS only. A replaced file is taken by itself
@@ -58,6 +58,16 @@ pub struct ServeArgs {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<String>,
+    /// Web page whose browsers may call API and embedded S3, such as https://plant.example; may be given again. Otherwise
+    /// service.cors_origins
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+    /// Region in the ARNs of what is made. Otherwise service.region
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+    /// Account in the ARNs of what is made, 12 digits. Otherwise service.account
+    #[arg(long, value_name = "ACCOUNT")]
+    account: Option<String>,
     /// Takes requests that nobody signed; on loopback only
     #[arg(long)]
     no_auth: bool,
@@ -78,6 +88,21 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut config = config::load_service(args.config.as_deref(), &environment)?.config;
     if config.notify.secret_file.is_empty() {
         config.notify.secret_file = super::credential("notify-secret").unwrap_or_default();
+    }
+    let settings = &mut config.service;
+    if !args.cors_origin.is_empty() {
+        settings.cors_origins.clone_from(&args.cors_origin);
+    }
+    for (given, setting) in [
+        (&args.region, &mut settings.region),
+        (&args.account, &mut settings.account),
+    ] {
+        if let Some(given) = given {
+            setting.clone_from(given);
+        }
+    }
+    if let Some((key, problem)) = config.service.problems().into_iter().next() {
+        anyhow::bail!("{key}: {problem}");
     }
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let requests = signals::listen()?;
@@ -116,6 +141,7 @@ async fn serve(
             args.s3_listen,
             "",
             tls.clone(),
+            config.service.cors(),
             servers.clone(),
         )
         .await?
@@ -150,6 +176,9 @@ async fn serve(
             catch_up: args.catch_up,
             vitals: vitals.clone(),
             catch_up_max_age: args.catch_up_max_age.0,
+            region: config.service.region.clone(),
+            account: config.service.account.clone(),
+            cors: config.service.cors(),
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         tls,

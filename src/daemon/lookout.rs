@@ -16,16 +16,13 @@ use crate::config::Config;
 use crate::console::Place;
 use crate::embedded::KeyPair;
 use crate::inference::{self, Archive, Target, Watcher, describe};
+use crate::ops::cors::Cors;
 use crate::s3::Bucket;
-use crate::service::{self, AccessKey, Auth, Service};
+use crate::service::{self, ACCOUNT, AccessKey, Auth, REGION, Service};
 use crate::vitals::Vitals;
 
 /// The scheduler of embedded mode, where none is configured.
 pub const EMBEDDED_SCHEDULER: &str = "lookoutd";
-/// Region and account in the ARNs of a service that is given none.
-pub const REGION: &str = "us-east-1";
-/// See [`REGION`].
-pub const ACCOUNT: &str = "000000000000";
 
 /// The API of a daemon.
 pub struct Lookout {
@@ -57,7 +54,15 @@ impl Lookout {
             .listen
             .parse()
             .with_context(|| format!("service.listen \"{}\"", config.service.listen))?;
-        Self::embed(data_dir, listen, store, clock, vitals, shutdown).await
+        let keys = KeyPair::load_or_create(data_dir)?;
+        let service = service::Config {
+            region: config.service.region.clone(),
+            account: config.service.account.clone(),
+            cors: config.service.cors(),
+            vitals: vitals.clone(),
+            ..service_config(listen, data_dir.join("service"), &keys)
+        };
+        Self::serve(data_dir, service, &keys, store, clock, shutdown).await
     }
 
     /// Serves the API on `listen`, its state under `data_dir/service`.
@@ -74,6 +79,17 @@ impl Lookout {
             vitals: vitals.clone(),
             ..service_config(listen, data_dir.join("service"), &keys)
         };
+        Self::serve(data_dir, config, &keys, store, clock, shutdown).await
+    }
+
+    async fn serve(
+        data_dir: &Path,
+        config: service::Config,
+        keys: &KeyPair,
+        store: &Store,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let service =
             Service::start(config, store.bucket.client().clone(), clock, shutdown).await?;
         let url = format!("http://{}", service.address());
@@ -178,6 +194,7 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
         catch_up: false,
         vitals: Vitals::default(),
         catch_up_max_age: service::CATCH_UP_MAX_AGE,
+        cors: Cors::default(),
     }
 }
 

@@ -34,7 +34,7 @@ use tracing::{debug, error, warn};
 use super::health::judge;
 use super::metrics;
 use super::site::{Observer, Site, Snapshot};
-use super::slots::{Slot, Slots};
+use super::slots::{LEAVE, Slot, Slots};
 use super::tls::{self, Tls, secure};
 use crate::console::{self, Scores};
 use crate::feed::blocking;
@@ -267,6 +267,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     // What follows a body that nobody wants here might be taken for a request.
     let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
         || request.headers().contains_key(header::CONTENT_LENGTH);
+    let refused = refusal.is_err();
     let mut response = match refusal {
         Err(Refusal::Token) => (
             StatusCode::UNAUTHORIZED,
@@ -289,7 +290,8 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         },
     };
     let headers = response.headers_mut();
-    if has_body || !is_read {
+    // Whoever is refused is not listened to any further: requests that came along are not answered one by one.
+    if has_body || !is_read || refused {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     for (name, value) in [
@@ -437,6 +439,7 @@ async fn serve(
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
+                () = tokio::time::sleep(LEAVE) => return debug!("admin connection cut off: its place is wanted"),
                 () = shutdown.cancelled() => return,
             }
         }

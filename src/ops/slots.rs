@@ -11,6 +11,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How long one that was asked to leave may take before the next is asked too.
 const NEXT: Duration = Duration::from_millis(20);
+/// How long one that was asked to leave may take in all. Somebody who reads an answer slowly enough would stay for ever.
+pub const LEAVE: Duration = Duration::from_secs(10);
 /// How long a new connection stays in any case.
 const AT_LEAST: Duration = Duration::from_millis(200);
 

@@ -24,6 +24,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tracing::{info, warn};
 
+use super::stalls::Stalls;
+
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A handshake takes no longer.
@@ -32,7 +34,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const NEVER: u64 = 253_402_300_799;
 
 /// A connection, encrypted or not.
-pub type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+pub type Stream = Either<Stalls<TcpStream>, TlsStream<Stalls<TcpStream>>>;
 
 /// A certificate chain and its key. Clones share them.
 #[derive(Clone)]
@@ -148,6 +150,7 @@ impl Tls {
 
 /// Shakes hands where there is a certificate; passes the connection on where there is none.
 pub async fn secure(tls: Option<&Tls>, stream: TcpStream) -> io::Result<Stream> {
+    let stream = Stalls::new(stream);
     match tls {
         None => Ok(Either::Left(stream)),
         Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {

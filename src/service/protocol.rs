@@ -1,29 +1,31 @@
 //! The wire: AWS JSON 1.0 over HTTP/1.1 (contract 1.1 and 1.2).
 //!
 //! Guarantees: every answer has a request id; every refusal has `__type`, `Message` and `x-amzn-errortype`, so that
-//! boto3, the AWS CLI and the Rust SDK map it to their typed exceptions; a body is read up to a limit and within a
-//! deadline, and only then is its signature checked and the operation run. Null members are left out of answers, which
-//! are compact JSON.
+//! boto3, the AWS CLI and the Rust SDK map it to their typed exceptions. Headers are judged before a body is kept: what a
+//! stranger sends, and what is too large, is taken off the line and dropped, so that he reads the refusal, and costs no
+//! memory. A body is read up to a limit and within a deadline, few large ones at once; only then is its signature checked
+//! and the operation run. Null members are left out of answers, which are compact JSON.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::faults::Fault;
 use super::operations::{self, Identity};
 use super::sigv4::{self, AccessKey, Signed};
 use super::store::Store;
 use crate::clock::Clock;
+use crate::ops::cors::{self, Cors};
 
 /// Name in the credential scope.
 const SERVICE: &str = "lookoutequipment";
@@ -33,6 +35,14 @@ const JSON: &str = "application/x-amz-json-1.0";
 /// The largest legal request is a schema of 1,000,000 characters.
 const MOST_BODY_BYTES: usize = 4 << 20;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// A body of so many bytes needs no place among the large ones: every connection may have one.
+const SMALL_BODY: usize = 32 << 10;
+/// So many bodies beyond that are held at once. Whether they are signed is known only when they are there.
+const LARGE_BODIES: usize = 16;
+/// So much of a body that is refused is taken off the line, so that a client that reads when it has sent all reads why.
+const MOST_DROPPED: usize = 64 << 20;
+/// So long that of a stranger is.
+const STRANGERS_DEADLINE: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -51,14 +61,29 @@ pub struct Frontend {
     pub wall: Clock,
     /// Rung after every operation that may have changed something.
     pub changed: watch::Sender<u64>,
+    /// The web pages that may call.
+    pub cors: Cors,
+    /// Places for large bodies.
+    pub large: Semaphore,
 }
 
 impl Frontend {
+    /// Places for large bodies.
+    pub fn large() -> Semaphore {
+        Semaphore::new(LARGE_BODIES)
+    }
+
     /// Answers one request.
     pub async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
+        if let Some(headers) = self.cors.preflight(&request) {
+            let mut answer = Response::new(Full::default());
+            *answer.headers_mut() = headers;
+            return Ok(answer);
+        }
+        let page = self.cors.allowed(request.headers());
         let request_id = uuid::Uuid::new_v4().to_string();
         let (parts, body) = request.into_parts();
         let target = parts
@@ -82,10 +107,15 @@ impl Frontend {
                 tracing::debug!(%operation, %request_id, code = fault.code, message = %fault.message, "request refused");
             }
         }
+        // Whoever is not let in is not listened to any further: requests that came along are not answered one by one.
+        let refused = matches!(&outcome, Err(fault) if matches!(fault.status, 403 | 408 | 413));
         let mut answer = render(&request_id, outcome);
-        if chunked {
+        if chunked || refused {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
+        }
+        if let Some(page) = page {
+            cors::mark(answer.headers_mut(), page);
         }
         Ok(answer)
     }
@@ -96,16 +126,32 @@ impl Frontend {
         operation: &str,
         body: Incoming,
     ) -> Result<Value, Fault> {
-        let body = read(body).await?;
-        if let Some(keys) = &self.keys {
-            let signed = Signed {
-                method: parts.method.as_str(),
-                path: parts.uri.path(),
-                query: parts.uri.query().unwrap_or_default(),
-                headers: &parts.headers,
-                body: &body,
-            };
-            sigv4::verify(&signed, keys, SERVICE, self.wall.now())?;
+        // A client that asks before it sends has sent nothing.
+        let asks = parts.headers.contains_key(EXPECT);
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > MOST_BODY_BYTES {
+            drop_body(body, asks, BODY_DEADLINE).await;
+            return Err(too_large());
+        }
+        let signed = Signed {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &parts.headers,
+        };
+        let admitted = match &self.keys {
+            None => None,
+            Some(keys) => match sigv4::admit(signed, keys, SERVICE, self.wall.now()) {
+                Ok(admitted) => Some(admitted),
+                Err(fault) => {
+                    drop_body(body, asks, STRANGERS_DEADLINE).await;
+                    return Err(fault);
+                }
+            },
+        };
+        let (body, _place) = self.read(body, asks).await?;
+        if let Some(admitted) = admitted {
+            admitted.verify(&body)?;
         }
         if parts.method != Method::POST || parts.uri.path() != "/" {
             return Err(Fault::unknown_operation("The API answers POST / only"));
@@ -135,29 +181,75 @@ impl Frontend {
         }
         Ok(answer)
     }
+
+    /// The body, and its place if it is large: to be kept while the body is.
+    async fn read(
+        &self,
+        mut body: Incoming,
+        asks: bool,
+    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), Fault> {
+        let read = async {
+            let mut held = Vec::new();
+            let mut place = None;
+            while let Some(frame) = body.frame().await {
+                let aborted = |_| {
+                    let message = "The request body ended early";
+                    Fault::new("RequestAbortedException", 400, message)
+                };
+                let Ok(data) = frame.map_err(aborted)?.into_data() else {
+                    continue;
+                };
+                let length = held.len() + data.len();
+                if length > MOST_BODY_BYTES {
+                    return Ok(None);
+                }
+                if length > SMALL_BODY && place.is_none() {
+                    place = self.large.acquire().await.ok();
+                }
+                held.extend_from_slice(&data);
+            }
+            Ok::<_, Fault>(Some((held, place)))
+        };
+        match tokio::time::timeout(BODY_DEADLINE, read).await {
+            Ok(Ok(Some(read))) => Ok(read),
+            Ok(Err(fault)) => Err(fault),
+            Ok(Ok(None)) => {
+                drop_body(body, asks, BODY_DEADLINE).await;
+                Err(too_large())
+            }
+            Err(_) => Err(Fault::new(
+                "RequestTimeoutException",
+                408,
+                "The request body did not arrive within 30 seconds",
+            )),
+        }
+    }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Fault> {
-    let collected =
-        tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MOST_BODY_BYTES).collect()).await;
-    match collected {
-        Err(_) => Err(Fault::new(
-            "RequestTimeoutException",
-            408,
-            "The request body did not arrive within 30 seconds",
-        )),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(
-            "RequestEntityTooLargeException",
-            413,
-            format!("The request body is larger than {MOST_BODY_BYTES} bytes"),
-        )),
-        Ok(Err(_)) => Err(Fault::new(
-            "RequestAbortedException",
-            400,
-            "The request body ended early",
-        )),
+/// Takes the rest of a body off the line without keeping it, within bounds.
+async fn drop_body(mut body: Incoming, asks: bool, deadline: Duration) {
+    if asks {
+        return;
     }
+    let drop_all = async {
+        let mut dropped = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, Bytes::len);
+            if dropped > MOST_DROPPED {
+                return;
+            }
+        }
+    };
+    // One that is too slow is closed while it sends.
+    let _ = tokio::time::timeout(deadline, drop_all).await;
+}
+
+fn too_large() -> Fault {
+    Fault::new(
+        "RequestEntityTooLargeException",
+        413,
+        format!("The request body is larger than {MOST_BODY_BYTES} bytes"),
+    )
 }
 
 /// Clients say `application/x-amz-json-1.0`; any JSON type, with or without parameters, and none at all will do.

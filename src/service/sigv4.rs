@@ -36,8 +36,8 @@ impl std::fmt::Debug for AccessKey {
     }
 }
 
-/// What the signature covers.
-#[derive(Debug)]
+/// What the signature covers, beside the body.
+#[derive(Debug, Clone, Copy)]
 pub struct Signed<'a> {
     /// `POST`.
     pub method: &'a str,
@@ -47,17 +47,36 @@ pub struct Signed<'a> {
     pub query: &'a str,
     /// All headers.
     pub headers: &'a HeaderMap,
-    /// The whole body.
-    pub body: &'a [u8],
 }
 
-/// Accepts or refuses a request signed for `service`; `now` is real time.
+/// A request whose headers were judged; its body is still to be.
+pub struct Admitted<'a> {
+    request: Signed<'a>,
+    claim: Claim<'a>,
+    key: &'a AccessKey,
+    stamp: &'a str,
+    date: DateTime<Utc>,
+}
+
+/// Accepts or refuses a request with `body`, signed for `service`; `now` is real time.
 pub fn verify(
     request: &Signed<'_>,
+    body: &[u8],
     keys: &[AccessKey],
     service: &str,
     now: DateTime<Utc>,
 ) -> Result<(), Fault> {
+    admit(*request, keys, service, now)?.verify(body)
+}
+
+/// Judges what can be judged before the body is there: the key, the date, the scope, which headers are signed. What passes
+/// names a key that is known, and is signed by it only if [`Admitted::verify`] says so.
+pub fn admit<'a>(
+    request: Signed<'a>,
+    keys: &'a [AccessKey],
+    service: &str,
+    now: DateTime<Utc>,
+) -> Result<Admitted<'a>, Fault> {
     let Some(authorization) = header(request.headers, "authorization") else {
         return Err(Fault::new(
             "MissingAuthenticationTokenException",
@@ -79,7 +98,7 @@ pub fn verify(
             incomplete("Date must be in ISO-8601 'basic format', for example 20261124T101500Z")
         })?
         .and_utc();
-    if !stamp.starts_with(claim.date) {
+    if !stamp.get(..8).is_some_and(|day| day == claim.date) {
         return Err(invalid(
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date",
         ));
@@ -106,10 +125,12 @@ pub fn verify(
             )));
         }
     }
-    let digest = hex(&Sha256::digest(request.body));
-    if header(request.headers, "x-amz-content-sha256").is_some_and(|sent| sent != digest) {
-        return Err(invalid(
-            "The value of 'x-amz-content-sha256' is not the SHA-256 of the body",
+    if header(request.headers, "x-amz-security-token").is_some_and(|token| !token.is_empty()) {
+        return Err(Fault::new(
+            "UnrecognizedClientException",
+            403,
+            "The security token included in the request is invalid: keys of this service have no session token; unset \
+             AWS_SESSION_TOKEN, or take it out of the profile",
         ));
     }
     let Some(key) = keys.iter().find(|key| key.id == claim.key_id) else {
@@ -119,29 +140,55 @@ pub fn verify(
             "The security token included in the request is invalid: unknown access key id",
         ));
     };
-    let canonical = canonical_request(request, claim.signed_headers, &digest)?;
-    let to_sign = format!(
-        "AWS4-HMAC-SHA256\n{stamp}\n{}/{}/{}/{}\n{}",
-        claim.date,
-        claim.region,
-        claim.service,
-        claim.terminator,
-        hex(&Sha256::digest(canonical.as_bytes())),
-    );
-    let signing_key = generate_signing_key(
-        &key.secret,
-        SystemTime::from(date),
-        claim.region,
-        claim.service,
-    );
-    let expected = calculate_signature(signing_key, to_sign.as_bytes());
-    if !equal_in_constant_time(expected.as_bytes(), claim.signature.as_bytes()) {
-        return Err(invalid(
-            "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
-             Access Key and signing method. Consult the service documentation for details.",
-        ));
+    Ok(Admitted {
+        request,
+        claim,
+        key,
+        stamp,
+        date,
+    })
+}
+
+impl Admitted<'_> {
+    /// Whether the key that the request names has signed it, with this body.
+    pub fn verify(&self, body: &[u8]) -> Result<(), Fault> {
+        let Admitted {
+            request,
+            claim,
+            key,
+            stamp,
+            date,
+        } = self;
+        let digest = hex(&Sha256::digest(body));
+        if header(request.headers, "x-amz-content-sha256").is_some_and(|sent| sent != digest) {
+            return Err(invalid(
+                "The value of 'x-amz-content-sha256' is not the SHA-256 of the body",
+            ));
+        }
+        let canonical = canonical_request(request, claim.signed_headers, &digest)?;
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{stamp}\n{}/{}/{}/{}\n{}",
+            claim.date,
+            claim.region,
+            claim.service,
+            claim.terminator,
+            hex(&Sha256::digest(canonical.as_bytes())),
+        );
+        let signing_key = generate_signing_key(
+            &key.secret,
+            SystemTime::from(*date),
+            claim.region,
+            claim.service,
+        );
+        let expected = calculate_signature(signing_key, to_sign.as_bytes());
+        if !equal_in_constant_time(expected.as_bytes(), claim.signature.as_bytes()) {
+            return Err(invalid(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+                 Access Key and signing method. Consult the service documentation for details.",
+            ));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The parts of the `Authorization` header.
@@ -206,21 +253,15 @@ fn canonical_request(
     signed_headers: &str,
     digest: &str,
 ) -> Result<String, Fault> {
-    let mut query: Vec<&str> = request
-        .query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
+    // By name, then by value: as one text a name would come after those that go on with what sorts before `=`.
+    let pairs = request.query.split('&').filter(|pair| !pair.is_empty());
+    let mut query: Vec<(&str, &str)> = pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .collect();
     query.sort_unstable();
     let query: Vec<String> = query
         .into_iter()
-        .map(|pair| {
-            if pair.contains('=') {
-                pair.to_owned()
-            } else {
-                format!("{pair}=")
-            }
-        })
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let mut headers = String::new();
     for name in signed_headers.split(';') {
@@ -316,8 +357,8 @@ mod tests {
                 path: "/",
                 query,
                 headers,
-                body,
             },
+            body,
             keys,
             "iam",
             now,
@@ -385,6 +426,36 @@ mod tests {
             code(check(&bare, &keys, now, b"")),
             "MissingAuthenticationTokenException"
         );
+    }
+
+    #[test]
+    fn the_scopes_date_is_the_requests_whole_day_and_a_session_token_is_no_ones() {
+        let (headers, keys, now) = example();
+        for day in ["2015083", "201508301", "2015", ""] {
+            let mut headers = headers.clone();
+            let other = EXAMPLE.replace("/20150830/", &format!("/{day}/"));
+            headers.insert("authorization", HeaderValue::from_str(&other).unwrap());
+            let fault = check(&headers, &keys, now, b"").unwrap_err();
+            assert!(fault.message.contains("YYYYMMDD"), "{day}: {fault}");
+        }
+        let mut with_token = headers.clone();
+        with_token.insert("x-amz-security-token", HeaderValue::from_static("token"));
+        let fault = check(&with_token, &keys, now, b"").unwrap_err();
+        assert_eq!(fault.code, "UnrecognizedClientException");
+        assert!(fault.message.contains("AWS_SESSION_TOKEN"), "{fault}");
+    }
+
+    #[test]
+    fn a_query_is_sorted_by_name_and_then_by_value() {
+        let headers = HeaderMap::from_iter([(hyper::header::HOST, HeaderValue::from_static("h"))]);
+        let request = Signed {
+            method: "GET",
+            path: "/",
+            query: "a-b=1&a=2&b&a=10&%41=z",
+            headers: &headers,
+        };
+        let canonical = canonical_request(&request, "host", "digest").unwrap();
+        assert_eq!(canonical.lines().nth(2), Some("%41=z&a=10&a=2&a-b=1&b="));
     }
 
     #[test]

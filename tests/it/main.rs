@@ -41,6 +41,7 @@ mod security;
 mod service;
 mod sim;
 mod skipped;
+mod strangers;
 mod time;
 mod tls;
 mod training;

@@ -17,6 +17,7 @@ use lookoutd::clock::Clock;
 use lookoutd::daemon::service_config;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::ops::admin::{Admin, Config};
+use lookoutd::ops::cors::Cors;
 use lookoutd::s3::local_client;
 use lookoutd::service::Service;
 use rustix::process::{Resource, Rlimit};
@@ -28,29 +29,39 @@ use crate::commands::lookoutd;
 use crate::rig::directory;
 
 /// The three listeners, in process.
-struct Site {
-    keys: KeyPair,
-    api: SocketAddr,
-    s3: SocketAddr,
-    admin: SocketAddr,
+pub struct Site {
+    pub keys: KeyPair,
+    pub api: SocketAddr,
+    pub s3: SocketAddr,
+    pub admin: SocketAddr,
     directory: tempfile::TempDir,
     _service: Service,
     _stop: DropGuard,
 }
 
 impl Site {
-    async fn start() -> Site {
+    pub async fn start() -> Site {
+        Self::for_pages(&[]).await
+    }
+
+    /// Web pages of these origins may call.
+    pub async fn for_pages(origins: &[&str]) -> Site {
+        let origins: Vec<String> = origins.iter().map(|&origin| origin.into()).collect();
+        let cors = Cors::new(&origins).unwrap();
         let directory = directory();
         let keys = KeyPair::load_or_create(directory.path()).unwrap();
         let stop = CancellationToken::new();
         let any = "127.0.0.1:0".parse().unwrap();
         let root = directory.path().join("s3");
-        let s3 = EmbeddedS3::start(&root, any, &keys, stop.clone())
+        let s3 = EmbeddedS3::start_tls(&root, any, &keys, None, cors.clone(), stop.clone())
             .await
             .unwrap();
         s3.create_bucket("plant").unwrap();
         let service = Service::start(
-            service_config(any, directory.path().join("service"), &keys),
+            lookoutd::service::Config {
+                cors,
+                ..service_config(any, directory.path().join("service"), &keys)
+            },
             local_client(&s3.endpoint_url(), &keys.access_key, &keys.secret_key),
             Clock::system(),
             stop.clone(),
@@ -167,7 +178,7 @@ impl Site {
 }
 
 /// Sends bytes and reads until the other side closes, or falls silent.
-async fn talk(to: SocketAddr, bytes: &[u8]) -> String {
+pub async fn talk(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(to).await.unwrap();
     // The other side may refuse before everything is sent.
     let _ = stream.write_all(bytes).await;
@@ -184,14 +195,14 @@ async fn talk(to: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn status(answer: &str) -> u16 {
+pub fn status(answer: &str) -> u16 {
     answer
         .get(9..12)
         .and_then(|code| code.parse().ok())
         .unwrap_or(0)
 }
 
-fn answers(text: &str) -> usize {
+pub fn answers(text: &str) -> usize {
     text.matches("HTTP/1.1 ").count()
 }
 
@@ -373,8 +384,19 @@ async fn at_a_full_listener_those_who_came_first_make_room_for_a_new_client() {
     };
     rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
     let site = Site::start().await;
-    let ask = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let target = (
+        "x-amz-target",
+        "AWSLookoutEquipmentFrontendService.ListModels",
+    );
+    // Whoever is refused by the API is closed at once.
+    let signed = site.signed(site.api, "POST", "/", &[target], b"{}");
+    let plain = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for ((what, to), most) in site.all().into_iter().zip([512, 512, 32]) {
+        let ask = if to == site.api {
+            signed.as_bytes()
+        } else {
+            plain.as_bytes()
+        };
         let mut clients = Vec::new();
         for _ in 0..most {
             let mut client = TcpStream::connect(to).await.unwrap();

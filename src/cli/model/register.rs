@@ -12,7 +12,6 @@ use clap::Args;
 
 use crate::cli::{ConfigArgs, runtime};
 use crate::clock::Clock;
-use crate::daemon::{ACCOUNT, REGION};
 use crate::inference::is_name;
 use crate::model::Model;
 use crate::ops::lock;
@@ -43,14 +42,20 @@ pub fn run(args: &RegisterArgs) -> Result<ExitCode> {
     let bytes = std::fs::read(&args.file)
         .with_context(|| format!("cannot read {}", args.file.display()))?;
     let model = Model::decode(&bytes).with_context(|| args.file.display().to_string())?;
-    let data_dir = args.config.load()?.config.data_dir();
+    let config = args.config.load()?.config;
+    let data_dir = config.data_dir();
     let _lock = lock::lock(&data_dir)?;
     let store = Store::open(&data_dir.join("service"))?;
     let sensors = model.sensors().len();
     let new = NewModel {
         // The very bytes, whatever this build would write.
         file: bytes,
-        ..NewModel::of(&args.name, &model, REGION, ACCOUNT)
+        ..NewModel::of(
+            &args.name,
+            &model,
+            &config.service.region,
+            &config.service.account,
+        )
     };
     let version = runtime()?
         .block_on(store.register_model(new, Clock::system().now()))

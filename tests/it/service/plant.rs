@@ -85,6 +85,7 @@ impl Plant {
             catch_up: self.catch_up,
             vitals: Default::default(),
             catch_up_max_age: lookoutd::service::CATCH_UP_MAX_AGE,
+            cors: Default::default(),
         };
         let shutdown = CancellationToken::new();
         let service = Service::start(
