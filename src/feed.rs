@@ -5,7 +5,7 @@
 //! loses and doubles nothing.
 
 pub mod cutter;
-pub mod disk;
+pub use crate::disk;
 mod due;
 mod entry;
 mod ledger;

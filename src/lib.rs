@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod daemon;
+pub mod disk;
 pub mod embedded;
 pub mod feed;
 pub mod inference;

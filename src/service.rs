@@ -39,6 +39,7 @@ use store::{Store, StoreError};
 
 pub mod csv_rows;
 pub mod faults;
+pub mod files;
 pub mod history;
 pub mod jobs;
 pub mod operations;

@@ -1,9 +1,7 @@
 //! A dataset's rows on disk: one file per component, sorted by time, each time once; read merged.
 //!
-//! ```text
-//! <data_dir>/datasets/<job id>/index.json    component names, sensors, rows, first and last time
-//!                              <n>.rows      rows of component n: time i64, then one f64 per sensor, little endian
-//! ```
+//! A row is its time (i64) and one f64 per sensor, little endian; the rows of a component are one file, and an index names
+//! the files (`super::files`).
 //!
 //! Guarantees: whatever order rows came in, they are read in time order, and of rows with one time the last written is
 //! kept; memory is an index of 16 bytes per row while writing and one row per component while reading.
@@ -15,13 +13,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::files::Dataset;
 use super::schema::Schema;
 use crate::model::{Rows, Sensor};
 
 /// Rows per block handed out.
 const BLOCK_ROWS: usize = 4096;
 
-/// What is in a dataset's directory.
+/// What a dataset consists of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
     /// The components, in the schema's order.
@@ -43,6 +42,9 @@ pub struct Part {
     pub first_us: Option<i64>,
     /// Last time.
     pub last_us: Option<i64>,
+    /// The name of the file; empty until it has one.
+    #[serde(default)]
+    pub file: String,
 }
 
 /// Takes one component's rows in any order.
@@ -115,6 +117,7 @@ impl PartWriter {
             last_us: time(order.last()),
             component: self.component,
             sensors: self.sensors,
+            file: String::new(),
         })
     }
 
@@ -136,23 +139,6 @@ impl PartWriter {
     }
 }
 
-impl Index {
-    /// Reads the index of a dataset's directory.
-    pub fn read(directory: &Path) -> Result<Index> {
-        let path = directory.join("index.json");
-        let text =
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
-    }
-
-    /// Writes the index; the directory is complete afterwards.
-    pub fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join("index.json");
-        let text = serde_json::to_vec(self).context("cannot encode the index")?;
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
 /// The rows of some of a dataset's sensors, merged by time.
 pub struct History {
     sensors: Vec<Sensor>,
@@ -170,8 +156,8 @@ struct PartReader {
 
 impl History {
     /// Opens the rows of `schema`'s sensors with `from_us <= time <= to_us`.
-    pub fn open(directory: &Path, schema: &Schema, from_us: i64, to_us: i64) -> Result<History> {
-        let index = Index::read(directory)?;
+    pub fn open(dataset: &Dataset, schema: &Schema, from_us: i64, to_us: i64) -> Result<History> {
+        let index = &dataset.index;
         let (mut sensors, mut parts) = (Vec::new(), Vec::new());
         for component in &schema.components {
             let number = index
@@ -191,7 +177,7 @@ impl History {
                 sensors.push(Sensor::new(component.name.clone(), sensor.clone()));
             }
             parts.push(PartReader::open(
-                &directory.join(format!("{number}.rows")),
+                &dataset.rows(part),
                 part,
                 columns,
                 from_us,
@@ -288,7 +274,7 @@ impl PartReader {
     }
 }
 
-/// Every row of one component's file, in order.
+/// Every row of component `number` in the directory that it was written in, in order.
 pub fn each_row(
     directory: &Path,
     number: usize,
@@ -334,6 +320,7 @@ fn read_row(input: &mut impl Read, width: usize) -> Result<Option<(i64, Vec<f64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::files::Files;
     use crate::service::schema::SchemaComponent;
 
     fn schema(components: &[(&str, &[&str])]) -> Schema {
@@ -349,8 +336,11 @@ mod tests {
     #[test]
     fn unsorted_and_duplicate_rows_are_read_sorted_and_the_last_wins() {
         let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        files.prepare().unwrap();
+        let workspace = files.workspace("job").unwrap();
         let names = ["a".to_owned(), "b".to_owned()];
-        let mut writer = PartWriter::create(directory.path(), 0, "c", &names).unwrap();
+        let mut writer = PartWriter::create(&workspace, 0, "c", &names).unwrap();
         for (time, a) in [(30, 3.0), (10, 1.0), (20, 9.0), (20, 2.0), (40, 4.0)] {
             writer.push(time, &[a, -a]).unwrap();
         }
@@ -359,15 +349,16 @@ mod tests {
             (part.rows, part.duplicates, part.first_us, part.last_us),
             (4, 1, Some(10), Some(40))
         );
-        let mut other = PartWriter::create(directory.path(), 1, "d", &names[..1]).unwrap();
+        let mut other = PartWriter::create(&workspace, 1, "d", &names[..1]).unwrap();
         other.push(20, &[7.0]).unwrap();
         other.push(50, &[8.0]).unwrap();
-        let index = Index {
-            components: vec![part, other.finish().unwrap()],
-        };
-        index.write(directory.path()).unwrap();
+        let parts = vec![part, other.finish().unwrap()];
+        let staged = files.stage_dataset("job", parts).unwrap();
+        files.place(&staged).unwrap();
+        let dataset = files.dataset(&staged.name).unwrap();
+        dataset.verify().unwrap();
         let wanted = schema(&[("d", &["a"]), ("c", &["b"])]);
-        let mut history = History::open(directory.path(), &wanted, 20, 40).unwrap();
+        let mut history = History::open(&dataset, &wanted, 20, 40).unwrap();
         let rows = history.next_block().unwrap().unwrap();
         assert_eq!(rows.times, [20, 30, 40]);
         assert_eq!(rows.row(0), [7.0, -2.0]);

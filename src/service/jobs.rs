@@ -6,14 +6,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::Fault;
-use super::operations::{models, retraining, versions};
 use super::store::{Store, Swept};
 use crate::clock::Clock;
 use crate::vitals::{Code, Trouble, Vitals};
@@ -136,30 +133,10 @@ impl Jobs {
 
     /// Completes transitions and starts retrainings that are due. Never has more to do at once.
     async fn retraining_schedules(&self) -> Result<bool, Fault> {
-        let moving =
-            "SELECT count(*) FROM retraining_scheduler WHERE status IN ('PENDING', 'STOPPING')";
-        let count = self
-            .store
-            .transact(|db| Ok(db.query_row(moving, [], |row| row.get::<_, i64>(0))?))
-            .await?;
-        if count > 0 {
+        if self.store.retraining_moves().await? {
             tokio::time::sleep(TRANSITION).await;
         }
-        let now = self.clock.now();
-        self.store
-            .transact(move |db| {
-                db.execute(
-                    "UPDATE retraining_scheduler SET status = 'RUNNING' WHERE status = 'PENDING'",
-                    [],
-                )?;
-                db.execute(
-                    "UPDATE retraining_scheduler SET status = 'STOPPED' WHERE status = 'STOPPING'",
-                    [],
-                )?;
-                while retrain_one(db, now)? {}
-                Ok(())
-            })
-            .await?;
+        self.store.retrain(self.clock.now()).await?;
         Ok(false)
     }
 }
@@ -178,76 +155,6 @@ fn say_what_is_odd(swept: &Swept) {
             "the state does not know this file: it is left alone; `lookoutd model register` takes a model up, otherwise remove it"
         );
     }
-}
-
-/// Starts one retraining that is due; false if there is none.
-fn retrain_one(db: &rusqlite::Connection, now: DateTime<Utc>) -> Result<bool, Fault> {
-    let due: Option<(String, String, String, String, i64)> = db
-        .query_row(
-            "SELECT model_name, frequency, lookback, promote, next_us FROM retraining_scheduler
-             WHERE status = 'RUNNING' AND next_us <= ?1 LIMIT 1",
-            [now.timestamp_micros()],
-            |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            },
-        )
-        .optional()?;
-    let Some((name, frequency, lookback, promote, next_us)) = due else {
-        return Ok(false);
-    };
-    let mut next = DateTime::from_timestamp_micros(next_us).unwrap_or(now);
-    while next <= now {
-        next = retraining::after(next, &frequency).ok_or_else(Fault::internal)?;
-    }
-    db.execute(
-        "UPDATE retraining_scheduler SET next_us = ?2 WHERE model_name = ?1",
-        params![name, next.timestamp_micros()],
-    )?;
-    let model = models::by_name(db, &name)?.ok_or_else(Fault::internal)?;
-    let source: Option<(Option<String>, Option<i64>, Option<i64>)> = match &model.dataset {
-        None => None,
-        Some((dataset, _)) => db
-            .query_row(
-                "SELECT d.job_id, j.start_us, j.end_us FROM dataset d LEFT JOIN ingestion_job j ON j.id = d.job_id
-                 WHERE d.name = ?1",
-                [dataset],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-            )
-            .optional()?,
-    };
-    let Some((Some(job), Some(start_us), Some(end_us))) = source else {
-        tracing::warn!(
-            model = name,
-            "retraining skipped, the model's dataset holds no data"
-        );
-        return Ok(true);
-    };
-    let days: i64 = lookback.trim_matches(['P', 'D']).parse().unwrap_or(180);
-    let from_us = start_us.max(end_us - days * 86_400_000_000);
-    let mut detail = model.detail.clone();
-    detail["TrainingDataStartTime"] = json!(from_us as f64 / 1e6);
-    detail["TrainingDataEndTime"] = json!(end_us as f64 / 1e6);
-    detail["RetrainingAvailableDataInDays"] = json!((end_us - from_us) / 86_400_000_000);
-    detail["PromoteMode"] = json!(promote);
-    let now = now.timestamp_micros();
-    let version = versions::insert(
-        db,
-        &model.uuid,
-        &model.arn,
-        "RETRAINING",
-        Some(&job),
-        &model.schema,
-        &detail,
-        now,
-    )?;
-    tracing::info!(model = name, version, "retraining started");
-    Ok(true)
 }
 
 /// A `detail` object with one more member.

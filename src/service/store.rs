@@ -1,4 +1,4 @@
-//! The service's durable state: one SQLite database (write-ahead log) and the model files beside it.
+//! The service's durable state: one SQLite database (write-ahead log), and models and datasets beside it (`super::files`).
 //!
 //! Guarantees: a transaction that was committed survives a crash of the process or the machine (`synchronous = FULL`);
 //! the schema moves forward by numbered migrations (`user_version`) and a database of a newer build is refused. All
@@ -11,11 +11,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::faults::Fault;
-use crate::model::{Model, Span};
+use super::files::Files;
 
 pub mod datasets;
 pub mod events;
@@ -26,22 +25,29 @@ mod leftovers;
 mod once;
 mod opening;
 pub mod policies;
+mod registering;
 pub mod schedulers;
 pub mod tags;
+mod takeover;
 pub mod transitions;
+pub mod versions;
 mod words;
 
 pub use leftovers::Swept;
 pub use once::Once;
+pub use registering::{NewModel, schema_json, with_range};
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
     include_str!("store/0004_tokens.sql"),
     include_str!("store/0005_failures.sql"),
+    include_str!("store/0006_files.sql"),
 ];
+/// The migration that gives files of earlier builds their names.
+const FILES: usize = 5;
 
 /// Why the state could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -127,61 +133,21 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
-    directory: PathBuf,
-}
-
-/// A trained model to be put under the service's care without its training API.
-#[derive(Debug, Clone)]
-pub struct NewModel {
-    /// Model name, as in the API.
-    pub name: String,
-    /// `component, sensors` in the model's order.
-    pub components: Vec<(String, Vec<String>)>,
-    /// Sampling interval in microseconds if the model has a target rate.
-    pub sampling_us: Option<i64>,
-    /// The range it was trained on.
-    pub trained: Span,
-    /// The encoded model file.
-    pub file: Vec<u8>,
-    /// Region for the ARN.
-    pub region: String,
-    /// Account for the ARN, 12 digits.
-    pub account: String,
-}
-
-impl NewModel {
-    /// `model` under `name`, active at once.
-    pub fn of(name: &str, model: &Model, region: &str, account: &str) -> Self {
-        let mut components: Vec<(String, Vec<String>)> = Vec::new();
-        for sensor in model.sensors() {
-            let known = components
-                .iter_mut()
-                .find(|(name, _)| *name == sensor.component);
-            match known {
-                Some((_, signals)) => signals.push(sensor.signal.clone()),
-                None => components.push((sensor.component.clone(), vec![sensor.signal.clone()])),
-            }
-        }
-        Self {
-            name: name.to_owned(),
-            components,
-            sampling_us: model.sampling().map(|sampling| sampling.micros()),
-            trained: model.training_range(),
-            file: model.encode(),
-            region: region.to_owned(),
-            account: account.to_owned(),
-        }
-    }
+    files: Files,
 }
 
 impl Store {
     /// Opens or creates the state under `directory` and brings its schema up to date.
     pub fn open(directory: &Path) -> Result<Store, StoreError> {
+        Store::open_with(directory, Files::new(directory))
+    }
+
+    /// As [`Store::open`], with the files on a disk of the caller's choice.
+    pub fn open_with(directory: &Path, files: Files) -> Result<Store, StoreError> {
         let path = directory.join("state.db");
         opening::refuse_if_lost(&path, directory)?;
-        let models = directory.join("models");
-        std::fs::create_dir_all(&models).map_err(|source| StoreError::Directory {
-            path: models,
+        files.prepare().map_err(|source| StoreError::Directory {
+            path: directory.to_owned(),
             source,
         })?;
         let wrap = |source| StoreError::of(&path, source);
@@ -207,6 +173,9 @@ impl Store {
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
             let transaction = connection.transaction().map_err(wrap)?;
             transaction.execute_batch(migration).map_err(wrap)?;
+            if index == FILES {
+                takeover::take_over(&transaction, &files).map_err(wrap)?;
+            }
             transaction
                 .pragma_update(None, "user_version", index as i64 + 1)
                 .map_err(wrap)?;
@@ -215,7 +184,7 @@ impl Store {
         opening::refuse_if_odd(&connection, &path)?;
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
-            directory: directory.to_owned(),
+            files,
         })
     }
 
@@ -240,125 +209,9 @@ impl Store {
         })
     }
 
-    /// Where the file of a model version lies.
-    pub fn model_file(&self, model_uuid: &str, version: i64) -> PathBuf {
-        self.model_path(&format!("{model_uuid}-{version}"))
-    }
-
-    /// Where the model file of that name lies, `<model uuid>-<version>`.
-    pub fn model_path(&self, name: &str) -> PathBuf {
-        self.directory.join("models").join(format!("{name}.model"))
-    }
-
-    /// Where the rows of an ingestion job lie.
-    pub fn dataset_directory(&self, job: &str) -> PathBuf {
-        self.directory.join("datasets").join(job)
-    }
-
-    /// Puts a trained model under `model.name` as its next version, active at once. Returns the version.
-    pub async fn register_model(&self, model: NewModel, now: DateTime<Utc>) -> Result<i64, Fault> {
-        let store = self.clone();
-        self.transact(move |db| {
-            let known = db
-                .query_row("SELECT uuid, arn FROM model WHERE name = ?1", [&model.name], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-                })
-                .optional()?;
-            let (uuid, arn) = known.unwrap_or_else(|| {
-                let uuid = uuid::Uuid::new_v4().to_string();
-                let arn = format!(
-                    "arn:aws:lookoutequipment:{}:{}:model/{}/{uuid}",
-                    model.region, model.account, model.name
-                );
-                (uuid, arn)
-            });
-            let version = 1 + db.query_row(
-                "SELECT coalesce(max(version), 0) FROM model_version WHERE model_uuid = ?1",
-                [&uuid],
-                |row| row.get::<_, i64>(0),
-            )?;
-            let path = store.model_file(&uuid, version);
-            write_durably(&path, &model.file).map_err(|error| {
-                tracing::error!(path = %path.display(), %error, "model file not written");
-                Fault::internal()
-            })?;
-            let now = now.timestamp_micros();
-            db.execute(
-                "INSERT INTO model (name, uuid, arn, status, schema, sampling_us, active_version, created_us, updated_us)
-                 VALUES (?1, ?2, ?3, 'SUCCESS', ?4, ?5, ?6, ?7, ?7)
-                 ON CONFLICT (name) DO UPDATE SET schema = ?4, sampling_us = ?5, active_version = ?6, updated_us = ?7",
-                params![
-                    model.name,
-                    uuid,
-                    arn,
-                    schema_json(&model.components),
-                    model.sampling_us,
-                    version,
-                    now
-                ],
-            )?;
-            db.execute(
-                "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, detail)
-                 VALUES (?1, ?2, ?3, 'SUCCESS', 'IMPORT', ?4, ?4, ?5)",
-                params![
-                    uuid,
-                    version,
-                    format!("{arn}/model-version/{version}"),
-                    now,
-                    with_range(&serde_json::json!({}), model.trained).to_string()
-                ],
-            )?;
-            Ok(version)
-        })
-        .await
-    }
-}
-
-/// The members of a version with the range it was trained on, where none was asked for: clients rely on it.
-pub fn with_range(detail: &serde_json::Value, trained: Span) -> serde_json::Value {
-    let mut detail = match detail.is_object() {
-        true => detail.clone(),
-        false => serde_json::json!({}),
-    };
-    for (name, micros) in [
-        ("TrainingDataStartTime", trained.start),
-        ("TrainingDataEndTime", trained.end),
-    ] {
-        if detail[name].is_null() {
-            detail[name] = seconds(micros).into();
-        }
-    }
-    detail
-}
-
-/// The schema string of the API: a DATETIME column first, then one DOUBLE column per sensor (contract 6).
-pub fn schema_json(components: &[(String, Vec<String>)]) -> String {
-    let components: Vec<serde_json::Value> = components
-        .iter()
-        .map(|(component, sensors)| {
-            let mut columns = vec![serde_json::json!({"Name": "Timestamp", "Type": "DATETIME"})];
-            columns.extend(
-                sensors
-                    .iter()
-                    .map(|sensor| serde_json::json!({"Name": sensor, "Type": "DOUBLE"})),
-            );
-            serde_json::json!({"ComponentName": component, "Columns": columns})
-        })
-        .collect();
-    serde_json::json!({"Components": components}).to_string()
-}
-
-/// Temp file, fsync, rename, fsync of the directory: after this the file is whole or absent, whatever crashes.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let temporary = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) => std::fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
+    /// Models and datasets, which lie beside the database.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 }
 
@@ -404,7 +257,11 @@ pub fn seconds(micros: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
+    use crate::model::Span;
+    use crate::service::files;
 
     #[test]
     fn a_database_of_a_newer_build_is_refused_and_left_alone() {
@@ -447,37 +304,48 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let now = DateTime::from_timestamp(0, 0).unwrap();
-        for name in ["kept", "deleted"] {
-            store.register_model(new_model(name), now).await.unwrap();
+        for (name, byte) in [("kept", 1), ("deleted", 2)] {
+            let new = NewModel {
+                file: vec![byte],
+                ..new_model(name)
+            };
+            store.register_model(new, now).await.unwrap();
         }
-        let uuid = |name: &'static str| {
+        let file = |name: &'static str| {
             store.transact(move |db| {
-                let sql = "SELECT uuid FROM model WHERE name = ?1";
+                let sql = "SELECT file FROM model_version v JOIN model m ON m.uuid = v.model_uuid WHERE m.name = ?1";
                 Ok(db.query_row(sql, [name], |row| row.get::<_, String>(0))?)
             })
         };
-        let kept = format!("{}-1.model", uuid("kept").await.unwrap());
-        let rows = |job: &str| {
-            let path = store.dataset_directory(job);
-            std::fs::create_dir_all(&path).unwrap();
-            std::fs::write(path.join("rows"), [1]).unwrap();
-        };
+        let kept = file("kept").await.unwrap();
         let insert = store.transact(|db| {
             db.execute_batch(
                 "INSERT INTO dataset (name, uuid, arn, status, job_id, created_us, updated_us)
                      VALUES ('d', 'du', 'da', 'ACTIVE', 'held', 0, 0), ('e', 'eu', 'ea', 'ACTIVE', 'gone', 0, 0);
-                 INSERT INTO ingestion_job (id, dataset_uuid, status, created_us)
-                     VALUES ('held', 'du', 'SUCCESS', 0), ('replaced', 'du', 'SUCCESS', 0), ('failed', 'du', 'FAILED', 0),
-                            ('gone', 'eu', 'SUCCESS', 0);",
+                 INSERT INTO ingestion_job (id, dataset_uuid, status, created_us, file)
+                     VALUES ('held', 'du', 'SUCCESS', 0, 'held.index'), ('replaced', 'du', 'SUCCESS', 0, 'replaced.index'),
+                            ('failed', 'du', 'FAILED', 0, NULL), ('busy', 'du', 'IN_PROGRESS', 0, NULL),
+                            ('gone', 'eu', 'SUCCESS', 0, 'gone.index'), ('twin', 'du', 'SUCCESS', 0, 'twin.index');
+                 INSERT INTO dataset_part VALUES ('held.index', 'held.rows'), ('held.index', 'shared.rows'),
+                     ('replaced.index', 'replaced.rows'), ('gone.index', 'gone.rows'), ('gone.index', 'shared.rows');
+                 UPDATE ingestion_job SET file = NULL WHERE id = 'replaced';",
             )?;
             Ok(())
         });
         insert.await.unwrap();
-        for job in ["held", "replaced", "failed", "gone", "stranger"] {
-            rows(job);
+        let datasets = store.files().folder(files::Folder::Datasets);
+        for name in ["held", "replaced", "gone", "shared", "stranger"] {
+            for kind in ["index", "rows"] {
+                std::fs::write(datasets.join(format!("{name}.{kind}")), [1]).unwrap();
+            }
         }
-        std::fs::write(store.model_path("stranger-1"), [1]).unwrap();
-        std::fs::write(directory.path().join("models/cut-off-2.tmp"), [1]).unwrap();
+        for name in [".making-busy", ".making-failed", "old-job"] {
+            std::fs::create_dir(datasets.join(name)).unwrap();
+        }
+        let models = store.files().folder(files::Folder::Models);
+        for name in ["stranger.model", "cut-off-2.tmp", ".making-cut-off-3"] {
+            std::fs::write(models.join(name), [1]).unwrap();
+        }
         store
             .transact(|db| {
                 db.execute("DELETE FROM model WHERE name = 'deleted'", [])?;
@@ -488,22 +356,50 @@ mod tests {
             .unwrap();
         let swept = store.sweep().await.unwrap();
         assert_eq!(
-            names(&directory.path().join("datasets")),
-            ["held", "stranger"]
+            names(&datasets),
+            [
+                ".making-busy",
+                "held.index",
+                "held.rows",
+                "old-job",
+                "shared.index",
+                "shared.rows",
+                "stranger.index",
+                "stranger.rows"
+            ]
         );
-        let mut models = vec![kept.clone(), "stranger-1.model".to_owned()];
-        models.sort();
-        assert_eq!(names(&directory.path().join("models")), models);
-        assert_eq!((swept.removed, swept.unknown.len()), (5, 2), "{swept:?}");
+        let mut left = vec![kept.clone(), "stranger.model".to_owned()];
+        left.sort();
+        assert_eq!(names(&models), left);
+        assert_eq!((swept.removed, swept.unknown.len()), (8, 5), "{swept:?}");
         assert!(swept.missing.is_empty());
+        std::fs::remove_file(models.join(&kept)).unwrap();
+        assert_eq!(store.sweep().await.unwrap().missing.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_two_models_share_goes_with_the_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let now = DateTime::from_timestamp(0, 0).unwrap();
+        for name in ["a", "b"] {
+            store.register_model(new_model(name), now).await.unwrap();
+        }
+        let models = store.files().folder(files::Folder::Models);
+        for (name, left) in [("a", 1), ("b", 0)] {
+            assert_eq!(names(&models).len(), 1);
+            let delete = store
+                .transact(move |db| Ok(db.execute("DELETE FROM model WHERE name = ?1", [name])?));
+            delete.await.unwrap();
+            assert_eq!(store.sweep().await.unwrap().unknown.len(), 0);
+            assert_eq!(names(&models).len(), left);
+        }
+        store.sweep().await.unwrap();
         let left = store.transact(|db| {
-            Ok(db.query_row("SELECT count(*) FROM leftover", [], |row| {
-                row.get::<_, i64>(0)
-            })?)
+            let sql = "SELECT count(*) FROM leftover";
+            Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
         });
         assert_eq!(left.await, Ok(0));
-        std::fs::remove_file(directory.path().join("models").join(&kept)).unwrap();
-        assert_eq!(store.sweep().await.unwrap().missing.len(), 1);
     }
 
     #[tokio::test]
@@ -514,7 +410,7 @@ mod tests {
                 let store = Store::open(directory.path()).unwrap();
                 let now = DateTime::from_timestamp(0, 0).unwrap();
                 store.register_model(new_model("m"), now).await.unwrap();
-                std::fs::create_dir_all(store.dataset_directory("job")).unwrap();
+                std::fs::create_dir(directory.path().join("datasets/job")).unwrap();
                 let log = std::fs::read(directory.path().join("state.db-wal")).unwrap();
                 drop(store);
                 match content {

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod faults;
+mod files;
 mod kills;
 mod models;
 pub mod plant;

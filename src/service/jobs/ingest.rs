@@ -4,8 +4,6 @@
 //! belongs to no component is discarded; all of it is counted. A job fails only if nothing could be ingested or a header
 //! has an illegal name. Files are streamed; memory does not grow with their size beyond 16 bytes per row.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
@@ -14,7 +12,7 @@ use super::statistics::{self, Counts};
 use super::{Jobs, csv_file};
 use crate::service::csv_rows::CsvRows;
 use crate::service::faults::Fault;
-use crate::service::history::{Index, PartWriter};
+use crate::service::history::PartWriter;
 use crate::service::s3_problem;
 use crate::service::schema::{Schema, SchemaComponent};
 use crate::service::store::ingestion::{Due, Ingested};
@@ -31,7 +29,7 @@ pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
     };
     tracing::info!(dataset = job.dataset, job = job.id, "ingestion started");
     match &job.source_job {
-        Some(source) => import(jobs, &job, source).await?,
+        Some(_) => import(jobs, &job).await?,
         None => match ingest(jobs, &job).await {
             Ok(found) => succeed(jobs, &job, found).await?,
             Err(error) => fail(jobs, &job, format!("{error:#}")).await?,
@@ -92,11 +90,10 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         None => detect(jobs, bucket, &grouped).await?,
     };
 
-    let directory = jobs.store.dataset_directory(&job.id);
-    // What an interrupted attempt left is not to be trusted.
-    let _ = std::fs::remove_dir_all(&directory);
-    std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let files = jobs.store.files();
+    let directory = files
+        .workspace(&job.id)
+        .context("cannot make a directory for the rows")?;
     let (mut parts, mut all, mut ingested, mut size) = (Vec::new(), Vec::new(), 0, 0);
     for (number, component) in schema.components.iter().enumerate() {
         let keys = grouped
@@ -151,9 +148,10 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
              2020-01-31T13:05:00"
         );
     };
-    let index = Index { components: parts };
-    index.write(&directory)?;
+    let (files, id) = (files.clone(), job.id.clone());
+    let staged = tokio::task::spawn_blocking(move || files.stage_dataset(&id, parts)).await??;
     Ok(Ingested {
+        staged,
         quality: statistics::quality(&all),
         files: json!({
             "TotalNumberOfFiles": objects.len(),
@@ -266,19 +264,20 @@ async fn fail(jobs: &Jobs, job: &Due, reason: String) -> Result<(), Fault> {
         reason,
         "ingestion failed"
     );
-    let _ = std::fs::remove_dir_all(jobs.store.dataset_directory(&job.id));
+    jobs.store.files().discard(&job.id);
     let now = jobs.clock.now();
     jobs.store.ingestion_failed(job, &reason, now).await
 }
 
-/// Copies the rows of another dataset's job.
-async fn import(jobs: &Jobs, job: &Due, source: &str) -> Result<(), Fault> {
-    let (from, to) = (
-        jobs.store.dataset_directory(source),
-        jobs.store.dataset_directory(&job.id),
-    );
-    let copied = tokio::task::spawn_blocking(move || copy(&from, &to)).await;
-    let problem = match copied {
+/// Takes the rows of another dataset, which are there: files never change, both refer to the same.
+async fn import(jobs: &Jobs, job: &Due) -> Result<(), Fault> {
+    let (files, file) = (jobs.store.files().clone(), job.file.clone());
+    let looked = tokio::task::spawn_blocking(move || -> Result<()> {
+        let file = file.context("the source's rows are not there: ingest it again")?;
+        files.dataset(&file)?.verify()
+    })
+    .await;
+    let problem = match looked {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
         Err(error) => Some(error.to_string()),
@@ -288,17 +287,5 @@ async fn import(jobs: &Jobs, job: &Due, source: &str) -> Result<(), Fault> {
     }
     tracing::info!(dataset = job.dataset, job = job.id, "dataset imported");
     let now = jobs.clock.now();
-    jobs.store.dataset_imported(job, source, now).await
-}
-
-fn copy(from: &PathBuf, to: &PathBuf) -> Result<()> {
-    std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-    for entry in
-        std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?
-    {
-        let entry = entry?;
-        std::fs::copy(entry.path(), to.join(entry.file_name()))
-            .context("cannot copy the dataset's rows")?;
-    }
-    Ok(())
+    jobs.store.dataset_imported(job, now).await
 }

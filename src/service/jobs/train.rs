@@ -5,42 +5,26 @@
 //! the version is SUCCESS.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rusqlite::{OptionalExtension, params};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Jobs, labels, with};
 use crate::model::evaluate::{Evaluation, Evaluator, ModelQuality};
 use crate::model::metrics::model_metrics;
 use crate::model::{Model, Options, Rows, Span, Training};
 use crate::service::faults::Fault;
+use crate::service::files::Dataset;
 use crate::service::history::History;
-use crate::service::operations::versions;
 use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
 use crate::service::s3_problem;
 use crate::service::schema::Schema;
+use crate::service::store::versions::{self, Making};
 use crate::service::store::with_range;
-use crate::service::store::write_durably;
-
-/// A version to be made.
-#[derive(Clone)]
-struct Job {
-    model: String,
-    model_uuid: String,
-    version: i64,
-    source_type: String,
-    dataset_job: Option<String>,
-    schema: String,
-    detail: Value,
-    source_file: Option<String>,
-    active_version: Option<i64>,
-}
 
 /// A version that was made.
 struct Made {
@@ -58,36 +42,7 @@ struct Made {
 
 /// Makes the oldest version that is to be made; false if there is none.
 pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
-    let now = jobs.clock.now().timestamp_micros();
-    let claimed = jobs.store.transact(move |db| {
-        let sql = "SELECT m.name, m.uuid, v.version, v.source_type, v.dataset_job, coalesce(v.schema, m.schema), v.detail,
-                          v.source_file, m.active_version
-                   FROM model_version v JOIN model m ON m.uuid = v.model_uuid
-                   WHERE v.status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY v.created_us LIMIT 1";
-        let read = |row: &rusqlite::Row<'_>| {
-            let detail: String = row.get(6)?;
-            Ok(Job {
-                model: row.get(0)?,
-                model_uuid: row.get(1)?,
-                version: row.get(2)?,
-                source_type: row.get(3)?,
-                dataset_job: row.get(4)?,
-                schema: row.get(5)?,
-                detail: serde_json::from_str(&detail).unwrap_or_default(),
-                source_file: row.get(7)?,
-                active_version: row.get(8)?,
-            })
-        };
-        let job = db.query_row(sql, [], read).optional()?;
-        if let Some(job) = &job {
-            db.execute(
-                "UPDATE model_version SET execution_start_us = ?3 WHERE model_uuid = ?1 AND version = ?2",
-                params![job.model_uuid, job.version, now],
-            )?;
-        }
-        Ok(job)
-    });
-    let Some(job) = claimed.await? else {
+    let Some(job) = jobs.store.next_to_make(jobs.clock.now()).await? else {
         return Ok(false);
     };
     tracing::info!(
@@ -96,7 +51,7 @@ pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
         source = job.source_type,
         "training started"
     );
-    let made = match &job.source_file {
+    let made = match &job.file {
         Some(file) => import(jobs, file).await,
         None => train(jobs, &job).await,
     };
@@ -105,16 +60,22 @@ pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {
-        fail(jobs, &job, format!("{error:#}")).await?;
+        let reason = format!("{error:#}");
+        tracing::warn!(
+            model = job.model,
+            version = job.version,
+            reason,
+            "training failed"
+        );
+        let now = jobs.clock.now();
+        jobs.store.version_failed(&job, &reason, now).await?;
     }
     Ok(true)
 }
 
 async fn import(jobs: &Jobs, file: &str) -> Result<Made> {
-    let path = jobs.store.model_path(file);
-    let file = tokio::fs::read(&path)
-        .await
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let (files, name) = (jobs.store.files().clone(), file.to_owned());
+    let file = tokio::task::spawn_blocking(move || files.model(&name)).await??;
     let model = Model::decode(&file).context("the source's model file is unusable")?;
     let quality = ModelQuality::CannotDetermineQuality;
     Ok(Made {
@@ -128,33 +89,31 @@ async fn import(jobs: &Jobs, file: &str) -> Result<Made> {
     })
 }
 
-async fn train(jobs: &Jobs, job: &Job) -> Result<Made> {
+async fn train(jobs: &Jobs, job: &Making) -> Result<Made> {
     let labels = labels::read(jobs, &job.detail["LabelsInputConfiguration"]).await?;
-    let Some(dataset_job) = &job.dataset_job else {
+    let Some(name) = job.dataset_file.clone() else {
         bail!("the version has no dataset to be trained on")
     };
-    let directory = jobs.store.dataset_directory(dataset_job);
+    let files = jobs.store.files().clone();
     let prior = job
-        .active_version
-        .filter(|_| job.source_type == "RETRAINING");
-    let prior = prior.map(|version| jobs.store.model_file(&job.model_uuid, version));
+        .active
+        .clone()
+        .filter(|_| job.source_type == "RETRAINING")
+        .and_then(|(_, file)| file);
     let job = job.clone();
     tokio::task::spawn_blocking(move || {
         let prior = prior
-            .map(|path| -> Result<Model> { Ok(Model::decode(&std::fs::read(path)?)?) })
+            .map(|file| -> Result<Model> { Ok(Model::decode(&files.model(&file)?)?) })
             .transpose()?;
-        make(&job, &directory, labels, prior.as_ref())
+        let dataset = files.dataset(&name)?;
+        dataset.verify()?;
+        make(&job, &dataset, labels, prior.as_ref())
     })
     .await?
 }
 
 /// Fits, evaluates and diagnoses.
-fn make(
-    job: &Job,
-    directory: &std::path::Path,
-    labels: Vec<Span>,
-    prior: Option<&Model>,
-) -> Result<Made> {
+fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model>) -> Result<Made> {
     let schema = Schema::parse(&job.schema).map_err(|fault| anyhow!(fault.message))?;
     let at = |name: &str| {
         job.detail[name]
@@ -166,7 +125,7 @@ fn make(
     // Without an end the training range ends where the evaluation begins, so that a model is not judged on what it learned.
     let to = at("TrainingDataEndTime").or(evaluation.map(|(start, _)| start - 1));
     let mut history = History::open(
-        directory,
+        dataset,
         &schema,
         from.unwrap_or(i64::MIN),
         to.unwrap_or(i64::MAX),
@@ -206,7 +165,7 @@ fn make(
     // With the rows before a range, which prime the detector.
     let open = |model: &Model, (start, end): (i64, i64)| {
         let primed = start.saturating_sub(model.priming_us());
-        Ok::<_, anyhow::Error>((History::open(directory, &schema, primed, end)?, start))
+        Ok::<_, anyhow::Error>((History::open(dataset, &schema, primed, end)?, start))
     };
     let judged = evaluation
         .map(|range| evaluate(&model, open(&model, range)?, &labels))
@@ -242,7 +201,7 @@ fn make(
 /// Whether a retrained version becomes active. MANAGED: with labels, if it is at least as good on the evaluation range as
 /// the version before (points' F1); without, always (contract 6).
 fn promotion(
-    job: &Job,
+    job: &Making,
     new: Option<&Evaluation>,
     old: Option<&Evaluation>,
 ) -> (bool, &'static str) {
@@ -310,7 +269,7 @@ fn diagnose(model: &Model, history: (History, i64)) -> Result<Vec<u8>> {
 }
 
 /// Writes the file and the diagnostics, then makes the version SUCCESS.
-async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
+async fn keep(jobs: &Jobs, job: &Making, made: Made) -> Result<()> {
     let mut detail = with_range(&job.detail, made.trained);
     if let Some(metrics) = made.prior_metrics {
         detail = with(&detail, "PriorModelMetrics", metrics.into());
@@ -352,79 +311,37 @@ async fn keep(jobs: &Jobs, job: &Job, made: Made) -> Result<()> {
             json!({"Bucket": bucket, "Key": key}),
         );
     }
-    let now = jobs.clock.now().timestamp_micros();
-    if job.source_type == "IMPORT" {
-        detail = with(
-            &detail,
-            "ImportJobEndTime",
-            crate::service::operations::time(now),
-        );
+    let now = jobs.clock.now();
+    let imported = job.source_type == "IMPORT";
+    if imported {
+        let ended = crate::service::operations::time(now.timestamp_micros());
+        detail = with(&detail, "ImportJobEndTime", ended);
         detail = with(&detail, "ImportedDataSizeInBytes", made.file.len().into());
     }
-    let path = jobs.store.model_file(&job.model_uuid, job.version);
-    let file = Arc::new(made.file);
-    tokio::task::spawn_blocking(move || write_durably(&path, &file))
-        .await?
-        .context("cannot write the model file")?;
-
-    let (job, metrics) = (job.clone(), made.metrics);
+    let file = if imported {
+        None
+    } else {
+        let files = jobs.store.files().clone();
+        let (version, bytes) = (format!("{}-{}", job.model_uuid, job.version), made.file);
+        let staged = tokio::task::spawn_blocking(move || files.stage_model(&version, &bytes));
+        Some(staged.await?.context("cannot write the model file")?)
+    };
     let quality = serde_json::to_value(made.quality)?
         .as_str()
         .map(str::to_owned);
-    let promoted = made.promotion.is_none_or(|(promoted, _)| promoted);
     tracing::info!(
         model = job.model,
         version = job.version,
         quality,
         "training succeeded"
     );
-    let kept = jobs.store.transact(move |db| {
-        let imported = job.source_type == "IMPORT";
-        db.execute(
-            "UPDATE model_version SET status = 'SUCCESS', metrics = coalesce(?3, metrics),
-                                      quality = CASE WHEN ?7 THEN coalesce(quality, ?4) ELSE ?4 END, detail = ?5,
-                                      execution_end_us = ?6, updated_us = ?6
-             WHERE model_uuid = ?1 AND version = ?2",
-            params![job.model_uuid, job.version, metrics, quality, detail.to_string(), now, imported],
-        )?;
-        db.execute("UPDATE model SET status = 'SUCCESS', updated_us = ?2 WHERE uuid = ?1", params![job.model_uuid, now])?;
-        // An import into a model that has an active version waits for UpdateActiveModelVersion.
-        if job.active_version.is_none() || (promoted && !imported) {
-            versions::promote(db, &job.model_uuid, job.version, now)?;
-        }
-        Ok(())
-    });
-    kept.await.map_err(|fault| anyhow!(fault.message))
-}
-
-async fn fail(jobs: &Jobs, job: &Job, reason: String) -> Result<(), Fault> {
-    tracing::warn!(
-        model = job.model,
-        version = job.version,
-        reason,
-        "training failed"
-    );
-    let (job, now) = (job.clone(), jobs.clock.now().timestamp_micros());
-    jobs.store
-        .transact(move |db| {
-            let reason: String = reason.chars().take(5000).collect();
-            let mut detail = job.detail.clone();
-            if job.source_type == "RETRAINING" {
-                detail = with(&detail, "AutoPromotionResult", "RETRAINING_CUSTOMER_ERROR".into());
-                detail = with(&detail, "AutoPromotionResultReason", reason.as_str().into());
-            }
-            db.execute(
-                "UPDATE model_version SET status = 'FAILED', failed_reason = ?3, execution_end_us = ?4, updated_us = ?4,
-                                          detail = ?5
-                 WHERE model_uuid = ?1 AND version = ?2",
-                params![job.model_uuid, job.version, reason, now, detail.to_string()],
-            )?;
-            // A model that works goes on with the version it has.
-            db.execute(
-                "UPDATE model SET status = 'FAILED', updated_us = ?2 WHERE uuid = ?1 AND active_version IS NULL",
-                params![job.model_uuid, now],
-            )?;
-            Ok(())
-        })
-        .await
+    let made = versions::Made {
+        file,
+        metrics: made.metrics,
+        quality,
+        detail,
+        held_back: made.promotion.is_some_and(|(promoted, _)| !promoted),
+    };
+    let kept = jobs.store.version_made(job, made, now).await;
+    kept.map_err(|fault| anyhow!(fault.message))
 }

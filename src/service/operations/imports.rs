@@ -114,8 +114,10 @@ pub fn model_version(call: &Call<'_>) -> Result<Value, Fault> {
     };
     let imported = versions::insert(call.db, &uuid, &arn, "IMPORT", None, schema, &detail, now)?;
     call.db.execute(
-        "UPDATE model_version SET source_file = ?3, metrics = ?4, quality = ?5 WHERE model_uuid = ?1 AND version = ?2",
-        params![uuid, imported, format!("{}-{number}", source.uuid), version.metrics, version.quality],
+        "UPDATE model_version SET (file, metrics, quality) =
+             (SELECT file, metrics, quality FROM model_version WHERE model_uuid = ?3 AND version = ?4)
+         WHERE model_uuid = ?1 AND version = ?2",
+        params![uuid, imported, source.uuid, number],
     )?;
     Ok(json!({
         "ModelName": name,

@@ -9,6 +9,7 @@ use crate::model::{OffCondition, Sampling};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
 use crate::service::store::tags;
+use crate::service::store::versions::dataset_file;
 
 /// Members of a CreateModel request that describe the model and come back in Describe answers.
 const GIVEN: [&str; 10] = [
@@ -71,6 +72,12 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
             dataset.name, dataset.status
         )));
     };
+    let Some(rows) = dataset_file(call.db, job)? else {
+        return Err(Fault::conflict(format!(
+            "The rows of dataset '{}' are not there: run StartDataIngestionJob again",
+            dataset.name
+        )));
+    };
     let schema_text = match input
         .get("DatasetSchema")
         .and_then(|schema| schema["InlineDataSchema"].as_str())
@@ -109,7 +116,7 @@ pub fn create(call: &Call<'_>) -> Result<Value, Fault> {
         &uuid,
         &arn,
         "TRAINING",
-        Some(job),
+        Some(&rows),
         &schema_text,
         &detail,
         now,

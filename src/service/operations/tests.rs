@@ -252,7 +252,13 @@ async fn a_copy_has_what_its_source_had_when_the_source_is_deleted_before() {
         "UnsupportedTimestamps": {"TotalNumberOfUnsupportedTimestamps": 0},
         "DuplicateTimestamps": {"TotalNumberOfDuplicateTimestamps": 0},
     });
+    api.store.files().workspace(&due.id).unwrap();
     let found = Ingested {
+        staged: api
+            .store
+            .files()
+            .stage_dataset(&due.id, Vec::new())
+            .unwrap(),
         schema: r#"{"Components": []}"#.into(),
         quality: quality.clone(),
         files: json!({"TotalNumberOfFiles": 1, "IngestedNumberOfFiles": 1}),
@@ -274,8 +280,10 @@ async fn a_copy_has_what_its_source_had_when_the_source_is_deleted_before() {
         (Value::from(due.id.clone()), due.source_job.is_some()),
         (job, true)
     );
-    let rows = due.source_job.clone().unwrap();
-    api.store.dataset_imported(&due, &rows, now).await.unwrap();
+    api.store.sweep().await.unwrap();
+    let rows = api.store.files().dataset(&due.file.clone().unwrap());
+    rows.unwrap().verify().unwrap();
+    api.store.dataset_imported(&due, now).await.unwrap();
     let copy = api.ok("DescribeDataset", dataset("copy")).await;
     assert_eq!(copy["Status"], "ACTIVE");
     for member in [

@@ -180,14 +180,14 @@ pub fn promote(db: &Connection, model_uuid: &str, number: i64, now: i64) -> Resu
     Ok(())
 }
 
-/// Adds the next version of a model, in training on the rows of `dataset_job`. Returns its number.
+/// Adds the next version of a model, in training on the rows of `dataset_file`. Returns its number.
 #[expect(clippy::too_many_arguments, reason = "a row has this many columns")]
 pub fn insert(
     db: &Connection,
     model_uuid: &str,
     model_arn: &str,
     source_type: &str,
-    dataset_job: Option<&str>,
+    dataset_file: Option<&str>,
     schema: &str,
     detail: &Value,
     now: i64,
@@ -200,7 +200,7 @@ pub fn insert(
         "IN_PROGRESS"
     };
     db.execute(
-        "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, dataset_job,
+        "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, dataset_file,
                                     schema, detail)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)",
         params![
@@ -210,7 +210,7 @@ pub fn insert(
             status,
             source_type,
             now,
-            dataset_job,
+            dataset_file,
             schema,
             detail.to_string()
         ],

@@ -213,7 +213,9 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
 async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
     let path = context
         .store
-        .model_file(&claim.model_uuid, claim.model_version);
+        .model_file(&claim.model_uuid, claim.model_version)
+        .await
+        .map_err(|fault| Problem::new(FailureKind::Internal, fault.message))?;
     let model = context.models.get(&path).await.map_err(|error| {
         tracing::error!(model = claim.scheduler.model_name, path = %path.display(), %error, "model file unusable");
         let reason = format!(

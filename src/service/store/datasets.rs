@@ -170,8 +170,8 @@ impl Store {
             insert(db, &dataset, status, Some(&source_arn), now)?;
             db.execute(
                 "INSERT INTO ingestion_job (id, dataset_uuid, status, source_job, source_arn, created_us, quality, files, size,
-                                            start_us, end_us)
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, quality, files, size, start_us, end_us FROM ingestion_job WHERE id = ?4",
+                                            start_us, end_us, file)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, quality, files, size, start_us, end_us, file FROM ingestion_job WHERE id = ?4",
                 params![
                     new.job_id,
                     dataset.uuid,

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::datasets::{self, DatasetStatus};
 use super::words::words;
-use super::{Once, Store, stored_json};
+use super::{Once, Store, leftovers, stored_json};
 use crate::service::faults::Fault;
+use crate::service::files::Staged;
 
 words! {
     /// Where an ingestion job stands.
@@ -111,13 +112,17 @@ pub struct Due {
     pub schema: Option<String>,
     /// `IngestionInputConfiguration`; null for an import.
     pub input: Value,
-    /// The job whose rows an import copies.
+    /// The job whose rows an import takes.
     pub source_job: Option<String>,
+    /// The index of the rows an import takes.
+    pub file: Option<String>,
 }
 
 /// What a job found.
 #[derive(Debug)]
 pub struct Ingested {
+    /// Its rows, durable but not in their place yet.
+    pub staged: Staged,
     /// Schema string of a dataset that has none.
     pub schema: String,
     /// `DataQualitySummary`.
@@ -253,7 +258,7 @@ impl Store {
     /// The oldest job that is to be done. It stays until it is ended: what a crash interrupted is due again.
     pub async fn due_ingestion(&self) -> Result<Option<Due>, Fault> {
         self.transact(|db| {
-            let sql = "SELECT j.id, d.name, d.uuid, d.schema, j.input, j.source_job
+            let sql = "SELECT j.id, d.name, d.uuid, d.schema, j.input, j.source_job, j.file
                        FROM ingestion_job j JOIN dataset d ON d.uuid = j.dataset_uuid
                        WHERE j.status IN (?1, ?2) ORDER BY j.created_us LIMIT 1";
             let read = |row: &Row<'_>| {
@@ -264,6 +269,7 @@ impl Store {
                     schema: row.get(3)?,
                     input: stored_json(row, 4)?,
                     source_job: row.get(5)?,
+                    file: row.get(6)?,
                 })
             };
             let waiting = [JobStatus::InProgress, JobStatus::ImportInProgress];
@@ -272,7 +278,7 @@ impl Store {
         .await
     }
 
-    /// The dataset holds what the job found.
+    /// Puts the rows in their place; the dataset holds what the job found.
     pub async fn ingestion_succeeded(
         &self,
         job: &Due,
@@ -280,9 +286,12 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(), Fault> {
         let (id, dataset) = (job.id.clone(), job.dataset_uuid.clone());
+        let (files, staged) = (self.files.clone(), found.staged);
+        self.announce(staged.folder, staged.names()).await?;
         self.transact(move |db| {
+            leftovers::place(db, &files, &staged)?;
             db.execute(
-                "UPDATE ingestion_job SET status = ?7, quality = ?2, files = ?3, size = ?4, start_us = ?5, end_us = ?6
+                "UPDATE ingestion_job SET status = ?7, quality = ?2, files = ?3, size = ?4, start_us = ?5, end_us = ?6, file = ?8
                  WHERE id = ?1",
                 params![
                     id,
@@ -292,6 +301,7 @@ impl Store {
                     found.start_us,
                     found.end_us,
                     JobStatus::Success,
+                    staged.name,
                 ],
             )?;
             for (component, sensor, summary) in &found.statistics {
@@ -305,36 +315,27 @@ impl Store {
         .await
     }
 
-    /// The dataset holds the copied rows. What is told of them was taken over when the import was asked for; one of an older
-    /// build takes it now.
-    pub async fn dataset_imported(
-        &self,
-        job: &Due,
-        source_job: &str,
-        now: DateTime<Utc>,
-    ) -> Result<(), Fault> {
-        let (id, dataset, source) = (
-            job.id.clone(),
-            job.dataset_uuid.clone(),
-            source_job.to_owned(),
-        );
+    /// The dataset holds the same rows as the import's source did when it was asked for. What is told of them was taken over
+    /// then; an import of an older build takes it now.
+    pub async fn dataset_imported(&self, job: &Due, now: DateTime<Utc>) -> Result<(), Fault> {
+        let job = job.clone();
         self.transact(move |db| {
             db.execute(
                 "UPDATE ingestion_job SET (quality, files, size, start_us, end_us) =
                      (SELECT quality, files, size, start_us, end_us FROM ingestion_job WHERE id = ?2)
                  WHERE id = ?1 AND quality IS NULL",
-                [&id, &source],
+                params![job.id, job.source_job],
             )?;
             db.execute(
                 "INSERT OR IGNORE INTO sensor_statistics (job_id, component, sensor, summary)
                  SELECT ?1, component, sensor, summary FROM sensor_statistics WHERE job_id = ?2",
-                [&id, &source],
+                params![job.id, job.source_job],
             )?;
             db.execute(
                 "UPDATE ingestion_job SET status = ?2 WHERE id = ?1",
-                params![id, JobStatus::Success],
+                params![job.id, JobStatus::Success],
             )?;
-            hold(db, &dataset, &id, None, now)
+            hold(db, &job.dataset_uuid, &job.id, None, now)
         })
         .await
     }
@@ -350,7 +351,7 @@ impl Store {
         let reason: String = reason.chars().take(LONGEST_REASON).collect();
         self.transact(move |db| {
             db.execute(
-                "UPDATE ingestion_job SET status = ?3, failed_reason = ?2 WHERE id = ?1",
+                "UPDATE ingestion_job SET status = ?3, failed_reason = ?2, file = NULL WHERE id = ?1",
                 params![id, reason, JobStatus::Failed],
             )?;
             db.execute(
@@ -384,6 +385,12 @@ fn hold(
             now.timestamp_micros(),
             DatasetStatus::Active
         ],
+    )?;
+    // Rows that were replaced are given up; a training that reads them keeps them until it ends.
+    db.execute(
+        "UPDATE ingestion_job SET file = NULL
+         WHERE dataset_uuid = ?1 AND id <> ?2 AND file IS NOT NULL AND status IN (?3, ?4)",
+        params![dataset, job, JobStatus::Success, JobStatus::Failed],
     )?;
     Ok(())
 }

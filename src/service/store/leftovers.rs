@@ -1,16 +1,18 @@
-//! Files beside the database: what is swept, and what is only reported.
+//! Files beside the database: what is announced, what is swept, and what is only reported.
 //!
-//! Guarantees: a file is removed only if the database proves that this service gave it up (a deleted model or dataset, rows
-//! that a later ingestion replaced, the rows of a failed attempt), or if it is an unfinished temporary of a model file.
-//! Whatever else lies there stays: a database that was lost, or put back from an older backup, takes no model with it.
+//! Guarantees: a file is removed only if the database proves that this service made or gave it up (`leftover`), or if it is
+//! the unfinished work of a job that is over. Whatever else lies there stays: a database that was lost, or put back from an
+//! older backup, takes no model with it. What is made is announced as given up before it gets its name, and taken off that
+//! list by the transaction that refers to it, so that no crash leaves a file that nobody knows.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::Store;
+use super::{Store, takeover};
 use crate::service::faults::Fault;
+use crate::service::files::{Files, Folder, Staged, maker};
 
 /// What a sweep did and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,34 +25,33 @@ pub struct Swept {
     pub missing: Vec<PathBuf>,
 }
 
-/// What datasets hold, and what an ingestion, a training or an import is reading or writing.
-const ROWS_KEPT: &str = "SELECT job_id FROM dataset WHERE job_id IS NOT NULL
-    UNION SELECT id FROM ingestion_job WHERE status LIKE '%IN_PROGRESS'
-    UNION SELECT source_job FROM ingestion_job WHERE status LIKE '%IN_PROGRESS' AND source_job IS NOT NULL
-    UNION SELECT dataset_job FROM model_version WHERE status = 'IN_PROGRESS' AND dataset_job IS NOT NULL";
-const ROWS_GIVEN_UP: &str =
-    "SELECT id FROM ingestion_job UNION SELECT name FROM leftover WHERE folder = 'datasets'";
-const MODELS_KEPT: &str = "SELECT model_uuid || '-' || version || '.model' FROM model_version
-    UNION SELECT model_uuid || '-' || version || '.tmp' FROM model_version WHERE status LIKE '%IN_PROGRESS'
-    UNION SELECT source_file || '.model' FROM model_version
-          WHERE status LIKE '%IN_PROGRESS' AND source_file IS NOT NULL";
-const MODELS_GIVEN_UP: &str = "SELECT name FROM leftover WHERE folder = 'models'";
-const MODELS_NEEDED: &str =
-    "SELECT model_uuid || '-' || version || '.model' FROM model_version WHERE status = 'SUCCESS'";
+/// Indexes that datasets hold, and that an import or a training is reading.
+const INDEXES_KEPT: &str = "SELECT file FROM ingestion_job WHERE file IS NOT NULL
+    UNION SELECT dataset_file FROM model_version WHERE status = 'IN_PROGRESS' AND dataset_file IS NOT NULL";
+const MODELS_KEPT: &str = "SELECT file FROM model_version WHERE file IS NOT NULL";
+/// Where a version's file could not be taken over from an earlier layout, the name it had there.
+const MODELS_NEEDED: &str = "SELECT coalesce(file, model_uuid || '-' || version || '.model') FROM model_version WHERE status = 'SUCCESS'";
+/// Whose unfinished work is being made.
+const MAKERS: &str = "SELECT id FROM ingestion_job WHERE status LIKE '%IN_PROGRESS'
+    UNION SELECT model_uuid || '-' || version FROM model_version WHERE status LIKE '%IN_PROGRESS'";
 
 impl Store {
     /// Removes what this service gave up, and says what else lies there without being known.
     pub async fn sweep(&self) -> Result<Swept, Fault> {
-        let directory = self.directory.clone();
+        let files = self.files.clone();
         let swept = self.transact(move |db| {
             let mut swept = Swept::default();
-            for (folder, kept, given_up) in [
-                ("datasets", ROWS_KEPT, ROWS_GIVEN_UP),
-                ("models", MODELS_KEPT, MODELS_GIVEN_UP),
-            ] {
-                let (kept, given_up) = (names(db, kept)?, names(db, given_up)?);
-                let folder_path = directory.join(folder);
-                for path in entries(&folder_path) {
+            let makers = names(db, MAKERS)?;
+            for folder in [Folder::Datasets, Folder::Models] {
+                let kept = kept(db, folder)?;
+                let given_up = names(
+                    db,
+                    &format!(
+                        "SELECT name FROM leftover WHERE folder = '{}'",
+                        folder.name()
+                    ),
+                )?;
+                for path in entries(&files.folder(folder)) {
                     let name = path
                         .file_name()
                         .map(|name| name.to_string_lossy().into_owned())
@@ -58,27 +59,35 @@ impl Store {
                     if kept.contains(&name) {
                         continue;
                     }
-                    let unfinished = folder == "models" && name.ends_with(".tmp");
+                    let unfinished = match maker(&name) {
+                        Some(maker) if makers.contains(maker) => continue,
+                        Some(_) => true,
+                        // What earlier builds called it.
+                        None => folder == Folder::Models && name.ends_with(".tmp"),
+                    };
                     if !(unfinished || given_up.contains(&name)) {
                         swept.unknown.push(path);
                     } else if remove(&path).is_ok() {
                         swept.removed += 1;
                     }
                 }
-                // What cannot be removed is tried again next time.
+                // What cannot be removed is tried again next time; what is being made may be announced and not there yet.
                 for name in given_up
                     .iter()
-                    .filter(|name| !folder_path.join(name).exists())
+                    .filter(|name| makers.is_empty() && !files.path(folder, name).exists())
                 {
                     db.execute(
                         "DELETE FROM leftover WHERE folder = ?1 AND name = ?2",
-                        [folder, name],
+                        [folder.name(), name],
                     )?;
                 }
             }
-            let models = directory.join("models");
+            db.execute(
+                &format!("DELETE FROM dataset_part WHERE file NOT IN ({INDEXES_KEPT})"),
+                [],
+            )?;
             let needed = names(db, MODELS_NEEDED)?;
-            let gone = needed.iter().map(|name| models.join(name));
+            let gone = needed.iter().map(|name| files.path(Folder::Models, name));
             swept.missing = gone.filter(|path| !path.exists()).collect();
             swept.missing.sort();
             Ok(swept)
@@ -89,14 +98,69 @@ impl Store {
         }
         Ok(swept)
     }
+
+    /// Notes names that files are about to get, so that they are swept if nothing comes to refer to them.
+    pub(super) async fn announce(
+        &self,
+        folder: Folder,
+        names: impl Iterator<Item = &str>,
+    ) -> Result<(), Fault> {
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        self.transact(move |db| {
+            for name in names {
+                db.execute(
+                    "INSERT OR IGNORE INTO leftover (folder, name) VALUES (?1, ?2)",
+                    [folder.name(), &name],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Puts `staged` in its place, in the transaction that refers to it by its name: a sweep comes before or after both.
+pub(super) fn place(db: &Connection, files: &Files, staged: &Staged) -> Result<(), Fault> {
+    files.place(staged).map_err(|error| {
+        tracing::error!(folder = staged.folder.name(), name = staged.name, %error, "a file was not put in its place");
+        Fault::internal()
+    })?;
+    takeover::insert_parts(db, staged)?;
+    for name in staged.names() {
+        db.execute(
+            "DELETE FROM leftover WHERE folder = ?1 AND name = ?2",
+            [staged.folder.name(), name],
+        )?;
+    }
+    Ok(())
 }
 
 /// How many model files and ingested datasets lie in a state directory.
 pub fn kept_beside(directory: &Path) -> (usize, usize) {
-    let models = entries(&directory.join("models"));
+    let models = entries(&directory.join(Folder::Models.name()));
     let is_model = |path: &&PathBuf| path.extension().is_some_and(|it| it == "model");
-    let datasets = entries(&directory.join("datasets"));
-    (models.iter().filter(is_model).count(), datasets.len())
+    let datasets = entries(&directory.join(Folder::Datasets.name()));
+    // Each has one index, or one directory in the layout of earlier builds; unfinished work is no dataset.
+    let is_dataset = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        maker(&name).is_none() && path.extension().is_none_or(|it| it != "rows")
+    };
+    (
+        models.iter().filter(is_model).count(),
+        datasets.iter().filter(is_dataset).count(),
+    )
+}
+
+fn kept(db: &Connection, folder: Folder) -> rusqlite::Result<HashSet<String>> {
+    match folder {
+        Folder::Models => names(db, MODELS_KEPT),
+        Folder::Datasets => {
+            let parts = format!("SELECT part FROM dataset_part WHERE file IN ({INDEXES_KEPT})");
+            let mut kept = names(db, INDEXES_KEPT)?;
+            kept.extend(names(db, &parts)?);
+            Ok(kept)
+        }
+    }
 }
 
 fn names(db: &Connection, query: &str) -> rusqlite::Result<HashSet<String>> {

@@ -400,7 +400,7 @@ async fn three_jobs(now: DateTime<Utc>) -> Trial {
             "SELECT * FROM sensor_statistics ORDER BY job_id, component, sensor".into(),
             "SELECT name, uuid, status, schema, sampling_us, active_version, previous_version FROM model ORDER BY name"
                 .into(),
-            "SELECT model_uuid, version, arn, status, source_type, dataset_job, failed_reason, metrics, quality, detail
+            "SELECT model_uuid, version, arn, status, source_type, dataset_file, file, failed_reason, metrics, quality, detail
              FROM model_version ORDER BY model_uuid, version"
                 .into(),
             "SELECT model_name, status, next_us FROM retraining_scheduler".into(),

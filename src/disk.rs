@@ -1,4 +1,4 @@
-//! The durable operations the feeder needs from a file system, and the one protocol built on them.
+//! The durable operations that feeder and service need from a file system, and the feeder's protocol built on them.
 //!
 //! [`Disk`] is a trait because durability cannot be tested otherwise: the tests' disk stops at the n-th operation or
 //! runs out of space. The protocol ([`seal_directory`]) is above the seam, so it is what the tests test. Everything blocks;

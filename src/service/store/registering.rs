@@ -1,0 +1,146 @@
+//! Models that were trained elsewhere, put under the service's care; and what their rows tell of them.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
+
+use super::{Store, leftovers, seconds};
+use crate::model::{Model, Span};
+use crate::service::faults::Fault;
+use crate::service::files::{Folder, model_name};
+use crate::service::operations::versions;
+
+/// A trained model to be put under the service's care without its training API.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// Model name, as in the API.
+    pub name: String,
+    /// `component, sensors` in the model's order.
+    pub components: Vec<(String, Vec<String>)>,
+    /// Sampling interval in microseconds if the model has a target rate.
+    pub sampling_us: Option<i64>,
+    /// The range it was trained on.
+    pub trained: Span,
+    /// The encoded model file.
+    pub file: Vec<u8>,
+    /// Region for the ARN.
+    pub region: String,
+    /// Account for the ARN, 12 digits.
+    pub account: String,
+}
+
+impl NewModel {
+    /// `model` under `name`, active at once.
+    pub fn of(name: &str, model: &Model, region: &str, account: &str) -> Self {
+        let mut components: Vec<(String, Vec<String>)> = Vec::new();
+        for sensor in model.sensors() {
+            let known = components
+                .iter_mut()
+                .find(|(name, _)| *name == sensor.component);
+            match known {
+                Some((_, signals)) => signals.push(sensor.signal.clone()),
+                None => components.push((sensor.component.clone(), vec![sensor.signal.clone()])),
+            }
+        }
+        Self {
+            name: name.to_owned(),
+            components,
+            sampling_us: model.sampling().map(|sampling| sampling.micros()),
+            trained: model.training_range(),
+            file: model.encode(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+        }
+    }
+}
+
+impl Store {
+    /// Puts a trained model under `model.name` as its next version, active at once. Returns the version.
+    pub async fn register_model(&self, model: NewModel, now: DateTime<Utc>) -> Result<i64, Fault> {
+        let name = model_name(&model.file);
+        self.announce(Folder::Models, std::iter::once(name.as_str()))
+            .await?;
+        let files = self.files.clone();
+        self.transact(move |db| {
+            let known = db
+                .query_row("SELECT uuid, arn FROM model WHERE name = ?1", [&model.name], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })
+                .optional()?;
+            let (uuid, arn) = known.unwrap_or_else(|| {
+                let uuid = uuid::Uuid::new_v4().to_string();
+                let arn = format!(
+                    "arn:aws:lookoutequipment:{}:{}:model/{}/{uuid}",
+                    model.region, model.account, model.name
+                );
+                (uuid, arn)
+            });
+            let version = 1 + db.query_row(
+                "SELECT coalesce(max(version), 0) FROM model_version WHERE model_uuid = ?1",
+                [&uuid],
+                |row| row.get::<_, i64>(0),
+            )?;
+            // Here and not before: no job is making it, a sweep would take it for unfinished work.
+            let staged = files.stage_model(&uuid, &model.file).map_err(|error| {
+                tracing::error!(model = model.name, %error, "model file not written");
+                Fault::internal()
+            })?;
+            leftovers::place(db, &files, &staged)?;
+            let (now, schema) = (now.timestamp_micros(), schema_json(&model.components));
+            db.execute(
+                "INSERT INTO model (name, uuid, arn, status, schema, sampling_us, active_version, created_us, updated_us)
+                 VALUES (?1, ?2, ?3, 'SUCCESS', ?4, ?5, ?6, ?7, ?7)
+                 ON CONFLICT (name) DO UPDATE SET schema = ?4, sampling_us = ?5, active_version = ?6, updated_us = ?7",
+                params![model.name, uuid, arn, schema, model.sampling_us, version, now],
+            )?;
+            db.execute(
+                "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, detail, file)
+                 VALUES (?1, ?2, ?3, 'SUCCESS', 'IMPORT', ?4, ?4, ?5, ?6)",
+                params![
+                    uuid,
+                    version,
+                    versions::arn(&arn, version),
+                    now,
+                    with_range(&json!({}), model.trained).to_string(),
+                    staged.name
+                ],
+            )?;
+            Ok(version)
+        })
+        .await
+    }
+}
+
+/// The members of a version with the range it was trained on, where none was asked for: clients rely on it.
+pub fn with_range(detail: &Value, trained: Span) -> Value {
+    let mut detail = match detail.is_object() {
+        true => detail.clone(),
+        false => json!({}),
+    };
+    for (name, micros) in [
+        ("TrainingDataStartTime", trained.start),
+        ("TrainingDataEndTime", trained.end),
+    ] {
+        if detail[name].is_null() {
+            detail[name] = seconds(micros).into();
+        }
+    }
+    detail
+}
+
+/// The schema string of the API: a DATETIME column first, then one DOUBLE column per sensor (contract 6).
+pub fn schema_json(components: &[(String, Vec<String>)]) -> String {
+    let components: Vec<Value> = components
+        .iter()
+        .map(|(component, sensors)| {
+            let mut columns = vec![json!({"Name": "Timestamp", "Type": "DATETIME"})];
+            columns.extend(
+                sensors
+                    .iter()
+                    .map(|sensor| json!({"Name": sensor, "Type": "DOUBLE"})),
+            );
+            json!({"ComponentName": component, "Columns": columns})
+        })
+        .collect();
+    json!({"Components": components}).to_string()
+}
