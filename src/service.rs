@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::Span;
 use crate::ops::cors::Cors;
 use crate::ops::slots::{LEAVE, Slot, Slots};
 use crate::ops::tls::{Tls, secure};
@@ -59,6 +60,10 @@ pub const REGION: &str = "us-east-1";
 /// Account in the ARNs of a service that is given none.
 pub const ACCOUNT: &str = "000000000000";
 
+/// How long executions are remembered where nothing else is said.
+pub const KEEP_EXECUTIONS: Duration = Duration::from_secs(400 * 24 * 3600);
+/// The shortest time that can be asked for.
+const LEAST_KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 512;
 /// A client that has not sent its headers by then is cut off.
@@ -88,6 +93,8 @@ pub struct Settings {
     pub account: String,
     /// Web pages whose browsers may call the API and the embedded S3.
     pub cors_origins: Vec<String>,
+    /// How long the service remembers executions and events.
+    pub keep_executions: Span,
 }
 
 impl Default for Settings {
@@ -98,6 +105,7 @@ impl Default for Settings {
             region: REGION.into(),
             account: ACCOUNT.into(),
             cors_origins: Vec::new(),
+            keep_executions: Span(KEEP_EXECUTIONS),
         }
     }
 }
@@ -118,6 +126,15 @@ impl Settings {
             problems.push((
                 "service.account",
                 format!("\"{account}\" must be 12 digits, such as 123456789012"),
+            ));
+        }
+        if self.keep_executions.0 < LEAST_KEPT {
+            problems.push((
+                "service.keep_executions",
+                format!(
+                    "\"{}\" is too short: late windows are looked for in what is kept, write 2days or more",
+                    self.keep_executions
+                ),
             ));
         }
         if let Err(problem) = Cors::new(&self.cors_origins) {
@@ -162,6 +179,8 @@ pub struct Config {
     pub catch_up_max_age: Duration,
     /// The web pages that may call.
     pub cors: Cors,
+    /// How long executions and events are remembered.
+    pub keep_executions: Duration,
 }
 
 /// Who may call the API.
@@ -276,6 +295,7 @@ impl Service {
             clock: clock.clone(),
             changed: changes.clone(),
             vitals: vitals.clone(),
+            keep_executions: config.keep_executions,
         };
         let catch_up = CatchUp {
             all: config.catch_up,

@@ -18,6 +18,7 @@ use crate::inference::{Advice, ApiError};
 use crate::ops::lock;
 use crate::ops::tls::{Tls, Validity};
 use crate::s3::{Conditional, Disposition};
+use crate::service::store::examine;
 use crate::signal::TagList;
 
 #[derive(Debug, Args)]
@@ -56,6 +57,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         code: 0,
     }];
     looks.push(data_dir(&config));
+    looks.extend(service_state(&config));
     looks.extend(certificate(&config));
     if !config.source.tags.is_empty() {
         looks.push(match TagList::read(&config.source.tags) {
@@ -108,6 +110,15 @@ fn notifications(config: &Config) -> Look {
         }
         Err(error) => bad("notifications", &error.into()),
     }
+}
+
+/// Every page and row of the service's database, if there is one.
+fn service_state(config: &Config) -> Option<Look> {
+    let directory = config.data_dir().join("service");
+    directory.exists().then(|| match examine(&directory) {
+        Ok(()) => good("service state", "whole".into()),
+        Err(error) => bad("service state", &error.into()),
+    })
 }
 
 fn data_dir(config: &Config) -> Look {

@@ -179,6 +179,7 @@ async fn serve(
             region: config.service.region.clone(),
             account: config.service.account.clone(),
             cors: config.service.cors(),
+            keep_executions: config.service.keep_executions.0,
             ..service_config(args.listen, args.data_dir.join("service"), &keys)
         },
         tls,

@@ -60,6 +60,7 @@ impl Lookout {
             account: config.service.account.clone(),
             cors: config.service.cors(),
             vitals: vitals.clone(),
+            keep_executions: config.service.keep_executions.0,
             ..service_config(listen, data_dir.join("service"), &keys)
         };
         Self::serve(data_dir, service, &keys, store, clock, shutdown).await
@@ -195,6 +196,7 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
         vitals: Vitals::default(),
         catch_up_max_age: service::CATCH_UP_MAX_AGE,
         cors: Cors::default(),
+        keep_executions: service::KEEP_EXECUTIONS,
     }
 }
 

@@ -28,6 +28,8 @@ pub use key_pattern::key_pattern;
 const SILENT: Duration = Duration::from_secs(120);
 /// How often schedules and queues are looked at without being told, real time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often what is too old is forgotten, real time.
+const FORGET_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// How long PENDING and STOPPING of a retraining scheduler last.
 const TRANSITION: Duration = Duration::from_millis(1500);
 
@@ -62,6 +64,8 @@ pub struct Jobs {
     pub changed: watch::Receiver<u64>,
     /// The loops of this process.
     pub vitals: Vitals,
+    /// How long executions and events are remembered.
+    pub keep_executions: Duration,
 }
 
 impl Jobs {
@@ -75,6 +79,29 @@ impl Jobs {
             () = self.lane(Queue::Ingestion) => {}
             () = self.lane(Queue::Training) => {}
             () = self.lane(Queue::Retraining) => {}
+            () = self.forget() => {}
+        }
+    }
+
+    /// Forgets what is older than is to be kept, now and then; never returns.
+    async fn forget(&self) {
+        loop {
+            // Not at the start, which has other things to do.
+            tokio::time::sleep(FORGET_AFTER).await;
+            match self
+                .store
+                .forget_past(self.keep_executions, self.clock.now())
+                .await
+            {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(
+                    gone,
+                    "executions that are older than service.keep_executions forgotten"
+                ),
+                Err(fault) => {
+                    tracing::warn!(%fault, "old executions not forgotten, trying again later")
+                }
+            }
         }
     }
 

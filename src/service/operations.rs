@@ -101,11 +101,8 @@ pub static OPERATIONS: [(&str, Option<Run>); 49] = [
     ),
     ("ListDataIngestionJobs", asks!(ingestion::list)),
     ("ListDatasets", asks!(datasets::list)),
-    ("ListInferenceEvents", Some(Run::Transacts(events::list))),
-    (
-        "ListInferenceExecutions",
-        Some(Run::Transacts(executions::list)),
-    ),
+    ("ListInferenceEvents", asks!(events::list)),
+    ("ListInferenceExecutions", asks!(executions::list)),
     (
         "ListInferenceSchedulers",
         Some(Run::Transacts(schedulers::list)),

@@ -24,6 +24,7 @@ pub mod labels;
 mod leftovers;
 mod once;
 mod opening;
+pub mod past;
 pub mod policies;
 mod registering;
 pub mod schedulers;
@@ -35,16 +36,19 @@ mod words;
 
 pub use leftovers::Swept;
 pub use once::Once;
+use opening::CleanStop;
+pub use opening::examine;
 pub use registering::{NewModel, schema_json, with_range};
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
     include_str!("store/0004_tokens.sql"),
     include_str!("store/0005_failures.sql"),
     include_str!("store/0006_files.sql"),
+    include_str!("store/0007_past.sql"),
 ];
 /// The migration that gives files of earlier builds their names.
 const FILES: usize = 5;
@@ -133,6 +137,8 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    // Dropped after the connection, with which the database is closed.
+    _stop: Arc<CleanStop>,
     files: Files,
 }
 
@@ -151,6 +157,7 @@ impl Store {
             source,
         })?;
         let wrap = |source| StoreError::of(&path, source);
+        let (stop, clean) = CleanStop::take(directory);
         let mut connection = Connection::open(&path).map_err(wrap)?;
         connection
             .execute_batch(
@@ -169,7 +176,10 @@ impl Store {
                 known: MIGRATIONS.len(),
             });
         }
-        opening::refuse_if_damaged(&connection, found, &path, directory)?;
+        if !clean {
+            opening::refuse_if_damaged(&connection, &path)?;
+        }
+        opening::refuse_if_emptied(found, &path, directory)?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
             let transaction = connection.transaction().map_err(wrap)?;
             transaction.execute_batch(migration).map_err(wrap)?;
@@ -181,9 +191,12 @@ impl Store {
                 .map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }
-        opening::refuse_if_odd(&connection, &path)?;
+        if !clean || found < MIGRATIONS.len() {
+            opening::refuse_if_odd(&connection, &path)?;
+        }
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
+            _stop: Arc::new(stop),
             files,
         })
     }
@@ -193,10 +206,13 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let connection = Arc::clone(&self.connection);
+        let store = self.clone();
         let joined = tokio::task::spawn_blocking(move || {
             // A panic elsewhere cannot leave a half-done transaction behind: SQLite rolled it back on drop.
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut connection = store
+                .connection
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let outcome = work(&transaction)?;

@@ -1,22 +1,20 @@
 //! ListInferenceEvents: contiguous anomalous spans, as the runner recorded them.
 //!
 //! An event is listed if it lasted longer than five minutes, ends at or after `IntervalStartTime` and starts before
-//! `IntervalEndTime`; newest first (contract 5.4).
+//! `IntervalEndTime`; newest first (contract 5.4). Only this list leaves short ones out: they are events all the same.
 
-use rusqlite::params;
 use serde_json::{Value, json};
 
-use super::{Call, schedulers, time};
+use super::{Request, time};
 use crate::service::faults::Fault;
-
-/// Only events longer than this are listed.
-const LONGER_THAN_US: i64 = 300_000_000;
+use crate::service::store::past::PastEvent;
 
 /// ListInferenceEvents.
-pub fn list(call: &Call<'_>) -> Result<Value, Fault> {
+pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
+    let input = request.input;
     let (Some(from), Some(to)) = (
-        call.input.time_us("IntervalStartTime"),
-        call.input.time_us("IntervalEndTime"),
+        input.time_us("IntervalStartTime"),
+        input.time_us("IntervalEndTime"),
     ) else {
         return Err(Fault::internal());
     };
@@ -25,38 +23,27 @@ pub fn list(call: &Call<'_>) -> Result<Value, Fault> {
             "IntervalStartTime must be before IntervalEndTime",
         ));
     }
-    let scheduler = schedulers::named(call)?;
-    let page = call.page(&format!("events of {}", scheduler.uuid))?;
-    let before: i64 = page
-        .after()
-        .and_then(|key| key.parse().ok())
-        .unwrap_or(i64::MAX);
-    let mut statement = call.db.prepare_cached(
-        "SELECT start_us, end_us, diagnostics FROM event
-         WHERE scheduler_uuid = ?1 AND start_us < ?2 AND end_us >= ?3 AND start_us < ?4 AND end_us - start_us > ?5
-         ORDER BY start_us DESC LIMIT ?6",
-    )?;
-    let mut rows = statement.query(params![
-        scheduler.uuid,
-        before,
-        from,
-        to,
-        LONGER_THAN_US,
-        page.limit()
-    ])?;
-    let mut items = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (start_us, end_us): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let name = input.required("InferenceSchedulerName")?;
+    let scheduler = request.store.scheduler(name).await?;
+    let page = request.page(&format!("events of {}", scheduler.uuid))?;
+    let after = page.after().and_then(|key| key.parse().ok());
+    let found = request.store.events(
+        &scheduler.uuid,
+        (from, to),
+        after.unwrap_or(i64::MAX),
+        page.limit(),
+    );
+    let item = |event: PastEvent| {
         let summary = json!({
             "InferenceSchedulerArn": scheduler.arn,
             "InferenceSchedulerName": scheduler.name,
-            "EventStartTime": time(start_us),
-            "EventEndTime": time(end_us),
-            "Diagnostics": row.get::<_, String>(2)?,
-            "EventDurationInSeconds": (end_us - start_us) / 1_000_000,
+            "EventStartTime": time(event.start_us),
+            "EventEndTime": time(event.end_us),
+            "Diagnostics": event.diagnostics,
+            "EventDurationInSeconds": (event.end_us - event.start_us) / 1_000_000,
         });
-        items.push((start_us.to_string(), summary));
-    }
-    let (summaries, next) = page.cut(items);
+        (event.start_us.to_string(), summary)
+    };
+    let (summaries, next) = page.cut(found.await?.into_iter().map(item).collect());
     Ok(json!({"NextToken": next, "InferenceEventSummaries": summaries}))
 }

@@ -4,11 +4,15 @@
 //! what no build wrote, is refused before anything is changed, and the refusal says how to go on. It never begins an empty
 //! state over what is there.
 //!
+//! To look at every page and row takes longer the more there was: it is done where the last stop was not a clean one, where
+//! the file is not the one that was left then, after an upgrade, and in `lookoutd check`.
+//!
 //! A flipped bit inside a text or a number that stays plausible is not seen here: SQLite has no checksum of a row.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, leftovers};
 
@@ -75,24 +79,90 @@ pub fn refuse_if_lost(path: &Path, directory: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Refuses a database that is damaged as far as that can be seen. `version` is its schema's number.
-pub fn refuse_if_damaged(
-    connection: &Connection,
-    version: usize,
-    path: &Path,
-    directory: &Path,
-) -> Result<(), StoreError> {
-    let wrap = |source| StoreError::of(path, source);
-    let damaged = |what: String| StoreError::Damaged {
-        path: path.to_owned(),
-        what,
-    };
+/// What is noted at a clean stop, beside the database: which file it left.
+const NOTE: &str = "state.clean";
+
+/// Notes a clean stop when it is dropped, which must be after the connection has been closed.
+#[derive(Debug)]
+pub struct CleanStop {
+    directory: PathBuf,
+}
+
+impl CleanStop {
+    /// Takes the note of the last stop away. True if the database is as that stop left it, so that nothing can be wrong with
+    /// it that was not wrong then.
+    pub fn take(directory: &Path) -> (CleanStop, bool) {
+        let note = std::fs::read_to_string(directory.join(NOTE)).ok();
+        let clean = note.is_some() && note == left(directory);
+        let _ = std::fs::remove_file(directory.join(NOTE));
+        let stop = CleanStop {
+            directory: directory.to_owned(),
+        };
+        (stop, clean)
+    }
+}
+
+impl Drop for CleanStop {
+    fn drop(&mut self) {
+        // Without a note the next start looks at everything.
+        if let Some(left) = left(&self.directory) {
+            let _ = std::fs::write(self.directory.join(NOTE), left);
+        }
+    }
+}
+
+/// Which database file there is; none while a log beside it has what the file has not.
+fn left(directory: &Path) -> Option<String> {
+    let log = std::fs::metadata(directory.join("state.db-wal"));
+    if log.is_ok_and(|log| log.len() > 0) {
+        return None;
+    }
+    let file = std::fs::metadata(directory.join("state.db")).ok()?;
+    Some(format!(
+        "{} bytes, changed {}.{:09}, inode {}\n",
+        file.size(),
+        file.ctime(),
+        file.ctime_nsec(),
+        file.ino()
+    ))
+}
+
+/// Looks at every page and row of a state that may be in use: what is wrong with it, if anything is.
+pub fn examine(directory: &Path) -> Result<(), StoreError> {
+    let path = directory.join("state.db");
+    refuse_if_lost(&path, directory)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    let wrap = |source| StoreError::of(&path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).map_err(wrap)?;
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(wrap)?;
+    refuse_if_damaged(&connection, &path)?;
+    if usize::try_from(version) == Ok(super::MIGRATIONS.len()) {
+        refuse_if_odd(&connection, &path)?;
+    }
+    Ok(())
+}
+
+/// Refuses a database that is damaged as far as that can be seen.
+pub fn refuse_if_damaged(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let check: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(wrap)?;
+        .map_err(|source| StoreError::of(path, source))?;
     if check != "ok" {
-        return Err(damaged(check));
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            what: check,
+        });
     }
+    Ok(())
+}
+
+/// Refuses a database without a schema, whose number is `version`, beside what another described.
+pub fn refuse_if_emptied(version: usize, path: &Path, directory: &Path) -> Result<(), StoreError> {
     if version == 0 {
         let (models, datasets) = leftovers::kept_beside(directory);
         return match models + datasets {
@@ -136,4 +206,57 @@ pub fn refuse_if_odd(connection: &Connection, path: &Path) -> Result<(), StoreEr
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::store::Store;
+
+    #[test]
+    fn only_a_state_that_a_clean_stop_left_is_opened_without_looking_at_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        drop(Store::open(at).unwrap());
+        let opens_clean = || {
+            let (stop, clean) = CleanStop::take(at);
+            std::mem::forget(stop);
+            clean
+        };
+        assert!(opens_clean());
+        assert!(!opens_clean(), "the note is taken once");
+        // Killed: the log is there, the note is not.
+        let store = Store::open(at).unwrap();
+        assert!(!at.join(NOTE).exists());
+        drop(store);
+        assert!(at.join(NOTE).exists());
+        // Another has written since.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let connection = Connection::open(at.join("state.db")).unwrap();
+        connection
+            .execute_batch("INSERT INTO tag VALUES ('a', 'k', 'v')")
+            .unwrap();
+        drop(connection);
+        assert!(!opens_clean());
+        // Put back from a backup.
+        drop(Store::open(at).unwrap());
+        std::fs::copy(at.join("state.db"), at.join("copy")).unwrap();
+        std::fs::rename(at.join("copy"), at.join("state.db")).unwrap();
+        assert!(!opens_clean());
+    }
+
+    #[test]
+    fn check_examines_a_state_that_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(examine(directory.path()).is_ok(), "none is there yet");
+        let store = Store::open(directory.path()).unwrap();
+        examine(directory.path()).unwrap();
+        let connection = Connection::open(directory.path().join("state.db")).unwrap();
+        connection
+            .execute_batch("INSERT INTO label_group VALUES ('g', 'a', 'no list', 0, 0)")
+            .unwrap();
+        let error = examine(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("label_group"), "{error}");
+        drop(store);
+    }
 }

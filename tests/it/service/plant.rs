@@ -86,6 +86,7 @@ impl Plant {
             vitals: Default::default(),
             catch_up_max_age: lookoutd::service::CATCH_UP_MAX_AGE,
             cors: Default::default(),
+            keep_executions: lookoutd::service::KEEP_EXECUTIONS,
         };
         let shutdown = CancellationToken::new();
         let service = Service::start(

@@ -370,6 +370,7 @@ async fn without_keys_the_service_listens_on_loopback_only() {
             vitals: Default::default(),
             catch_up_max_age: lookoutd::service::CATCH_UP_MAX_AGE,
             cors: Default::default(),
+            keep_executions: lookoutd::service::KEEP_EXECUTIONS,
         };
         let clock = lookoutd::clock::Clock::manual(at("2026-03-01T10:02:00Z"));
         Service::start(config, s3.clone(), clock, Default::default()).await
