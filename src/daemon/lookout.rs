@@ -61,6 +61,8 @@ impl Lookout {
             cors: config.service.cors(),
             vitals: vitals.clone(),
             keep_executions: config.service.keep_executions.0,
+            // What the feeder cuts afterwards is to be scored afterwards.
+            catch_up_max_age: config.feed.max_age.0.max(service::CATCH_UP_MAX_AGE),
             ..service_config(listen, data_dir.join("service"), &keys)
         };
         Self::serve(data_dir, service, &keys, store, clock, shutdown).await

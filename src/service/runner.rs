@@ -45,6 +45,8 @@ const PARALLEL_EXECUTIONS: usize = 32;
 const PARALLEL_LATE: usize = 4;
 /// Late windows that are looked at after an execution; with 288 of them a day each has its turn every two hours.
 const LATE_AT_ONCE: usize = 12;
+/// How long, in real time, a look at a late window may hold up its scheduler's next one.
+const LATE_MAY_HOLD_UP: Duration = Duration::from_secs(10);
 /// Claims are made for as many places at least, or after [`CLAIM_ANYWAY`]: each is a transaction.
 const CLAIM_TOGETHER: usize = 8;
 /// How long places wait for others to become free with them.
@@ -59,6 +61,8 @@ const REWIND_EVERY: Duration = Duration::from_secs(60);
 const LATE_FOR: TimeDelta = TimeDelta::hours(24);
 /// What a trouble with the state is about.
 const STATE: &str = "service/state.db";
+/// And one with recording in it, which a look at the schedules does not meet.
+const ENDS: &str = "service/state.db: executions";
 /// How long to wait after the state failed.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 
@@ -104,6 +108,7 @@ impl Runner {
                 freed: Notify::new(),
                 late_slots: Semaphore::new(PARALLEL_LATE),
                 crowded: Mutex::default(),
+                troubles: pulse.troubles().clone(),
             }),
             changed,
             catch_up,
@@ -339,37 +344,41 @@ fn tell(due: &Due) {
     }
 }
 
-/// Scores the windows before `after` whose data came late, until the scheduler's next one is due.
+/// Scores the windows before `after` whose data came late, until the scheduler's next one is due. That waits for one look at
+/// most, and not for a store that hangs.
 async fn late(context: &Context, after: &Claim) {
     let now = context.clock.now();
     let (start, scheduler) = (after.window.start(), after.scheduler.clone());
     let next = after.window.next().end() + TimeDelta::minutes(scheduler.delay_minutes);
+    let most = if now < next { LATE_AT_ONCE } else { 1 };
+    let until = after.window.end();
     let found = context
         .store
-        .late_windows(
-            scheduler,
-            start - LATE_FOR,
-            after.window.end(),
-            now,
-            LATE_AT_ONCE,
-        )
+        .late_windows(scheduler, start - LATE_FOR, until, now, most)
         .await;
     let claims = found.unwrap_or_else(|fault| {
-        tracing::error!(%fault, "windows without data cannot be read");
+        tracing::warn!(%fault, "windows without data cannot be read, they are looked at again");
         Vec::new()
     });
-    for claim in claims {
+    let hurry = async {
+        context.clock.sleep_until(next).await;
+        tokio::time::sleep(LATE_MAY_HOLD_UP).await;
+    };
+    let mut hurry = std::pin::pin!(hurry);
+    for (nth, claim) in claims.into_iter().enumerate() {
+        if nth > 0 && context.clock.now() >= next {
+            return;
+        }
         // What is cut off is done again at its next turn, with the same bytes.
         let end = tokio::select! {
-            biased;
-            () = context.clock.sleep_until(next) => return,
+            () = hurry.as_mut() => return,
             end = execute::run_late(context, &claim) => end,
         };
         let Some(end) = end else { continue };
         tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "late window scored");
         let now = context.clock.now();
         if let Err(fault) = context.store.end_late(&claim, now, end).await {
-            tracing::error!(%fault, "late window not recorded, it is looked at again");
+            tracing::warn!(%fault, "late window not recorded, it is looked at again");
         }
     }
 }
@@ -383,9 +392,21 @@ async fn record(context: &Context, uuid: &str, boundary_us: i64, end: End) {
             .end_execution(uuid, boundary_us, now, end.clone())
             .await;
         match recorded {
-            Ok(()) => return,
+            Ok(()) => {
+                context.troubles.over(Code::StateUnreadable, ENDS);
+                return;
+            }
             Err(fault) => {
                 tracing::error!(%fault, "end of an execution not recorded, trying again");
+                context.troubles.raise(
+                    Trouble::new(
+                        Code::StateUnreadable,
+                        now,
+                        format!("the end of an execution cannot be recorded: {fault}"),
+                        "see the log for the cause; check the disk of the data directory",
+                    )
+                    .about(ENDS),
+                );
                 tokio::time::sleep(AFTER_FAULT).await;
             }
         }

@@ -32,6 +32,7 @@ use crate::service::s3_problem::Problem;
 use crate::service::store::Store;
 use crate::service::store::executions::{Claim, End, Failed, FailureKind};
 use crate::signal::NameFormat;
+use crate::vitals::{Code, Trouble, Troubles};
 
 /// Work of one execution, waiting not counted; a hung store ends there.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -78,6 +79,8 @@ pub struct Context {
     pub late_slots: Semaphore,
     /// Schedulers whose input prefix does not fit one listing page.
     pub crowded: Mutex<HashSet<String>>,
+    /// What does not work, for health.
+    pub troubles: Troubles,
 }
 
 /// A place among the executions at work; told when it is given back.
@@ -217,13 +220,26 @@ async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
         .await
         .map_err(|fault| Problem::new(FailureKind::Internal, fault.message))?;
     let model = context.models.get(&path).await.map_err(|error| {
-        tracing::error!(model = claim.scheduler.model_name, path = %path.display(), %error, "model file unusable");
+        let name = &claim.scheduler.model_name;
+        tracing::error!(model = name, path = %path.display(), %error, "model file unusable");
         let reason = format!(
-            "Model version {} of '{}' cannot be loaded: {error}",
-            claim.model_version, claim.scheduler.model_name
+            "Model version {} of '{name}' cannot be loaded: {error}",
+            claim.model_version
+        );
+        context.troubles.raise(
+            Trouble::new(
+                Code::ModelUnusable,
+                context.clock.now(),
+                format!("{reason} ({})", path.display()),
+                "put the file back from a backup, train the model again, or activate another version",
+            )
+            .about(name),
         );
         Problem::new(FailureKind::Model, reason)
     })?;
+    context
+        .troubles
+        .over(Code::ModelUnusable, &claim.scheduler.model_name);
     let place = place(&claim.scheduler.input)
         .map_err(|reason| Problem::new(FailureKind::Configuration, reason))?;
     let wanted = read::wanted(model.sensors());

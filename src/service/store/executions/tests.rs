@@ -1,3 +1,5 @@
+//! Claims, ends, clocks that were ahead and windows that came late, each at a chosen time.
+
 use super::*;
 use crate::service::store::NewModel;
 use crate::service::store::executions::claim::{CatchUp, Look};
