@@ -107,7 +107,7 @@ impl<R: Read> CsvRows<R> {
         }
         let line = records.line();
         if let Some(broken) = records.broken() {
-            let problem = broken.to_string();
+            let problem = format!("{broken}{}", separator(&records.shown()));
             return Err(CsvError::Header { line, problem });
         }
         let mut names: Vec<String> = records
@@ -285,6 +285,7 @@ mod tests {
             ("Timestamp\n1\n", ["line 1", "'Timestamp'"]),
             ("\nTimestamp;a;b\n", ["line 2", "semicolons"]),
             ("Timestamp\ta\n", ["one column", "tabs"]),
+            ("\"Timestamp\";\"a\"\n", ["line 1", "semicolons"]),
             ("# export\nTimestamp,a\n", ["line 1", "# export"]),
             ("Timestamp,\"a\n2020-01-01 00:00,1\n", ["line 1", "quote"]),
         ] {

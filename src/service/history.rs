@@ -3,12 +3,12 @@
 //! A row is its time (i64) and one f64 per sensor, little endian; the rows of a component are one file, and an index names
 //! the files (`super::files`).
 //!
-//! Guarantees: whatever order rows came in, they are read in time order, and of rows with one time the last written is
-//! kept; memory is an index of 16 bytes per row while writing and one row per component while reading.
+//! Guarantees: whatever order rows came in, they are read in time order, each time once. Memory while reading is one row per
+//! component.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::files::Dataset;
 use super::schema::Schema;
 use crate::model::{Rows, Sensor};
+
+mod runs;
+
+pub use runs::PartWriter;
 
 /// Rows per block handed out.
 const BLOCK_ROWS: usize = 4096;
@@ -45,98 +49,6 @@ pub struct Part {
     /// The name of the file; empty until it has one.
     #[serde(default)]
     pub file: String,
-}
-
-/// Takes one component's rows in any order.
-pub struct PartWriter {
-    path: PathBuf,
-    component: String,
-    sensors: Vec<String>,
-    file: BufWriter<File>,
-    times: Vec<i64>,
-    sorted: bool,
-}
-
-impl PartWriter {
-    /// Starts the file of component `number` in `directory`.
-    pub fn create(
-        directory: &Path,
-        number: usize,
-        component: &str,
-        sensors: &[String],
-    ) -> Result<PartWriter> {
-        let path = directory.join(format!("{number}.rows"));
-        let unsorted = path.with_extension("unsorted");
-        let file = File::create(&unsorted)
-            .with_context(|| format!("cannot create {}", unsorted.display()))?;
-        Ok(PartWriter {
-            path,
-            component: component.to_owned(),
-            sensors: sensors.to_vec(),
-            file: BufWriter::with_capacity(1 << 20, file),
-            times: Vec::new(),
-            sorted: true,
-        })
-    }
-
-    /// Adds a row; NaN is missing.
-    pub fn push(&mut self, time: i64, values: &[f64]) -> Result<()> {
-        self.sorted &= self.times.last().is_none_or(|last| *last < time);
-        self.times.push(time);
-        write_row(&mut self.file, time, values).context("cannot write the dataset's rows")
-    }
-
-    /// Sorts the file if it needs it.
-    pub fn finish(mut self) -> Result<Part> {
-        self.file
-            .flush()
-            .context("cannot write the dataset's rows")?;
-        let unsorted = self.path.with_extension("unsorted");
-        let mut order: Vec<u32> =
-            (0..u32::try_from(self.times.len()).context("more than 4 billion rows")?).collect();
-        if self.sorted {
-            std::fs::rename(&unsorted, &self.path).context("cannot rename the dataset's rows")?;
-        } else {
-            // Stable: among equal times the last written comes last, and is the one that is kept.
-            order.sort_by_key(|row| self.times[*row as usize]);
-            let last_of_time = |at: &usize| {
-                let next = order.get(at + 1).map(|row| self.times[*row as usize]);
-                next != Some(self.times[order[*at] as usize])
-            };
-            order = (0..order.len())
-                .filter(last_of_time)
-                .map(|at| order[at])
-                .collect();
-            self.rewrite(&unsorted, &order)?;
-        }
-        let time = |row: Option<&u32>| row.map(|row| self.times[*row as usize]);
-        Ok(Part {
-            rows: order.len() as u64,
-            duplicates: (self.times.len() - order.len()) as u64,
-            first_us: time(order.first()),
-            last_us: time(order.last()),
-            component: self.component,
-            sensors: self.sensors,
-            file: String::new(),
-        })
-    }
-
-    fn rewrite(&self, unsorted: &Path, order: &[u32]) -> Result<()> {
-        let mut input = BufReader::new(File::open(unsorted)?);
-        let mut output = BufWriter::with_capacity(1 << 20, File::create(&self.path)?);
-        let mut row = vec![0; row_bytes(self.sensors.len())];
-        let mut at = 0;
-        for index in order {
-            let offset = u64::from(*index) * row.len() as u64;
-            // Mostly sorted input stays inside the buffer.
-            input.seek_relative(offset as i64 - at as i64)?;
-            input.read_exact(&mut row)?;
-            at = offset + row.len() as u64;
-            output.write_all(&row)?;
-        }
-        output.flush()?;
-        std::fs::remove_file(unsorted).context("cannot remove the unsorted rows")
-    }
 }
 
 /// The rows of some of a dataset's sensors, merged by time.
@@ -326,6 +238,7 @@ mod tests {
     fn schema(components: &[(&str, &[&str])]) -> Schema {
         let component = |(name, sensors): &(&str, &[&str])| SchemaComponent {
             name: (*name).into(),
+            time: "Timestamp".into(),
             sensors: sensors.iter().map(|sensor| (*sensor).into()).collect(),
         };
         Schema {
@@ -340,7 +253,8 @@ mod tests {
         files.prepare().unwrap();
         let workspace = files.workspace("job").unwrap();
         let names = ["a".to_owned(), "b".to_owned()];
-        let mut writer = PartWriter::create(&workspace, 0, "c", &names).unwrap();
+        let mut writer = PartWriter::create(&workspace, 0, "c", &names);
+        writer.begin(&[0, 1]).unwrap();
         for (time, a) in [(30, 3.0), (10, 1.0), (20, 9.0), (20, 2.0), (40, 4.0)] {
             writer.push(time, &[a, -a]).unwrap();
         }
@@ -349,7 +263,8 @@ mod tests {
             (part.rows, part.duplicates, part.first_us, part.last_us),
             (4, 1, Some(10), Some(40))
         );
-        let mut other = PartWriter::create(&workspace, 1, "d", &names[..1]).unwrap();
+        let mut other = PartWriter::create(&workspace, 1, "d", &names[..1]);
+        other.begin(&[0]).unwrap();
         other.push(20, &[7.0]).unwrap();
         other.push(50, &[8.0]).unwrap();
         let parts = vec![part, other.finish().unwrap()];

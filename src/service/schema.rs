@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use super::faults::Fault;
 
 /// Components and columns per dataset (contract 4.4).
-const MOST: usize = 3_000;
+pub const MOST: usize = 3_000;
+
+/// What the time column is called where nobody named it.
+pub const TIME: &str = "Timestamp";
 
 /// A parsed schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Schema {
 pub struct SchemaComponent {
     /// Its name.
     pub name: String,
+    /// The name of its time column.
+    pub time: String,
     /// Its sensors, in order.
     pub sensors: Vec<String>,
 }
@@ -31,75 +36,80 @@ pub struct SchemaComponent {
 impl Schema {
     /// Reads an `InlineDataSchema`.
     pub fn parse(text: &str) -> Result<Schema, Fault> {
-        let refuse =
-            |problem: String| Fault::validation(format!("InlineDataSchema is invalid: {problem}"));
+        Schema::read(text)
+            .map_err(|problem| Fault::validation(format!("InlineDataSchema is invalid: {problem}")))
+    }
+
+    /// Reads a schema string; an error says what is wrong with it, and nothing of where it came from.
+    pub fn read(text: &str) -> Result<Schema, String> {
         let value: Value =
-            serde_json::from_str(text).map_err(|error| refuse(format!("not JSON: {error}")))?;
+            serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         let listed = value["Components"]
             .as_array()
             .filter(|components| !components.is_empty());
-        let listed = listed.ok_or_else(|| {
-            refuse("expected {\"Components\": [...]} with at least one component".into())
-        })?;
+        let listed =
+            listed.ok_or("expected {\"Components\": [...]} with at least one component")?;
         let mut components = Vec::with_capacity(listed.len());
         let (mut names, mut columns) = (HashSet::new(), 0);
         for component in listed {
             let name = component["ComponentName"].as_str().unwrap_or_default();
             if !legal(name, b"._-") {
-                return Err(refuse(format!(
+                return Err(format!(
                     "ComponentName '{name}' must be 1 to 200 of 0-9 a-z A-Z . _ -"
-                )));
+                ));
             }
             if !names.insert(name) {
-                return Err(refuse(format!("component '{name}' appears twice")));
+                return Err(format!("component '{name}' appears twice"));
             }
             let mut sensors: Vec<String> = Vec::new();
-            let mut times = 0;
+            let mut known = HashSet::new();
+            let (mut times, mut time) = (0, "");
             for column in component["Columns"].as_array().into_iter().flatten() {
                 let sensor = column["Name"].as_str().unwrap_or_default();
                 match column["Type"].as_str() {
-                    Some("DATETIME") => times += 1,
+                    Some("DATETIME") => (times, time) = (times + 1, sensor),
                     Some("DOUBLE") if !legal(sensor, b":#$._-") => {
-                        return Err(refuse(format!(
+                        return Err(format!(
                             "column '{sensor}' of component '{name}' must be 1 to 200 of 0-9 a-z A-Z : # $ . _ -"
-                        )));
+                        ));
                     }
-                    Some("DOUBLE") if sensors.iter().any(|known| known == sensor) => {
-                        return Err(refuse(format!(
+                    Some("DOUBLE") if !known.insert(sensor) => {
+                        return Err(format!(
                             "column '{sensor}' of component '{name}' appears twice"
-                        )));
+                        ));
                     }
                     Some("DOUBLE") => sensors.push(sensor.to_owned()),
                     other => {
-                        return Err(refuse(format!(
+                        return Err(format!(
                             "column '{sensor}' of component '{name}' has the Type {}, expected DATETIME or DOUBLE",
                             other.unwrap_or("(none)")
-                        )));
+                        ));
                     }
                 }
             }
             if times != 1 || sensors.is_empty() {
-                return Err(refuse(format!(
+                return Err(format!(
                     "component '{name}' has {times} DATETIME and {} DOUBLE columns, expected one and at least one",
                     sensors.len()
-                )));
+                ));
             }
             columns += sensors.len();
             components.push(SchemaComponent {
                 name: name.to_owned(),
+                time: if time.is_empty() { TIME } else { time }.to_owned(),
                 sensors,
             });
         }
         if components.len() > MOST || columns > MOST {
-            return Err(refuse(format!(
+            return Err(format!(
                 "{} components and {columns} columns, at most {MOST} each",
                 components.len()
-            )));
+            ));
         }
         Ok(Schema { components })
     }
 
-    /// The schema string: a `Timestamp` column first, then the sensors. Never `true`, `false` or `null`, since clients
+    /// The schema string: the time column first, then the sensors. Never `true`, `false` or `null`, since clients
     /// run Python's `eval` on it.
     pub fn to_text(&self) -> String {
         let column = |name: &str, kind: &str| json!({"Name": name, "Type": kind});
@@ -111,13 +121,19 @@ impl Schema {
                     .sensors
                     .iter()
                     .map(|sensor| column(sensor, "DOUBLE"));
-                let columns: Vec<Value> = std::iter::once(column("Timestamp", "DATETIME"))
+                let columns: Vec<Value> = std::iter::once(column(&component.time, "DATETIME"))
                     .chain(sensors)
                     .collect();
                 json!({"ComponentName": component.name, "Columns": columns})
             })
             .collect();
         json!({"Components": components}).to_string()
+    }
+
+    /// The number of sensors.
+    pub fn sensor_count(&self) -> usize {
+        let sensors = self.components.iter();
+        sensors.map(|component| component.sensors.len()).sum()
     }
 
     /// The first of `self`'s components or sensors that `whole` lacks, as `component` or `component\sensor`.
@@ -158,6 +174,7 @@ mod tests {
     fn a_schema_survives_writing_and_reading() {
         let component = |name: &str, sensors: &[&str]| SchemaComponent {
             name: name.into(),
+            time: format!("time of {name}"),
             sensors: sensors.iter().map(|sensor| (*sensor).into()).collect(),
         };
         let schema = Schema {

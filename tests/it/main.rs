@@ -19,6 +19,7 @@ mod corpus;
 mod crash;
 mod damage;
 mod diag;
+mod differential;
 mod disk;
 mod docs;
 mod errors;

@@ -4,6 +4,7 @@
 mod crashes;
 mod faults;
 mod files;
+mod intake;
 mod kills;
 mod models;
 pub mod plant;

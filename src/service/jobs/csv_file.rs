@@ -1,7 +1,9 @@
 //! One CSV from S3 into a component's rows: streamed, so that its size does not matter.
 //!
-//! A file that is no CSV is told to the caller, who discards it; an illegal name in a header ends the job (contract 6).
+//! A file that is no CSV of the component leaves no row and is told to the caller, who discards it; an illegal name in a
+//! header ends the job (contract 6).
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use anyhow::{Result, anyhow, bail};
@@ -10,7 +12,8 @@ use tokio::sync::mpsc;
 
 use super::Jobs;
 use super::statistics::Counts;
-use crate::service::csv_rows::{Cell, CsvError, CsvRows};
+use crate::records::shortened;
+use crate::service::csv_rows::{Cell, CsvRows};
 use crate::service::history::PartWriter;
 use crate::service::s3_problem;
 use crate::service::schema::legal;
@@ -21,8 +24,8 @@ pub struct ReadFile {
     pub writer: PartWriter,
     /// What was wrong with its cells, added to what was before.
     pub counts: Counts,
-    /// Why it is no CSV; rows before the problem were taken.
-    pub problem: Option<CsvError>,
+    /// Why it is no file of this component; then nothing of it was taken.
+    pub problem: Option<String>,
 }
 
 /// Streams one file into `writer`. An error means that the job cannot go on.
@@ -79,38 +82,76 @@ fn parse(
     mut writer: PartWriter,
     mut counts: Counts,
 ) -> Result<ReadFile> {
-    let file = match CsvRows::open(input) {
-        Ok(file) => file,
-        Err(problem) => {
-            return Ok(ReadFile {
-                writer,
-                counts,
-                problem: Some(problem),
-            });
+    let before = counts.clone();
+    let problem = match CsvRows::open(input) {
+        Err(problem) => Some(problem.to_string()),
+        Ok(file) => {
+            refuse_illegal(&file, key)?;
+            take(file, key, sensors, &mut writer, &mut counts)?
         }
     };
-    if let Some(illegal) = file.sensors().iter().find(|name| !legal(name, b":#$._-")) {
-        bail!(
-            "The header of '{key}' has the column '{illegal}': names are 1 to 200 of 0-9 a-z A-Z : # $ . _ - (no spaces)"
-        );
+    if problem.is_some() {
+        writer.take_back()?;
+        counts = before;
     }
-    let position = |sensor: &String| file.sensors().iter().position(|column| column == sensor);
-    let columns: Vec<Option<usize>> = sensors.iter().map(position).collect();
-    let mut values = vec![f64::NAN; sensors.len()];
-    let mut failed = None;
+    Ok(ReadFile {
+        writer,
+        counts,
+        problem,
+    })
+}
+
+/// A name that the service does not take ends the job (contract 6).
+pub fn refuse_illegal<R: Read>(file: &CsvRows<R>, key: &str) -> Result<()> {
+    match file.sensors().iter().find(|name| !legal(name, b":#$._-")) {
+        None => Ok(()),
+        Some(illegal) => bail!(
+            "The header of '{key}' has the column '{}': names are 1 to 200 of 0-9 a-z A-Z : # $ . _ - (no spaces)",
+            shortened(illegal)
+        ),
+    }
+}
+
+/// Takes the rows of the sensors that the file has. A text says why it is no file of this component.
+fn take<R: Read>(
+    file: CsvRows<R>,
+    key: &str,
+    sensors: &[String],
+    writer: &mut PartWriter,
+    counts: &mut Counts,
+) -> Result<Option<String>> {
+    let columns: HashMap<&str, usize> = file
+        .sensors()
+        .iter()
+        .enumerate()
+        .map(|(column, name)| (name.as_str(), column))
+        .collect();
+    let has = |(sensor, name): (usize, &String)| Some((sensor, *columns.get(name.as_str())?));
+    let wanted: Vec<(usize, usize)> = sensors.iter().enumerate().filter_map(has).collect();
+    if wanted.is_empty() {
+        let shown = shortened(&file.sensors().join(","));
+        return Ok(Some(format!(
+            "none of its columns ({shown}) is a sensor of the component"
+        )));
+    }
+    let places: Vec<usize> = wanted.iter().map(|(sensor, _)| *sensor).collect();
+    writer.begin(&places)?;
+    let mut values = vec![f64::NAN; wanted.len()];
+    let (mut rows, mut failed) = (0, None);
     let read = file.for_each(|time, cells| {
+        rows += 1;
         let Some(time) = time else {
             counts.invalid_times += 1;
             return;
         };
-        for (sensor, column) in columns.iter().enumerate() {
-            values[sensor] = match column.map(|column| cells.get(column)) {
-                Some(Cell::Number(number)) => number,
-                Some(Cell::Invalid) => {
-                    counts.invalid[sensor] += 1;
+        for (value, (sensor, column)) in values.iter_mut().zip(&wanted) {
+            *value = match cells.get(*column) {
+                Cell::Number(number) => number,
+                Cell::Invalid => {
+                    counts.invalid[*sensor] += 1;
                     f64::NAN
                 }
-                Some(Cell::Missing) | None => f64::NAN,
+                Cell::Missing => f64::NAN,
             };
         }
         counts.rows += 1;
@@ -121,11 +162,23 @@ fn parse(
     if let Some(error) = failed {
         return Err(error);
     }
-    Ok(ReadFile {
-        writer,
-        counts,
-        problem: read.err(),
-    })
+    match read {
+        Err(problem) => Ok(Some(problem.to_string())),
+        Ok(misfits) if misfits.count == rows && rows > 0 => {
+            Ok(Some(format!("no row fits the header: {misfits}")))
+        }
+        Ok(misfits) => {
+            if misfits.count > 0 {
+                tracing::warn!(
+                    key,
+                    rows = misfits.count,
+                    first = %misfits,
+                    "rows that do not fit their file's header have no value"
+                );
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// A body that arrives in chunks, as a reader.

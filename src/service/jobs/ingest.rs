@@ -2,25 +2,31 @@
 //!
 //! Biased to ingest: a cell that cannot be read is missing, a row without a time is skipped, a file that is no CSV or
 //! belongs to no component is discarded; all of it is counted. A job fails only if nothing could be ingested or a header
-//! has an illegal name. Files are streamed; memory does not grow with their size beyond 16 bytes per row.
+//! has an illegal name, and says of which file. Files of one component are merged by time. Rows are on the disk before the
+//! job is SUCCESS. Files are streamed; memory does not grow with their size beyond 16 bytes per row.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::key_pattern::{KeyPattern, key_pattern};
+use super::key_pattern::{KeyPattern, is_csv, key_pattern};
 use super::statistics::{self, Counts};
 use super::{Jobs, csv_file};
-use crate::service::csv_rows::CsvRows;
+use crate::records::MOST_BYTES;
+use crate::service::csv_rows::{CsvError, CsvRows};
 use crate::service::faults::Fault;
 use crate::service::history::PartWriter;
 use crate::service::s3_problem;
-use crate::service::schema::{Schema, SchemaComponent};
+use crate::service::schema::{MOST, Schema, SchemaComponent, TIME};
 use crate::service::store::ingestion::{Due, Ingested};
 
 /// Files per component (contract 4.4).
 const MOST_FILES: usize = 1_000;
-/// Enough for a header of 300 columns.
-const HEADER_BYTES: usize = 1 << 16;
+/// Enough for a header of 300 columns; of a longer one as much is asked for as a header may have.
+const HEADER_BYTES: u64 = 1 << 16;
+/// Files that a reason names.
+const SHOWN: usize = 5;
 
 /// Runs the oldest job that is to be done; false if there is none.
 pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
@@ -46,32 +52,25 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         .as_str()
         .map_or(Ok(KeyPattern::Folder), key_pattern)
         .map_err(|error| anyhow!(error))?;
-    let given = job
-        .schema
-        .as_deref()
-        .map(Schema::parse)
-        .transpose()
-        .map_err(|fault| anyhow!(fault.message))?;
+    let given = job.schema.as_deref().map(Schema::read).transpose();
+    let given = given.map_err(|problem| anyhow!("the dataset's schema is damaged: {problem}"))?;
 
     let objects = list(jobs, bucket, prefix).await?;
-    let mut discarded: Vec<Value> = Vec::new();
-    let mut discard = |key: &str| discarded.push(json!({"Bucket": bucket, "Key": key}));
-    let mut grouped: Vec<(String, Vec<(String, u64)>)> = Vec::new();
+    let mut discarded = Discarded::of(bucket);
+    let mut grouped: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
     for (key, size) in &objects {
         let name = key.strip_prefix(prefix).unwrap_or(key);
         let component = pattern
             .component(name, given.as_ref())
-            .filter(|_| key.to_ascii_lowercase().ends_with(".csv"));
-        let Some(component) = component else {
-            discard(key);
-            continue;
-        };
-        match grouped.iter_mut().find(|(known, _)| known == component) {
-            Some((_, keys)) => keys.push((key.clone(), *size)),
-            None => grouped.push((component.to_owned(), vec![(key.clone(), *size)])),
+            .filter(|_| is_csv(prefix, key));
+        match component {
+            None => discarded.keys.push(key.clone()),
+            Some(component) => {
+                let keys = grouped.entry(component.to_owned()).or_default();
+                keys.push((key.clone(), *size));
+            }
         }
     }
-    grouped.sort();
     if grouped.is_empty() {
         bail!(
             "No file under s3://{bucket}/{prefix} belongs to a component of the dataset: {} files were looked at, \
@@ -87,7 +86,7 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
     }
     let schema = match given {
         Some(schema) => schema,
-        None => detect(jobs, bucket, &grouped).await?,
+        None => detect(jobs, &mut grouped, &mut discarded).await?,
     };
 
     let files = jobs.store.files();
@@ -96,14 +95,11 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         .context("cannot make a directory for the rows")?;
     let (mut parts, mut all, mut ingested, mut size) = (Vec::new(), Vec::new(), 0, 0);
     for (number, component) in schema.components.iter().enumerate() {
-        let keys = grouped
-            .iter()
-            .find(|(name, _)| *name == component.name)
-            .map(|(_, keys)| keys.as_slice());
+        let keys = grouped.get(&component.name);
         let mut writer =
-            PartWriter::create(&directory, number, &component.name, &component.sensors)?;
+            PartWriter::create(&directory, number, &component.name, &component.sensors);
         let mut counts = Counts::new(component.sensors.len());
-        for (key, bytes) in keys.unwrap_or_default() {
+        for (key, bytes) in keys.into_iter().flatten() {
             let read =
                 csv_file::read(jobs, bucket, key, &component.sensors, writer, counts).await?;
             (writer, counts) = (read.writer, read.counts);
@@ -112,10 +108,7 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
                     ingested += 1;
                     size += bytes;
                 }
-                Some(problem) => {
-                    tracing::warn!(key, %problem, "file discarded");
-                    discard(key);
-                }
+                Some(problem) => discarded.add(key, problem),
             }
         }
         let directory = directory.clone();
@@ -135,17 +128,16 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         all.push(statistics);
     }
     if ingested == 0 {
-        bail!(
-            "None of the {} files could be read as CSV; the service's log names each with its problem",
-            objects.len()
-        );
+        bail!("No file could be ingested. {}", discarded.reasons());
     }
     let first = parts.iter().filter_map(|part| part.first_us).min();
     let last = parts.iter().filter_map(|part| part.last_us).max();
     let (Some(start_us), Some(end_us)) = (first, last) else {
         bail!(
-            "No row has a timestamp that can be read: the first column must be one of the documented formats, for example \
-             2020-01-31T13:05:00"
+            "No row of the {ingested} files has a timestamp that can be read, '{}' for one: the first column must be one of \
+             the documented formats, for example 2020-01-31T13:05:00. {}",
+            grouped.values().flatten().next().map_or("", |(key, _)| key),
+            discarded.reasons()
         );
     };
     let (files, id) = (files.clone(), job.id.clone());
@@ -156,7 +148,7 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         files: json!({
             "TotalNumberOfFiles": objects.len(),
             "IngestedNumberOfFiles": ingested,
-            "DiscardedFiles": discarded,
+            "DiscardedFiles": discarded.listed(),
         }),
         size,
         start_us,
@@ -167,6 +159,48 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
             .collect(),
         schema: schema.to_text(),
     })
+}
+
+/// Files that were not taken.
+struct Discarded {
+    bucket: String,
+    keys: Vec<String>,
+    /// What was wrong with those that a component's folder has.
+    problems: Vec<String>,
+}
+
+impl Discarded {
+    fn of(bucket: &str) -> Discarded {
+        Discarded {
+            bucket: bucket.to_owned(),
+            keys: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: &str, problem: String) {
+        tracing::warn!(key, problem, "file discarded");
+        self.keys.push(key.to_owned());
+        self.problems.push(format!("'{key}': {problem}"));
+    }
+
+    /// As the API lists them.
+    fn listed(&self) -> Vec<Value> {
+        let mut keys: Vec<&String> = self.keys.iter().collect();
+        keys.sort();
+        let listed = |key| json!({"Bucket": self.bucket, "Key": key});
+        keys.into_iter().map(listed).collect()
+    }
+
+    /// What was wrong with the first of them.
+    fn reasons(&self) -> String {
+        let more = self.problems.len().saturating_sub(SHOWN);
+        let shown = self.problems[..self.problems.len() - more].join("; ");
+        match more {
+            0 => shown,
+            more => format!("{shown}; and {more} more files"),
+        }
+    }
 }
 
 /// Every key under the prefix that is no folder marker, with its size.
@@ -201,49 +235,95 @@ async fn list(jobs: &Jobs, bucket: &str, prefix: &str) -> Result<Vec<(String, u6
     Ok(objects)
 }
 
-/// The schema of a dataset created without one: components and sensors sorted as strings.
+/// The schema of a dataset created without one: components and sensors sorted as strings, each time column as the first
+/// file of its component calls it. Files without a header are discarded.
 async fn detect(
     jobs: &Jobs,
-    bucket: &str,
-    grouped: &[(String, Vec<(String, u64)>)],
+    grouped: &mut BTreeMap<String, Vec<(String, u64)>>,
+    discarded: &mut Discarded,
 ) -> Result<Schema> {
     let mut components = Vec::new();
-    for (name, keys) in grouped {
-        let mut sensors: Vec<String> = Vec::new();
-        // A range of an empty object is an error, and it has no header anyway.
-        for (key, _) in keys.iter().filter(|(_, size)| *size > 0) {
-            let range = format!("bytes=0-{}", HEADER_BYTES - 1);
-            let object = jobs
-                .s3
-                .get_object()
-                .bucket(bucket)
-                .key(key)
-                .range(range)
-                .send()
-                .await;
-            let object = object.map_err(|error| {
-                anyhow!(
-                    "cannot read s3://{bucket}/{key}: {}",
-                    s3_problem::of(&error)
-                )
-            })?;
-            let head = object.body.collect().await?.into_bytes();
-            if let Ok(rows) = CsvRows::open(head.as_ref()) {
-                sensors.extend(rows.sensors().iter().cloned());
+    for (name, keys) in grouped.iter_mut() {
+        let (mut sensors, mut time) = (BTreeSet::new(), None);
+        let mut kept = Vec::new();
+        for (key, size) in keys.drain(..) {
+            match header(jobs, &discarded.bucket, &key, size).await? {
+                Err(problem) => discarded.add(&key, problem),
+                Ok((of_time, of_sensors)) => {
+                    time = time.or(Some(of_time).filter(|time| !time.is_empty()));
+                    sensors.extend(of_sensors);
+                    kept.push((key, size));
+                }
             }
         }
-        sensors.sort();
-        sensors.dedup();
+        *keys = kept;
         if !sensors.is_empty() {
             components.push(SchemaComponent {
                 name: name.clone(),
-                sensors,
+                time: time.unwrap_or_else(|| TIME.to_owned()),
+                sensors: sensors.into_iter().collect(),
             });
         }
     }
     let schema = Schema { components };
-    // Checks names and quotas the way a given schema is checked.
-    Schema::parse(&schema.to_text()).map_err(|fault| anyhow!(fault.message))
+    if schema.components.is_empty() {
+        bail!("No file could be ingested. {}", discarded.reasons());
+    }
+    let (count, columns) = (schema.components.len(), schema.sensor_count());
+    if count > MOST || columns > MOST {
+        bail!(
+            "The files have {columns} sensors in {count} components, the limit of a dataset is {MOST} of each"
+        );
+    }
+    Ok(schema)
+}
+
+/// The time column and the sensors of a file, or what is wrong with its header.
+async fn header(
+    jobs: &Jobs,
+    bucket: &str,
+    key: &str,
+    size: u64,
+) -> Result<Result<(String, Vec<String>), String>> {
+    // A range of an empty object is an error, and it has no header anyway.
+    if size == 0 {
+        return Ok(Err(CsvError::Empty.to_string()));
+    }
+    let mut length = HEADER_BYTES.min(size);
+    loop {
+        let object = jobs
+            .s3
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .range(format!("bytes=0-{}", length - 1))
+            .send()
+            .await;
+        let object = object.map_err(|error| {
+            anyhow!(
+                "cannot read s3://{bucket}/{key}: {}",
+                s3_problem::of(&error)
+            )
+        })?;
+        let body = object.body.collect().await;
+        let head = body
+            .with_context(|| format!("s3://{bucket}/{key} broke off"))?
+            .into_bytes();
+        let opened = CsvRows::open(head.as_ref());
+        let whole = opened.as_ref().is_ok_and(CsvRows::header_is_whole);
+        let longest = size.min(MOST_BYTES as u64 + HEADER_BYTES);
+        if !whole && length < longest {
+            length = longest;
+            continue;
+        }
+        return Ok(match opened {
+            Err(problem) => Err(problem.to_string()),
+            Ok(file) => {
+                csv_file::refuse_illegal(&file, key)?;
+                Ok((file.time().to_owned(), file.sensors().to_vec()))
+            }
+        });
+    }
 }
 
 async fn succeed(jobs: &Jobs, job: &Due, found: Ingested) -> Result<(), Fault> {

@@ -116,6 +116,7 @@ mod tests {
     fn a_component_that_holds_the_delimiter_is_taken_whole() {
         let component = |name: &str| SchemaComponent {
             name: name.into(),
+            time: "Timestamp".into(),
             sensors: vec!["a".into()],
         };
         let schema = Schema {

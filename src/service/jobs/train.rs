@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{Jobs, labels, with};
 use crate::model::evaluate::{Evaluation, Evaluator, ModelQuality};
 use crate::model::metrics::model_metrics;
-use crate::model::{Model, Options, Rows, Span, Training};
+use crate::model::{Model, Options, Rows, Sampling, Span, Training};
 use crate::service::faults::Fault;
 use crate::service::files::Dataset;
 use crate::service::history::History;
@@ -25,6 +25,11 @@ use crate::service::s3_problem;
 use crate::service::schema::Schema;
 use crate::service::store::versions::{self, Making};
 use crate::service::store::with_range;
+
+/// Sensors a model may learn (contract 4.4).
+const MOST_SENSORS: usize = 300;
+/// Rows a training may have after resampling (contract 4.4).
+const MOST_ROWS: usize = 1_500_000;
 
 /// A version that was made.
 struct Made {
@@ -114,7 +119,15 @@ async fn train(jobs: &Jobs, job: &Making) -> Result<Made> {
 
 /// Fits, evaluates and diagnoses.
 fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model>) -> Result<Made> {
-    let schema = Schema::parse(&job.schema).map_err(|fault| anyhow!(fault.message))?;
+    let schema = Schema::read(&job.schema)
+        .map_err(|problem| anyhow!("the model's schema is damaged: {problem}"))?;
+    let sensors = schema.sensor_count();
+    if sensors > MOST_SENSORS {
+        bail!(
+            "The model has {sensors} sensors, the limit of a training is {MOST_SENSORS}: create it with a DatasetSchema of \
+             fewer"
+        );
+    }
     let at = |name: &str| {
         job.detail[name]
             .as_f64()
@@ -123,7 +136,12 @@ fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model
     let evaluation = at("EvaluationDataStartTime").zip(at("EvaluationDataEndTime"));
     let from = at("TrainingDataStartTime");
     // Without an end the training range ends where the evaluation begins, so that a model is not judged on what it learned.
-    let to = at("TrainingDataEndTime").or(evaluation.map(|(start, _)| start - 1));
+    // Of two ranges that meet the instant between them is the evaluation's.
+    let to = at("TrainingDataEndTime");
+    let to = match evaluation {
+        Some((start, _)) if to.is_none_or(|to| to == start) => Some(start - 1),
+        _ => to,
+    };
     let mut history = History::open(
         dataset,
         &schema,
@@ -139,12 +157,17 @@ fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model
             .transpose()?,
         ..Options::default()
     };
+    let mut count = RowCount::at(options.sampling);
     let training = Training {
         sensors: history.sensors().to_vec(),
         labels: labels.clone(),
         from,
         to,
-        rows: Box::new(move || history.next_block()),
+        rows: Box::new(move || {
+            let block = history.next_block()?;
+            block.iter().try_for_each(|rows| count.add(rows))?;
+            Ok(block)
+        }),
     };
     let mut stage = None;
     let model = Model::fit(training, &options, &mut |progress| {
@@ -174,8 +197,11 @@ fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model
     for warning in judged.iter().flat_map(|judged| &judged.warnings) {
         tracing::warn!(model = job.model, %warning, "evaluation");
     }
+    // No version is judged on rows that it has learnt.
     let before = match (prior, evaluation) {
-        (Some(prior), Some(range)) => evaluate(prior, open(prior, range)?, &labels)?,
+        (Some(prior), Some(range)) if prior.training_range().end < range.0 => {
+            evaluate(prior, open(prior, range)?, &labels)?
+        }
         _ => None,
     };
     let promotion =
@@ -218,10 +244,47 @@ fn promotion(
                 "The version before is better on the evaluation range",
             )
         }
-        _ => (
+        (Some(_), Some(_)) => (
             true,
             "The new version is at least as good as the one before",
         ),
+        (Some(_), None) => (
+            true,
+            "The version before has learnt rows of the evaluation range, so the two are not compared",
+        ),
+        (None, _) => (true, "There is no evaluation range to compare versions on"),
+    }
+}
+
+/// How many rows a training has on its grid; more than the quota end it before they are held.
+struct RowCount {
+    step: Option<i64>,
+    last_bin: i64,
+    rows: usize,
+}
+
+impl RowCount {
+    fn at(sampling: Option<Sampling>) -> RowCount {
+        RowCount {
+            step: sampling.map(Sampling::micros),
+            last_bin: i64::MIN,
+            rows: 0,
+        }
+    }
+
+    fn add(&mut self, rows: &Rows) -> Result<()> {
+        for time in &rows.times {
+            let bin = self.step.map_or(*time, |step| time.div_euclid(step));
+            self.rows += usize::from(bin != self.last_bin);
+            self.last_bin = bin;
+        }
+        if self.rows > MOST_ROWS {
+            bail!(
+                "The training range has more than {MOST_ROWS} rows, the limit of a training: choose a shorter range or a \
+                 longer TargetSamplingRate"
+            );
+        }
+        Ok(())
     }
 }
 

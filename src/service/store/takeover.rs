@@ -225,7 +225,8 @@ mod tests {
         for (job, value) in [("held", 1.0), ("replaced", 2.0), ("unused", 3.0)] {
             let rows = directory.join("datasets").join(job);
             std::fs::create_dir_all(&rows).unwrap();
-            let mut writer = PartWriter::create(&rows, 0, "c", &["s".to_owned()]).unwrap();
+            let mut writer = PartWriter::create(&rows, 0, "c", &["s".to_owned()]);
+            writer.begin(&[0]).unwrap();
             writer.push(10, &[value]).unwrap();
             let mut part = serde_json::to_value(writer.finish().unwrap()).unwrap();
             part.as_object_mut().unwrap().remove("file");

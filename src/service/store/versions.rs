@@ -11,6 +11,8 @@ use crate::service::faults::Fault;
 use crate::service::files::{Folder, Staged};
 use crate::service::operations::{models, retraining, versions};
 
+/// The part of a lookback that a retrained version is judged on: its last fifth.
+const JUDGED_PART: i64 = 5;
 /// The API's limit of a reason.
 const LONGEST_REASON: usize = 5000;
 
@@ -279,8 +281,7 @@ fn retrain_one(db: &Connection, now: DateTime<Utc>) -> Result<bool, Fault> {
     let days: i64 = lookback.trim_matches(['P', 'D']).parse().unwrap_or(180);
     let from_us = start_us.max(end_us - days * 86_400_000_000);
     let mut detail = model.detail.clone();
-    detail["TrainingDataStartTime"] = json!(from_us as f64 / 1e6);
-    detail["TrainingDataEndTime"] = json!(end_us as f64 / 1e6);
+    divide(&mut detail, from_us, end_us);
     detail["RetrainingAvailableDataInDays"] = json!((end_us - from_us) / 86_400_000_000);
     detail["PromoteMode"] = json!(promote);
     let version = versions::insert(
@@ -297,9 +298,59 @@ fn retrain_one(db: &Connection, now: DateTime<Utc>) -> Result<bool, Fault> {
     Ok(true)
 }
 
+/// Divides a lookback into what is learnt and, at its end, what the new and the active version are judged on, where the model
+/// is judged at all: no version is judged on rows that it has learnt.
+fn divide(detail: &mut Value, from_us: i64, end_us: i64) {
+    let labels = detail["LabelsInputConfiguration"]
+        .as_object()
+        .is_some_and(|labels| !labels.is_empty());
+    let judged = labels || detail["EvaluationDataStartTime"].is_number();
+    let second = |us: i64| json!(us as f64 / 1e6);
+    let learnt_us = match judged {
+        // Whole seconds, which the API's numbers hold exactly.
+        true => (end_us - (end_us - from_us) / JUDGED_PART) / 1_000_000 * 1_000_000,
+        false => end_us,
+    };
+    detail["TrainingDataStartTime"] = second(from_us);
+    detail["TrainingDataEndTime"] = second(learnt_us);
+    if judged {
+        detail["EvaluationDataStartTime"] = second(learnt_us);
+        detail["EvaluationDataEndTime"] = second(end_us);
+    }
+}
+
 /// The index of the rows that a job made.
 pub fn dataset_file(db: &Connection, job: &str) -> Result<Option<String>, Fault> {
     let sql = "SELECT file FROM ingestion_job WHERE id = ?1";
     let found: Option<Option<String>> = db.query_row(sql, [job], |row| row.get(0)).optional()?;
     Ok(found.flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookback_is_divided_where_the_model_is_judged() {
+        let (from, end) = (1_700_000_000_500_000, 1_700_864_000_500_000);
+        for given in [
+            json!({"EvaluationDataStartTime": 5.0, "EvaluationDataEndTime": 6.0}),
+            json!({"LabelsInputConfiguration": {"LabelGroupName": "g"}}),
+        ] {
+            let mut detail = given;
+            divide(&mut detail, from, end);
+            assert_eq!(detail["TrainingDataStartTime"], 1_700_000_000.5);
+            assert_eq!(detail["TrainingDataEndTime"], 1_700_691_200.0);
+            assert_eq!(detail["EvaluationDataStartTime"], 1_700_691_200.0);
+            assert_eq!(detail["EvaluationDataEndTime"], 1_700_864_000.5);
+        }
+        let mut detail = json!({"LabelsInputConfiguration": {}});
+        divide(&mut detail, from, end);
+        assert_eq!(detail["TrainingDataEndTime"], 1_700_864_000.5);
+        assert!(
+            detail
+                .get("EvaluationDataStartTime")
+                .is_none_or(Value::is_null)
+        );
+    }
 }

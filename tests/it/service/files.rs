@@ -148,7 +148,8 @@ async fn ingest(store: &Store, first: f64) -> anyhow::Result<()> {
     let workspace = store.files().workspace(&job.id)?;
     let mut parts = Vec::new();
     for (number, component) in ["a", "b"].into_iter().enumerate() {
-        let mut writer = PartWriter::create(&workspace, number, component, &["s".to_owned()])?;
+        let mut writer = PartWriter::create(&workspace, number, component, &["s".to_owned()]);
+        writer.begin(&[0])?;
         for row in 0..100 {
             writer.push(row, &[first + row as f64 * (number as f64 + 1.0)])?;
         }
