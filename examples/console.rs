@@ -48,12 +48,7 @@ async fn main() -> anyhow::Result<()> {
     store.create_bucket("plant")?;
     let clock = Clock::system();
     let places = fleet
-        .write(
-            &directory,
-            &directory.join("s3/plant"),
-            "plant",
-            clock.now(),
-        )
+        .write(&directory, Some(store.store()), "plant", clock.now())
         .await;
     let client = local_client(&store.endpoint_url(), &keys.access_key, &keys.secret_key);
     let (_sites, seen) = watch::channel(Some(Site {

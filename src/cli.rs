@@ -24,6 +24,7 @@ mod sample;
 mod scheduler;
 mod serve;
 mod status;
+mod store;
 mod windows;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ use crate::service::ServiceError;
 use crate::service::store::StoreError;
 use crate::signal::TagListError;
 use crate::source::SourceError;
+use crate::store::OpenError;
 
 pub use output::Output;
 
@@ -58,7 +60,7 @@ Examples:
 
 The configuration is the one named, or /etc/lookoutd/lookoutd.toml where it exists. Without one everything is embedded: the
 sample plant, and S3 and the Lookout API on loopback.
-Exit codes: 0 success, 1 failure, 2 usage, 3 findings, 69 unavailable, 73 data directory,
+Exit codes: 0 success, 1 failure, 2 usage, 3 findings, 69 unavailable, 73 data directory, 74 store damaged,
 75 try again later, 77 refused, 78 configuration.";
 
 /// Feeds live sensor data to S3 on a wall-clock cadence, and finds what is wrong with it.
@@ -95,6 +97,8 @@ enum Command {
     Executions(executions::ExecutionsArgs),
     /// The archived results
     Results(results::ResultsArgs),
+    /// The embedded store: verify, export, how long what is kept
+    Store(store::StoreArgs),
     /// Notifications: a test message, and what waits to be sent
     Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
@@ -262,6 +266,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
+        Command::Store(args) => store::run(args),
         Command::Model(args) => model::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
@@ -334,6 +339,15 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<StoreError>() || cause.is::<KeyFileError>() {
             return 73;
+        }
+        if let Some(error) = cause.downcast_ref::<OpenError>() {
+            return match error {
+                OpenError::Lost { .. } | OpenError::Damaged { .. } | OpenError::TakeOver { .. } => {
+                    74
+                }
+                OpenError::SharedDisk { .. } => 78,
+                _ => 73,
+            };
         }
         if cause.is::<SpoolError>() || cause.is::<LedgerError>() || cause.is::<RecoverError>() {
             return 73;

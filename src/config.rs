@@ -18,11 +18,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::NameFormat;
-use crate::{feed, inference, notify, ops, s3, service, source};
+use crate::{feed, inference, notify, ops, s3, service, source, store};
 
 pub use reference::{Allowed, Key, keys, schema};
 pub use secrets::{REDACTED, is_secret, may_be_quoted, redact};
-pub use units::{ByteSize, Span};
+pub use units::{ByteSize, Keep, KeepRule, Span};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub inference: inference::Config,
     /// The embedded service and store.
     pub service: service::Settings,
+    /// How long the embedded store keeps what is in it.
+    pub store: store::retention::Config,
     /// Metrics, health and the console.
     pub admin: ops::admin::Config,
     /// Who is told about events and trouble.

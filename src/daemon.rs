@@ -8,6 +8,7 @@ mod boot;
 mod feeder;
 mod lookout;
 mod plant;
+pub mod retention;
 pub mod standing;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
 use crate::ops::{lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
+use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
 pub use crate::service::{ACCOUNT, REGION};
@@ -86,7 +88,7 @@ pub async fn run(
     let servers = CancellationToken::new();
     let vitals = Vitals::default();
     let opening = async {
-        let store = Store::open(&config, &data_dir, servers.clone()).await?;
+        let store = Store::open(&config, &data_dir, &clock, servers.clone()).await?;
         let lookout = Lookout::open(
             &config,
             &data_dir,
@@ -142,6 +144,11 @@ pub async fn run(
                 ));
             }
         }
+    }
+    if !once {
+        let embedded = store.embedded.as_ref().map(EmbeddedS3::store);
+        let troubles = troubles.clone();
+        retention::start(&config, &data_dir, embedded, &clock, troubles, &servers);
     }
     let watched = Watched::default();
     if !config.inference.scheduler.is_empty() {
@@ -329,6 +336,7 @@ impl Store {
     pub async fn open(
         config: &Config,
         data_dir: &Path,
+        clock: &Clock,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         if !config.is_embedded() {
@@ -343,10 +351,17 @@ impl Store {
             .s3_listen
             .parse()
             .with_context(|| format!("service.s3_listen \"{}\"", config.service.s3_listen))?;
+        // Objects get the time that windows and executions go by.
+        let options = Options {
+            clock: clock.clone(),
+            shared_disk: config.store.shared_disk,
+            ..Options::default()
+        };
         Self::embed_tls(
             data_dir,
             listen,
             &config.s3.input_prefix,
+            options,
             None,
             config.service.cors(),
             shutdown,
@@ -359,9 +374,19 @@ impl Store {
         data_dir: &Path,
         listen: SocketAddr,
         prefix: &str,
+        options: Options,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        Self::embed_tls(data_dir, listen, prefix, None, Cors::default(), shutdown).await
+        Self::embed_tls(
+            data_dir,
+            listen,
+            prefix,
+            options,
+            None,
+            Cors::default(),
+            shutdown,
+        )
+        .await
     }
 
     /// As [`Store::embed`], for others with TLS where there is a certificate, and for web pages.
@@ -369,13 +394,15 @@ impl Store {
         data_dir: &Path,
         listen: SocketAddr,
         prefix: &str,
+        options: Options,
         tls: Option<Tls>,
         cors: Cors,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let keys = KeyPair::load_or_create(data_dir)?;
+        let root = data_dir.join("s3");
         let server =
-            EmbeddedS3::start_tls(&data_dir.join("s3"), listen, &keys, tls, cors, shutdown).await?;
+            EmbeddedS3::start_with(&root, listen, &keys, tls, cors, options, shutdown).await?;
         server.create_bucket(EMBEDDED_BUCKET)?;
         info!(url = server.url(), bucket = EMBEDDED_BUCKET, credentials = %data_dir.join("credentials").display(), "embedded S3 is up");
         let client = local_client(&server.endpoint_url(), &keys.access_key, &keys.secret_key);
@@ -424,11 +451,12 @@ fn reread(
     data_dir: &Path,
 ) -> anyhow::Result<Config> {
     let new = load()?.config;
-    let fixed: [(&str, bool); 7] = [
+    let fixed: [(&str, bool); 8] = [
         ("data_dir", new.data_dir() != *data_dir),
         ("s3", new.s3 != old.s3),
         ("service", new.service != old.service),
         ("inference", new.inference != old.inference),
+        ("store", new.store != old.store),
         ("admin", new.admin != old.admin),
         ("notify", new.notify != old.notify),
         ("log", new.log != old.log),

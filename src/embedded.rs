@@ -1,29 +1,27 @@
-//! Embedded mode: S3 served in process on loopback, files under the data directory, reached by the same client as any store.
+//! Embedded mode: S3 served in process on loopback, from the [`crate::store`] under the data directory, reached by the same
+//! client as any store.
 //!
-//! Guarantees: conditional creates are atomic, and a PUT is acknowledged after its bytes are durable ([`durable`]). Requests must be signed with the key pair of [`KeyPair::load_or_create`]. No key leads out of the directory;
-//! connections are bounded, and a client that stops sending is cut off. Listings are its own ([`listing`]); beyond them it
-//! serves what s3s-fs implements and nothing more.
+//! Guarantees: requests must be signed with the key pair of [`KeyPair::load_or_create`]; connections are bounded, and a client
+//! that stops sending is cut off; every answer has a request id. What strangers ask is counted, and no error of ours.
 
-mod durable;
-mod listing;
+mod answers;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use hyper::Request;
+
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3s::auth::SimpleAuth;
-use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::service::S3ServiceBuilder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +30,9 @@ use tracing::{debug, warn};
 use crate::ops::cors::{self, Cors};
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
+use crate::store::service::Service;
+use crate::store::{Options, Store};
+use answers::{Gate, Hosts, OneKey};
 
 /// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 512;
@@ -39,6 +40,9 @@ const MOST_CONNECTIONS: usize = 512;
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// All headers of a request together.
 const MOST_HEADER_BYTES: usize = 128 << 10;
+/// So much of a body that is refused is read, for so long at most.
+const DRAINED: usize = 256 << 10;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
 /// So long a body may pause.
 const BODY_PAUSE: Duration = Duration::from_secs(20);
 
@@ -94,7 +98,7 @@ pub struct EmbeddedS3 {
     /// Where this process reaches it, which needs no certificate.
     inside: SocketAddr,
     encrypted: bool,
-    root: PathBuf,
+    store: Store,
 }
 
 impl KeyPair {
@@ -206,27 +210,36 @@ impl EmbeddedS3 {
         cors: Cors,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(root).with_context(|| format!("creating {}", root.display()))?;
-        let mut builder = S3ServiceBuilder::new(durable::Durable::open(root)?);
-        builder.set_auth(SimpleAuth::from_single(
-            keys.access_key.clone(),
-            keys.secret_key.clone(),
-        ));
-        builder.set_route(listing::Listing::new(root.to_owned()));
+        Self::start_with(root, listen, keys, tls, cors, Options::default(), shutdown).await
+    }
+
+    /// As [`EmbeddedS3::start_tls`], over a store that is opened so.
+    pub async fn start_with(
+        root: &Path,
+        listen: SocketAddr,
+        keys: &KeyPair,
+        tls: Option<Tls>,
+        cors: Cors,
+        options: Options,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let directory = root.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&directory, &options));
+        let store = opened.await.context("opening the store")??;
+        let mut builder = S3ServiceBuilder::new(Service::new(store.clone()));
+        builder.set_auth(OneKey::new(keys));
+        builder.set_host(Hosts);
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("embedded S3 cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
-        let store = Arc::new(Store {
-            s3: builder.build(),
-            cors,
-        });
+        let gate = Arc::new(Gate::new(builder.build(), cors));
         let encrypted = tls.is_some();
         let mut inside = address;
         if encrypted {
             let own = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
             inside = own.local_addr()?;
-            tokio::spawn(serve(own, None, store.clone(), shutdown.clone()));
+            tokio::spawn(serve(own, None, gate.clone(), shutdown.clone()));
         } else if !address.ip().is_loopback() {
             warn!(%address, "the embedded S3 is reached from elsewhere without TLS: requests are signed, but can be read on the way");
             inside = SocketAddr::from(([127, 0, 0, 1], address.port()));
@@ -234,12 +247,12 @@ impl EmbeddedS3 {
                 inside = address;
             }
         }
-        tokio::spawn(serve(listener, tls, store, shutdown));
+        tokio::spawn(serve(listener, tls, gate, shutdown));
         Ok(Self {
             address,
             inside,
             encrypted,
-            root: root.to_owned(),
+            store,
         })
     }
 
@@ -256,22 +269,21 @@ impl EmbeddedS3 {
 
     /// Makes sure a bucket exists.
     pub fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
-        let path = self.root.join(name);
-        std::fs::create_dir_all(&path)
-            .and_then(|()| std::fs::File::open(&self.root)?.sync_all())
-            .with_context(|| format!("creating {}", path.display()))
+        self.store
+            .create_bucket(name)
+            .with_context(|| format!("making the bucket {name}"))
     }
-}
 
-struct Store {
-    s3: S3Service,
-    cors: Cors,
+    /// The store that is served.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
-    store: Arc<Store>,
+    gate: Arc<Gate>,
     shutdown: CancellationToken,
 ) {
     let slots = Slots::new(MOST_CONNECTIONS);
@@ -292,18 +304,18 @@ async fn serve(
             () = shutdown.cancelled() => return,
             slot = slots.take() => slot,
         };
-        let (tls, store, shutdown) = (tls.clone(), store.clone(), shutdown.clone());
+        let (tls, gate, shutdown) = (tls.clone(), gate.clone(), shutdown.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = converse(stream, tls, store, &slot) => {}
+                () = converse(stream, tls, gate, &slot) => {}
             }
         });
     }
 }
 
 /// One connection to its end.
-async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>, slot: &Slot) {
+async fn converse(stream: TcpStream, tls: Option<Tls>, gate: Arc<Gate>, slot: &Slot) {
     // Small answers must not wait for more to send.
     let _ = stream.set_nodelay(true);
     let stream = match secure(tls.as_ref(), stream).await {
@@ -311,19 +323,19 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>, slot: 
         Err(error) => return debug!(%error, "embedded S3 handshake failed"),
     };
     let service = service_fn(move |request| {
-        let store = store.clone();
+        let gate = gate.clone();
         async move {
             // A length beside it may mean something else to a proxy in between: nothing that follows is a request.
             let chunked = request
                 .headers()
                 .contains_key(hyper::header::TRANSFER_ENCODING);
-            if let Some(headers) = store.cors.preflight(&request) {
+            if let Some(headers) = gate.cors().preflight(&request) {
                 let mut answer = hyper::Response::new(s3s::Body::empty());
                 *answer.headers_mut() = headers;
                 return Ok(answer);
             }
-            let page = store.cors.allowed(request.headers());
-            let mut answer = store.answer(request).await;
+            let page = gate.cors().allowed(request.headers());
+            let mut answer = gate.answer(request).await;
             if let (Some(page), Ok(answer)) = (page, &mut answer) {
                 cors::mark(answer.headers_mut(), page);
             }
@@ -354,18 +366,49 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, store: Arc<Store>, slot: 
     }
 }
 
-/// A body whose sender may pause, but not for ever.
+/// A body whose sender may pause, but not for ever. What an answer left of it can be read afterwards.
 struct Impatient {
-    body: Incoming,
+    body: Rest,
     pause: Pin<Box<Sleep>>,
 }
 
-impl Impatient {
-    fn body(body: Incoming) -> s3s::Body {
-        s3s::Body::http_body_unsync(Self {
-            body,
+/// What is left of a body.
+#[derive(Clone)]
+struct Rest(Arc<Mutex<Incoming>>);
+
+impl Rest {
+    fn of(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    fn body(&self) -> s3s::Body {
+        s3s::Body::http_body_unsync(Impatient {
+            body: self.clone(),
             pause: Box::pin(tokio::time::sleep(BODY_PAUSE)),
         })
+    }
+
+    fn incoming(&self) -> std::sync::MutexGuard<'_, Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a little of what nobody wanted: a client that is refused before it has sent all of a small body goes on with the
+    /// same connection.
+    async fn drain(&self) {
+        let mut left = DRAINED;
+        let read = std::future::poll_fn(|cx| {
+            while left > 0 {
+                match Pin::new(&mut *self.incoming()).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = tokio::time::timeout(DRAIN_DEADLINE, read).await;
     }
 }
 
@@ -377,7 +420,8 @@ impl Body for Impatient {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let polled = Pin::new(&mut *self.body.incoming()).poll_frame(cx);
+        match polled {
             Poll::Ready(frame) => {
                 self.pause.as_mut().reset(Instant::now() + BODY_PAUSE);
                 Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)))
@@ -391,52 +435,12 @@ impl Body for Impatient {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.incoming().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.incoming().size_hint()
     }
-}
-
-/// Whether a key stays where it seems to be: s3s-fs would resolve dots, and the file system ends a name at a zero.
-fn is_plain(key: &str) -> bool {
-    !key.contains('\0') && key.split('/').all(|part| part != "." && part != "..")
-}
-
-impl Store {
-    /// Answers one request.
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<hyper::Response<s3s::Body>, s3s::HttpError> {
-        let path = request.uri().path().trim_start_matches('/');
-        let path = percent_encoding::percent_decode_str(path)
-            .decode_utf8_lossy()
-            .into_owned();
-        let source = request.headers().get("x-amz-copy-source");
-        let source = source.map(|source| percent_encoding::percent_decode(source.as_bytes()));
-        let source = source.map(|source| source.decode_utf8_lossy().into_owned());
-        if !is_plain(&path) || source.is_some_and(|source| !is_plain(&source)) {
-            return Ok(refused());
-        }
-        self.s3.call(request.map(Impatient::body)).await
-    }
-}
-
-/// The answer to a key that would lead elsewhere.
-fn refused() -> hyper::Response<s3s::Body> {
-    let mut response = hyper::Response::new(s3s::Body::from(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>InvalidArgument</Code>\
-         <Message>A key here has no part that is . or .. and no zero character</Message></Error>"
-            .to_owned(),
-    ));
-    *response.status_mut() = hyper::StatusCode::BAD_REQUEST;
-    let xml = hyper::header::HeaderValue::from_static("application/xml");
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, xml);
-    response
 }
 
 fn random(length: usize, alphabet: &[u8]) -> anyhow::Result<String> {

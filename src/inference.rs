@@ -13,6 +13,7 @@ mod api;
 mod archive;
 mod ensure;
 mod execution;
+mod expiry;
 mod hint;
 mod import;
 mod index;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Span;
+use crate::config::{Keep, Span};
 use crate::s3;
 use crate::signal::{Cadence, NameFormat};
 
@@ -35,6 +36,7 @@ pub use api::{Advice, ApiError, client, local_client};
 pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
 pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
+pub use expiry::expire;
 pub use hint::hint;
 pub use import::{Found, Import, MOST_BYTES, Refusal, Taken, cadence_of, look};
 pub use index::{Archived, Index, IndexError};
@@ -74,6 +76,8 @@ pub struct Config {
     pub poll: Span,
     /// Key prefix in the output bucket for a copy of the archive; empty means no copy.
     pub archive_prefix: String,
+    /// How long results stay in the archive, from their window on: a span such as `400d`, or `forever`.
+    pub archive_keep: Keep,
 }
 
 /// What the scheduler is kept as.
@@ -105,6 +109,7 @@ impl Default for Config {
             tags: String::new(),
             poll: Span(Duration::from_secs(30)),
             archive_prefix: String::new(),
+            archive_keep: Keep(None),
         }
     }
 }

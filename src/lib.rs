@@ -21,6 +21,7 @@ pub mod sample;
 pub mod service;
 pub mod signal;
 pub mod source;
+pub mod store;
 
 #[cfg(test)]
 #[path = "../tests/it/skipped.rs"]

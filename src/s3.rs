@@ -24,6 +24,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -222,9 +223,17 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
                 .connect_timeout(Duration::from_secs(5))
                 .operation_attempt_timeout(Duration::from_secs(60))
                 .build(),
-        )
-        .build();
-    Client::from_conf(config)
+        );
+    Client::from_conf(match direct(endpoint_url) {
+        Some(direct) => config.http_client(direct).build(),
+        None => config.build(),
+    })
+}
+
+/// An HTTP client for what this process itself serves without TLS: whatever proxy the environment names is not asked for it.
+pub fn direct(endpoint_url: &str) -> Option<SharedHttpClient> {
+    let plain = endpoint_url.starts_with("http://");
+    plain.then(|| aws_smithy_http_client::Builder::new().build_http())
 }
 
 // === impl Bucket ===

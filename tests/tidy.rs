@@ -381,7 +381,7 @@ fn the_unit_calls_commands_and_flags_that_exist() {
     for needed in [
         "Type=notify",
         "WatchdogSec=",
-        "RestartPreventExitStatus=78",
+        "RestartPreventExitStatus=74 78",
         "StateDirectory=lookoutd",
     ] {
         assert!(

@@ -238,7 +238,14 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
         looks.push(good("store", "embedded, served by `lookoutd run`".into()));
         return;
     }
-    let store = match Store::open(config, &config.data_dir(), CancellationToken::new()).await {
+    let store = match Store::open(
+        config,
+        &config.data_dir(),
+        &Clock::system(),
+        CancellationToken::new(),
+    )
+    .await
+    {
         Ok(store) => store,
         Err(error) => return looks.push(bad("store", &error)),
     };

@@ -29,6 +29,7 @@ use crate::ops::admin::{self, Admin};
 use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
 use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
+use crate::store::Options;
 use crate::vitals::Vitals;
 use story::{Story, Summary};
 
@@ -108,7 +109,14 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     let _lock = lock::lock(&data_dir)?;
     say(format!("data directory   {}", data_dir.display()));
     let stop = CancellationToken::new();
-    let store = Store::embed(&data_dir, args.s3_listen, "", stop.clone()).await?;
+    let store = Store::embed(
+        &data_dir,
+        args.s3_listen,
+        "",
+        Options::default(),
+        stop.clone(),
+    )
+    .await?;
     let options = SampleOptions {
         days: DAYS,
         // Its fault grows within an hour, so that a demo shows its beginning.

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{Store, open_replay};
 use crate::ops::{lock, log};
@@ -282,7 +283,7 @@ async fn to_bucket(
     } else {
         None
     };
-    let mut store = Store::open(config, &data_dir, servers.clone()).await?;
+    let mut store = Store::open(config, &data_dir, &Clock::system(), servers.clone()).await?;
     store.bucket.probe(&store.prefix).await?;
     let (mut progress, mut summary) = (Progress::new(job.count), Summary::default());
     let started = tokio::time::Instant::now();

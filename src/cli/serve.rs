@@ -24,6 +24,7 @@ use crate::ops::tls::{Tls, Validity};
 use crate::ops::{lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
+use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
 #[derive(Debug, Args)]
@@ -140,6 +141,10 @@ async fn serve(
             &args.data_dir,
             args.s3_listen,
             "",
+            Options {
+                shared_disk: config.store.shared_disk,
+                ..Options::default()
+            },
             tls.clone(),
             config.service.cors(),
             servers.clone(),

@@ -16,6 +16,19 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteSize(pub u64);
 
+/// How long something is kept: a span, or `forever`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub Option<Duration>);
+
+/// How long what a prefix holds is kept, written like `exports/=30d`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepRule {
+    /// The prefix.
+    pub prefix: String,
+    /// For how long.
+    pub keep: Keep,
+}
+
 const UNITS: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -36,6 +49,53 @@ impl FromStr for Span {
         humantime::parse_duration(text)
             .map(Span)
             .map_err(|_| format!("\"{text}\" is not a span of time: write it like 90s, 5m or 24h"))
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(keep) => Span(keep).fmt(f),
+            None => f.write_str("forever"),
+        }
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "forever" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(Span(keep)) if !keep.is_zero() => Ok(Self(Some(keep))),
+            _ => Err(format!(
+                "\"{text}\" is not how long something is kept: write it like 7d or 12h, or forever"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for KeepRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.prefix, self.keep)
+    }
+}
+
+impl FromStr for KeepRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = text.rsplit_once('=').and_then(|(prefix, keep)| {
+            Some(Self {
+                prefix: prefix.to_owned(),
+                keep: keep.parse().ok()?,
+            })
+        });
+        rule.filter(|rule| !rule.prefix.is_empty()).ok_or_else(|| {
+            format!("\"{text}\" is not a rule: write it like exports/=30d or models/=forever")
+        })
     }
 }
 
@@ -92,11 +152,32 @@ macro_rules! as_string {
 }
 
 as_string!(Span, r"^\s*(0|(\d+\s*[A-Za-zµ]+\s*)+)\s*$");
+as_string!(Keep, r"^\s*(forever|(\d+\s*[A-Za-zµ]+\s*)+)\s*$");
+as_string!(KeepRule, r"^.+=\s*(forever|(\d+\s*[A-Za-zµ]+\s*)+)\s*$");
 as_string!(ByteSize, r"^\s*\d+\s*(B|KiB|MiB|GiB)?\s*$");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_how_long_reads_back_as_written() {
+        for text in ["7days", "1h", "forever"] {
+            assert_eq!(text.parse::<Keep>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "a=b/=30days".parse::<KeepRule>().unwrap().to_string(),
+            "a=b/=30days"
+        );
+        for bad in ["0s", "soon", ""] {
+            assert!(bad.parse::<Keep>().is_err(), "{bad}");
+            assert!(
+                format!("exports/={bad}").parse::<KeepRule>().is_err(),
+                "{bad}"
+            );
+        }
+        assert!("=7d".parse::<KeepRule>().is_err());
+    }
 
     #[test]
     fn sizes_and_spans_read_back_as_written() {

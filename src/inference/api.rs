@@ -61,9 +61,11 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
                 .connect_timeout(Duration::from_secs(5))
                 .operation_attempt_timeout(Duration::from_secs(30))
                 .build(),
-        )
-        .build();
-    Client::from_conf(config)
+        );
+    Client::from_conf(match crate::s3::direct(endpoint_url) {
+        Some(direct) => config.http_client(direct).build(),
+        None => config.build(),
+    })
 }
 
 /// A few seconds in all: enough for a throttled burst, short enough for a person who waits at a prompt.

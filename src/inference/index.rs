@@ -118,7 +118,8 @@ impl Index {
     pub fn note(&self, executions: &[Execution]) -> Result<(), IndexError> {
         self.transact(|db| {
             let mut insert = db.prepare_cached(
-                "INSERT INTO execution (scheduler, start_us, status, execution) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO execution (scheduler, start_us, status, execution) SELECT ?1, ?2, ?3, ?4
+                 WHERE ?2 >= coalesce((SELECT start_us FROM cursor WHERE scheduler = ''), ?2)
                  ON CONFLICT (scheduler, start_us) DO UPDATE SET status = ?3, execution = ?4, archived_us = NULL
                  WHERE status <> ?3 AND (archived_us IS NULL OR (status = 'FAILED' AND ?3 = 'SUCCESS'))",
             )?;
@@ -288,6 +289,23 @@ impl Index {
             "(?1 = '' OR scheduler = ?1) AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us, scheduler",
             params![scheduler, micros(from, i64::MIN), micros(to, i64::MAX)],
         )
+    }
+
+    /// Executions that are archived and began before `before` are known no longer, also when they are listed again.
+    pub fn forget(&self, before: DateTime<Utc>) -> Result<(), IndexError> {
+        self.transact(|db| {
+            db.execute(
+                "DELETE FROM execution WHERE archived_us IS NOT NULL AND start_us < ?1",
+                [before.timestamp_micros()],
+            )?;
+            // No scheduler has an empty name.
+            db.execute(
+                "INSERT INTO cursor (scheduler, start_us) VALUES ('', ?1)
+                 ON CONFLICT (scheduler) DO UPDATE SET start_us = max(start_us, excluded.start_us)",
+                [before.timestamp_micros()],
+            )?;
+            Ok(())
+        })
     }
 
     fn select(

@@ -72,8 +72,6 @@ pub fn start(config: &Config) -> Result<(), String> {
         "aws_sdk_s3",
         "hyper",
         "hyper_util",
-        "s3s",
-        "s3s_fs",
         "tokio_cron_scheduler",
         "rustls",
         "h2",
@@ -87,6 +85,12 @@ pub fn start(config: &Config) -> Result<(), String> {
             filter.with_target(quiet, tracing::Level::WARN)
         }
     });
+    // It calls every request that is refused an error; what somebody must do something about is said by the store itself.
+    let filter = if config.level.contains("s3s") {
+        filter
+    } else {
+        filter.with_target("s3s", LevelFilter::OFF)
+    };
     let terminal = stderr().is_terminal();
     let json = match config.format {
         Format::Auto => !terminal,

@@ -84,6 +84,7 @@ codes! {
     HistoryOver "history-over" Attention "The history is over";
     ExecutionMissing "execution-missing" Attention "An execution did not come";
     ExecutionsFailing "executions-failing" Attention "The last executions failed";
+    RetentionHeld "retention-held" Attention "A large deletion from the embedded store waits for somebody";
     ModelUnusable "model-unusable" Attention "A model's file is missing or cannot be used";
     JobsFailing "jobs-failing" Attention "Background jobs of the service cannot go on";
     NotificationsFailing "notifications-failing" Attention "Notifications are not told";

@@ -651,12 +651,7 @@ async fn serve_has_the_console_too_and_asks_for_a_token_beyond_loopback() {
         ..Fleet::default()
     };
     fleet
-        .write(
-            &data_dir.join("service"),
-            directory.path(),
-            "plant",
-            Utc::now(),
-        )
+        .write(&data_dir.join("service"), None, "plant", Utc::now())
         .await;
     let token = directory.path().join("token");
     std::fs::write(&token, "a-token-of-some-length\n").unwrap();
@@ -739,7 +734,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
     let places = fleet
         .write(
             &store.scratch("service"),
-            &store.root.join(rig::BUCKET),
+            Some(&store.store),
             rig::BUCKET,
             now,
         )

@@ -309,7 +309,7 @@ async fn a_key_with_other_bytes_is_set_aside_never_overwritten_and_retried_or_sk
     assert_eq!(store.objects()[taken], theirs, "overwritten");
 
     // The operator moves the other object away.
-    std::fs::remove_file(store.root.join(BUCKET).join(taken)).unwrap();
+    store.store.remove_blocking(BUCKET, taken).unwrap();
     lookoutd(&data_dir, &["windows", "retry", START]);
     running.settle().await;
     assert_same(&store.objects(), &ours);

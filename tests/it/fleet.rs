@@ -49,12 +49,12 @@ pub struct Places {
 }
 
 impl Fleet {
-    /// Writes the state under `directory` and the objects into `bucket_root`, the directory that stands for `bucket`; the
-    /// newest window ends at or before `now`.
+    /// Writes the state under `directory` and the objects into `bucket`, through `objects` if there are any; the newest window
+    /// ends at or before `now`.
     pub async fn write(
         &self,
         directory: &Path,
-        bucket_root: &Path,
+        objects: Option<&lookoutd::store::Store>,
         bucket: &str,
         now: DateTime<Utc>,
     ) -> Places {
@@ -73,7 +73,7 @@ impl Fleet {
             .unwrap();
         for back in 0..self.with_files {
             let start = DateTime::from_timestamp(newest - 300 * (back + 1), 0).unwrap();
-            self.objects(bucket_root, start, back);
+            self.objects(objects.unwrap(), bucket, start, back);
         }
         Places {
             state: directory.join("state.db"),
@@ -172,11 +172,15 @@ impl Fleet {
         rows
     }
 
-    fn objects(&self, bucket_root: &Path, start: DateTime<Utc>, back: i64) {
+    fn objects(
+        &self,
+        store: &lookoutd::store::Store,
+        bucket: &str,
+        start: DateTime<Utc>,
+        back: i64,
+    ) {
         let put = |key: String, text: String| {
-            let path = bucket_root.join(key);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            store.put_blocking(bucket, &key, text.as_bytes()).unwrap();
         };
         let (mut results, mut input) = (
             String::new(),

@@ -42,6 +42,7 @@ mod security;
 mod service;
 mod sim;
 mod skipped;
+mod store;
 mod strangers;
 mod time;
 mod tls;

@@ -284,7 +284,7 @@ async fn troubled(directory: &Path, failing: usize, name: &str) -> PathBuf {
     let places = fleet
         .write(
             &directory.join("service"),
-            directory,
+            None,
             "plant",
             Utc::now() + TimeDelta::hours(1),
         )

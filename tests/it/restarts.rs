@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::commands::lookoutd;
-use crate::rig::{at, directory, objects_under};
+use crate::rig::{at, directory, stored};
 
 /// A plant, its data directory, and a clock in a file.
 pub struct Site {
@@ -156,7 +156,7 @@ impl Site {
     /// Every delivered window's files are in the bucket, and no others.
     #[track_caller]
     pub fn assert_bucket_agrees(&self) {
-        let objects = objects_under(&self.data_dir().join("s3/lookoutd"));
+        let objects = stored(&self.data_dir().join("s3"), "lookoutd");
         let recorded: u32 = self.entries().iter().map(|entry| entry.files).sum();
         assert_eq!(objects.len(), recorded as usize);
         for entry in self.entries() {

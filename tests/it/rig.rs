@@ -180,6 +180,8 @@ pub struct Store {
     pub root: PathBuf,
     pub keys: KeyPair,
     pub proxy: Proxy,
+    /// Behind the listener.
+    pub store: lookoutd::store::Store,
     directory: TempDir,
     stop: CancellationToken,
 }
@@ -207,14 +209,17 @@ impl Store {
                 let url = server.endpoint_url();
                 let backend = url.trim_start_matches("http://").parse().expect("address");
                 let proxy = Proxy::start(backend, client(&url, &thread_keys)).await;
-                sender.send(proxy).expect("the test waits");
+                let store = server.store().clone();
+                sender.send((proxy, store)).expect("the test waits");
                 thread_stop.cancelled().await;
             });
         });
+        let (proxy, store) = receiver.recv().expect("the store's thread");
         Store {
             root,
             keys,
-            proxy: receiver.recv().expect("the store's thread"),
+            proxy,
+            store,
             directory,
             stop,
         }
@@ -227,7 +232,9 @@ impl Store {
 
     /// What the input prefix holds now, without the start-up probe's object.
     pub fn objects(&self) -> Objects {
-        objects_under(&self.root.join(BUCKET))
+        let mut objects = self.store.contents(BUCKET).expect("a bucket");
+        objects.retain(|key, _| !key.contains("_lookoutd/"));
+        objects
     }
 
     /// The objects of the one window that starts at `start`.
@@ -240,9 +247,9 @@ impl Store {
 
     /// Puts an object there as somebody else would.
     pub fn place(&self, key: &str, bytes: &[u8]) {
-        let path = self.root.join(BUCKET).join(key);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        std::fs::write(path, bytes).expect("an object");
+        self.store
+            .put_blocking(BUCKET, key, bytes)
+            .expect("an object");
     }
 
     /// The key pair as an AWS shared-credentials file.
@@ -264,7 +271,19 @@ impl Drop for Store {
     }
 }
 
-/// Every object in a directory that stands for a bucket.
+/// Every object of a bucket in a store that another process has or had, without the start-up probe's.
+pub fn stored(root: &Path, bucket: &str) -> Objects {
+    let contents = lookoutd::store::export::Contents::open(root).expect("a store");
+    let keys = contents.keys(bucket).expect("a bucket");
+    let keys = keys.into_iter().filter(|key| !key.contains("_lookoutd/"));
+    keys.map(|key| {
+        let bytes = contents.read(bucket, &key).expect("an object");
+        (key, bytes)
+    })
+    .collect()
+}
+
+/// Every file below a directory.
 pub fn objects_under(bucket: &Path) -> Objects {
     let mut objects = Objects::new();
     let mut left = vec![bucket.to_owned()];

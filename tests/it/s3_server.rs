@@ -1,11 +1,11 @@
-//! The embedded S3 on loopback for tests, over a temporary directory, with one known key pair. It creates conditionally one
-//! at a time, as a real store does; bare s3s-fs looks before it writes and would let two creates of one key succeed.
+//! The embedded S3 on loopback for tests, over a temporary directory, with one known key pair.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::s3::local_client;
+use lookoutd::store::Store;
 use tokio_util::sync::CancellationToken;
 
 /// Key id and secret the server knows.
@@ -13,6 +13,11 @@ pub const KEY: (&str, &str) = ("AKIDTEST", "secret");
 
 /// Serves `root` until the runtime ends; returns its address.
 pub async fn serve(root: &Path, listen: SocketAddr) -> SocketAddr {
+    open(root, listen).await.0
+}
+
+/// As [`serve`], with the store behind it.
+pub async fn open(root: &Path, listen: SocketAddr) -> (SocketAddr, Store) {
     let keys = KeyPair {
         access_key: KEY.0.into(),
         secret_key: KEY.1.into(),
@@ -20,7 +25,8 @@ pub async fn serve(root: &Path, listen: SocketAddr) -> SocketAddr {
     let server = EmbeddedS3::start(root, listen, &keys, CancellationToken::new())
         .await
         .unwrap();
-    server.endpoint_url()["http://".len()..].parse().unwrap()
+    let address = server.endpoint_url()["http://".len()..].parse().unwrap();
+    (address, server.store().clone())
 }
 
 /// A client of the server at `address`.

@@ -133,8 +133,10 @@ async fn archived_results_whose_object_is_gone_too_are_said_to_be_lost_and_what_
     // Without a copy of the archive in the store.
     let (plant, watcher) = archived(Wanted::Observe).await;
     drop(watcher);
-    let store = plant.directory.path().join("s3").join(BUCKET);
-    std::fs::remove_dir_all(store.join("out/2026-03-01T10:05:00Z")).unwrap();
+    let keys = plant.store.contents(BUCKET).unwrap().into_keys();
+    for key in keys.filter(|key| key.starts_with("out/2026-03-01T10:05:00Z/")) {
+        plant.store.remove_blocking(BUCKET, &key).unwrap();
+    }
     plant.clock.advance(chrono::TimeDelta::days(2));
     let path = archive(&plant).root().join("s/2026/03/01/100500.json");
     let whole = files(&plant);

@@ -12,6 +12,7 @@ use lookoutd::inference::{Execution, Index};
 use lookoutd::service::store::{Store as ServiceStore, StoreError};
 
 use super::Harm;
+use crate::errors::Errors;
 use crate::rig::*;
 use crate::service::plant::Plant;
 use crate::time::Desk;
@@ -272,28 +273,40 @@ fn every_damage_of_the_archives_index_is_mended_from_its_files() {
 
 #[tokio::test]
 async fn a_damaged_object_of_the_embedded_store_is_not_taken_for_what_was_written() {
+    let errors = Errors::watch();
     let store = Store::start();
     let bucket = lookoutd::s3::Bucket::new(client(&store.proxy.endpoint(), &store.keys), BUCKET);
     let bytes = b"Timestamp,flow\n2026-01-01T00:05:00.000000,1.5\n";
     bucket.create("input/a.csv", bytes).await.unwrap();
-    let path = store.root.join(BUCKET).join("input/a.csv");
+    let large: Vec<u8> = bytes.iter().copied().cycle().take(300_000).collect();
+    bucket.create("input/large.csv", &large).await.unwrap();
+    // The small one lies in its row, the large one in a file of its own.
+    let rows = rusqlite::Connection::open(store.root.join("store.db")).unwrap();
+    let damaged = "UPDATE bodies SET data = ?1 WHERE data IS NOT NULL AND size = ?2";
+    for harm in [Harm::Flip(40, 0), Harm::Cut(20), Harm::Cut(0), Harm::Zero] {
+        let scratch = store.scratch("harm").join("row");
+        std::fs::write(&scratch, bytes).unwrap();
+        harm.inflict(&scratch, bytes);
+        let values = (std::fs::read(&scratch).unwrap(), bytes.len() as i64);
+        assert_eq!(rows.execute(damaged, values).unwrap(), 1);
+        let error = bucket.get("input/a.csv").await.expect_err("damaged");
+        assert!(error.to_string().contains("input/a.csv"), "{error}");
+        errors.expect("is damaged");
+    }
+    let file = std::fs::read_dir(store.root.join("bodies")).unwrap().next();
+    let file = file.unwrap().unwrap().path();
     for harm in [
-        Harm::Flip(40, 0),
-        Harm::Cut(20),
+        Harm::Flip(290_000, 0),
+        Harm::Cut(200_000),
         Harm::Cut(0),
         Harm::Zero,
         Harm::Gone,
     ] {
-        harm.inflict(&path, bytes);
-        match bucket.get("input/a.csv").await {
-            Ok(None) => assert_eq!(harm, Harm::Gone),
-            Ok(Some(read)) => panic!("{harm:?}: {:?}", String::from_utf8_lossy(&read)),
-            Err(error) => assert!(error.to_string().contains("input/a.csv"), "{error}"),
-        }
-        std::fs::write(&path, bytes).unwrap();
+        harm.inflict(&file, &large);
+        let error = bucket.get("input/large.csv").await.expect_err("damaged");
+        assert!(error.to_string().contains("input/large.csv"), "{error}");
+        errors.expect("is damaged");
+        std::fs::write(&file, &large).unwrap();
     }
-    assert_eq!(
-        bucket.get("input/a.csv").await.unwrap().as_deref(),
-        Some(&bytes[..])
-    );
+    assert!(bucket.get("input/large.csv").await.unwrap() == Some(large));
 }

@@ -339,21 +339,17 @@ fn killed_at_every_durable_step_of_an_execution_each_boundary_is_scored_once_as_
 async fn three_jobs(now: DateTime<Utc>) -> Trial {
     let begun = now - TimeDelta::days(40);
     let mut plant = Plant::start_at(begun).await;
-    let bucket = plant.directory.path().join("s3").join(BUCKET);
     for (component, _) in COMPONENTS {
-        let folder = bucket.join("train").join(component);
-        std::fs::create_dir_all(&folder).unwrap();
         let rows = csv_of(component, begun - TimeDelta::days(1), 24 * 60, 0.0);
-        std::fs::write(folder.join("rows.csv"), rows).unwrap();
+        plant.place(&format!("train/{component}/rows.csv"), rows.as_bytes());
     }
-    std::fs::create_dir_all(bucket.join("labels")).unwrap();
     let labelled = begun - TimeDelta::hours(20);
     let label = format!(
         "{},{}\n",
         labelled.format(ISO),
         (labelled + TimeDelta::hours(2)).format(ISO)
     );
-    std::fs::write(bucket.join("labels/labels.csv"), label).unwrap();
+    plant.place("labels/labels.csv", label.as_bytes());
 
     ingest(&plant, "first").await;
     settled(

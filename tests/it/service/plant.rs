@@ -38,6 +38,8 @@ pub struct Plant {
     pub clock: Clock,
     pub s3: aws_sdk_s3::Client,
     pub s3_address: std::net::SocketAddr,
+    /// Behind the listener.
+    pub store: lookoutd::store::Store,
     pub api: l4e::Client,
     pub address: std::net::SocketAddr,
     catch_up: bool,
@@ -53,14 +55,15 @@ impl Plant {
     /// The same at another time.
     pub async fn start_at(now: DateTime<Utc>) -> Plant {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("s3").join(BUCKET)).unwrap();
-        let s3 =
-            s3_server::serve(&directory.path().join("s3"), "127.0.0.1:0".parse().unwrap()).await;
+        let (s3, store) =
+            s3_server::open(&directory.path().join("s3"), "127.0.0.1:0".parse().unwrap()).await;
+        store.create_bucket(BUCKET).unwrap();
         let mut plant = Plant {
             directory,
             clock: Clock::manual(now),
             s3: s3_server::client(s3),
             s3_address: s3,
+            store,
             api: client("127.0.0.1:1".parse().unwrap(), "AKIDTEST", "secret"),
             address: "127.0.0.1:1".parse().unwrap(),
             catch_up: false,
@@ -69,6 +72,11 @@ impl Plant {
         plant.up().await;
         plant.register("model-1").await;
         plant
+    }
+
+    /// Puts an object there as somebody else would.
+    pub fn place(&self, key: &str, bytes: &[u8]) {
+        self.store.put_blocking(BUCKET, key, bytes).unwrap();
     }
 
     /// Starts the service over the state that is there.

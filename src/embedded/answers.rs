@@ -1,0 +1,235 @@
+//! What stands between the listener and the protocol: the one key, the names of hosts, request ids, and what the protocol's
+//! crate leaves open.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::host::{S3Host, VirtualHost};
+use s3s::service::S3Service;
+use s3s::{Body, HttpError, S3Result, s3_error};
+use tracing::{debug, warn};
+
+use super::{KeyPair, Rest};
+use crate::ops::cors::Cors;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const EXTENDED_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+/// The longest that a presigned request is good for.
+const LONGEST_SECONDS: u64 = 7 * 86_400;
+/// Refusals are said when they are so many times as many as when last said.
+const SAID_AGAIN: u64 = 10;
+
+/// The protocol, with what it lacks.
+pub struct Gate {
+    s3: S3Service,
+    cors: Cors,
+    refused: AtomicU64,
+}
+
+/// The key pair that signs requests.
+pub struct OneKey {
+    access_key: String,
+    secret_key: SecretKey,
+}
+
+/// Buckets as names of hosts: `bucket.localhost`.
+pub struct Hosts;
+
+impl OneKey {
+    pub fn new(keys: &KeyPair) -> Self {
+        Self {
+            access_key: keys.access_key.clone(),
+            secret_key: SecretKey::from(keys.secret_key.as_str()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.access_key {
+            return Ok(self.secret_key.clone());
+        }
+        Err(s3_error!(
+            InvalidAccessKeyId,
+            "The AWS Access Key Id you provided does not exist in our records."
+        ))
+    }
+}
+
+impl S3Host for Hosts {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        Ok(match name.strip_suffix(".localhost") {
+            Some(bucket) if !bucket.is_empty() => VirtualHost::new("localhost").with_bucket(bucket),
+            _ => VirtualHost::new(name),
+        })
+    }
+}
+
+impl Gate {
+    pub fn new(s3: S3Service, cors: Cors) -> Self {
+        Self {
+            s3,
+            cors,
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose web pages may ask.
+    pub fn cors(&self) -> &Cors {
+        &self.cors
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+        let id = uuid::Uuid::new_v4().simple().to_string().to_uppercase();
+        let head = request.method() == Method::HEAD;
+        let malformed = malformed(&request);
+        let mut response = match malformed {
+            Some(response) => response,
+            None => {
+                // Who waits to be told to go on sends nothing that is refused.
+                let waits = request.headers().contains_key(hyper::header::EXPECT);
+                let (parts, body) = request.into_parts();
+                let rest = Rest::of(body);
+                let answered = self
+                    .s3
+                    .call(Request::from_parts(parts, rest.body()))
+                    .await?;
+                if answered.status().is_client_error() && !waits {
+                    rest.drain().await;
+                }
+                answered
+            }
+        };
+        let status = response.status();
+        if status == StatusCode::FORBIDDEN || status == StatusCode::UNAUTHORIZED {
+            self.count_refusal();
+        } else if status.is_server_error() {
+            warn!(
+                status = status.as_u16(),
+                id, "embedded S3 could not do what was asked"
+            );
+        } else if status.is_client_error() {
+            debug!(
+                status = status.as_u16(),
+                id, "embedded S3 refused a request"
+            );
+        }
+        if status == StatusCode::NOT_MODIFIED {
+            *response.body_mut() = Body::empty();
+            response.headers_mut().remove(CONTENT_LENGTH);
+            response.headers_mut().remove(CONTENT_TYPE);
+        } else if status.is_client_error() || status.is_server_error() {
+            identify(&mut response, &id);
+        } else if head && response.headers().contains_key(CONTENT_RANGE) {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            headers.insert(EXTENDED_ID, value.clone());
+            headers.insert(REQUEST_ID, value);
+        }
+        Ok(response)
+    }
+
+    /// Strangers are said now and then, with how many there were.
+    fn count_refusal(&self) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut said = 1;
+        while said < refused {
+            said *= SAID_AGAIN;
+        }
+        if said == refused {
+            warn!(
+                refused,
+                "embedded S3 has refused requests: no signature, another key, or a clock that is off"
+            );
+        }
+    }
+}
+
+/// Puts the id into the text of an error.
+fn identify(response: &mut Response<Body>, id: &str) {
+    let Some(bytes) = response.body().bytes() else {
+        return;
+    };
+    let Some(text) = std::str::from_utf8(&bytes)
+        .ok()
+        .filter(|text| text.contains("<Error>"))
+    else {
+        return;
+    };
+    let text = text.replacen(
+        "</Error>",
+        &format!("<RequestId>{id}</RequestId><HostId>{id}</HostId></Error>"),
+        1,
+    );
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    if !response.headers().contains_key(CONTENT_TYPE) {
+        let xml = HeaderValue::from_static("application/xml");
+        response.headers_mut().insert(CONTENT_TYPE, xml);
+    }
+    *response.body_mut() = Body::from(Bytes::from(text));
+}
+
+/// What the protocol's crate would take, or would refuse in other words than S3.
+fn malformed(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let error = |status: StatusCode, code: &str, message: &str| {
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        );
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+        Some(response)
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let expires = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("X-Amz-Expires="));
+    if let Some(expires) = expires {
+        let good = expires
+            .parse()
+            .is_ok_and(|seconds: u64| (1..=LONGEST_SECONDS).contains(&seconds));
+        if !good {
+            return error(
+                StatusCode::FORBIDDEN,
+                "AccessDenied",
+                "X-Amz-Expires must be between 1 and 604800 seconds",
+            );
+        }
+    }
+    let authorization = request.headers().get(hyper::header::AUTHORIZATION);
+    if let Some(text) = authorization.and_then(|value| value.to_str().ok())
+        && let Some(rest) = text.strip_prefix("AWS4-HMAC-SHA256")
+    {
+        let has = |name: &str| rest.contains(name);
+        let scope = rest
+            .split("Credential=")
+            .nth(1)
+            .and_then(|scope| scope.split([',', ' ']).next());
+        let parts = scope.map_or(0, |scope| scope.split('/').count());
+        if !has("SignedHeaders=") || !has("Signature=") || parts < 5 {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "AuthorizationHeaderMalformed",
+                "The authorization header is malformed; the Credential is mal-formed; expecting \
+                 \"&lt;YOUR-AKID&gt;/YYYYMMDD/REGION/SERVICE/aws4_request\".</Message><Region>us-east-1</Region><Message>",
+            );
+        }
+    }
+    None
+}

@@ -1,0 +1,365 @@
+//! Opening the store: what must hold before it is served, and the connections.
+//!
+//! Guarantees: a database that is gone while bodies lie beside it, that is damaged, that another process has, or that lies
+//! where SQLite's locks do not hold is refused before anything is changed, and the refusal says how to go on. The pragmas that
+//! durability stands on are read back.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::bodies::Files;
+use super::{BODIES, DATABASE, Options, Problem, takeover};
+
+/// The schema's number.
+const VERSION: i64 = 1;
+/// SQLite's smallest page; over what is shorter it begins an empty database.
+const LEAST: u64 = 512;
+/// So long a lock of somebody else is waited for; then the client is told to come again.
+const BUSY: Duration = Duration::from_secs(2);
+/// Connections that are kept for reading.
+const KEPT: usize = 8;
+/// So long a store that is being closed is waited for.
+const CLOSING: (u32, Duration) = (250, Duration::from_millis(20));
+
+/// The store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There was one.
+    #[error(
+        "the store's database {path} is gone, but {bodies} bodies lie beside it: put the database back from a backup \
+         (`lookoutd restore`); or, if the objects are not needed, move {beside} away and start with an empty store"
+    )]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+        /// The bodies' directory.
+        beside: PathBuf,
+        /// How many.
+        bodies: usize,
+    },
+    /// It is not what was written.
+    #[error(
+        "the store's database {path} is damaged ({what}): `lookoutd store verify` shows what can still be read, \
+         `lookoutd store export DIR` saves it; then restore a backup, or move {path} and what begins with its name away and \
+         start with an empty store"
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite found.
+        what: String,
+    },
+    /// Somebody else has it.
+    #[error("another process uses the store in {path}: stop it, or choose another data_dir")]
+    Held {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// Where locks do not hold.
+    #[error(
+        "the store in {path} would lie on {kind}, where the locks of a database do not hold: set data_dir to a disk of this \
+         machine"
+    )]
+    SharedDisk {
+        /// The store's directory.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: &'static str,
+    },
+    /// Written by a newer build.
+    #[error(
+        "the store's database {path} has version {found}, this lookoutd knows {known}: install the version that wrote it, or \
+         a newer one"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The disk refused.
+    #[error(
+        "the store in {path} cannot be used: {source}; make the disk work for this user, or set data_dir"
+    )]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("the store's database {path}: {source}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+    /// What an older version left cannot be read.
+    #[error(
+        "the objects of an older version in {path} cannot be taken over: {what}; nothing was removed"
+    )]
+    TakeOver {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// An open database and what belongs to it.
+pub(super) struct Opened {
+    pub connection: Connection,
+    pub files: Arc<Files>,
+    pub lock: File,
+}
+
+/// Connections for reading.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    kept: Mutex<Vec<Connection>>,
+    by_the_writer: bool,
+}
+
+/// Opens or begins the store in `root`.
+pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    takeover::set_aside(root)?;
+    std::fs::create_dir_all(root).map_err(io(root))?;
+    if let (Some(kind), false) = (shared_disk(root), options.shared_disk) {
+        return Err(OpenError::SharedDisk {
+            path: root.to_owned(),
+            kind,
+        });
+    }
+    let lock = lock(root)?;
+    let path = root.join(DATABASE);
+    let beside = root.join(BODIES);
+    if !std::fs::metadata(&path).is_ok_and(|file| file.len() >= LEAST) {
+        let bodies = std::fs::read_dir(&beside).map_or(0, |entries| entries.flatten().count());
+        let log = std::fs::metadata(path.with_extension("db-wal")).is_ok_and(|log| log.len() > 0);
+        if bodies > 0 || log {
+            return Err(OpenError::Lost {
+                path,
+                beside,
+                bodies,
+            });
+        }
+    }
+    let connection = connect(&path, options.shared_disk)?;
+    let files = Files::open(&beside, options.fault.clone()).map_err(io(&beside))?;
+    std::fs::File::open(root)
+        .and_then(|root| root.sync_all())
+        .map_err(io(root))?;
+    let files = Arc::new(files);
+    takeover::take_over(root, &connection, &files, &options.clock)?;
+    files
+        .sweep(&connection)
+        .map_err(|problem| of_problem(&path, problem))?;
+    Ok(Opened {
+        connection,
+        files,
+        lock,
+    })
+}
+
+/// The one connection that writes.
+fn connect(path: &Path, shared_disk: bool) -> Result<Connection, OpenError> {
+    let sqlite = |source| of_sqlite(path, source);
+    let mut db = Connection::open(path).map_err(sqlite)?;
+    db.busy_timeout(BUSY).map_err(sqlite)?;
+    if shared_disk {
+        db.execute_batch("PRAGMA locking_mode = EXCLUSIVE")
+            .map_err(sqlite)?;
+    }
+    let check: String = db
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    if check != "ok" {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what: check,
+        });
+    }
+    let version: i64 = db
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    if version > VERSION {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    // Before the first table: so that what is deleted can be given back to the disk piece by piece.
+    db.execute_batch(
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;
+         PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;",
+    )
+    .map_err(sqlite)?;
+    let mode: String = db
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    db.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 1000;",
+    )
+    .map_err(sqlite)?;
+    let synchronous: i64 = db
+        .query_row("PRAGMA synchronous", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    if mode != "wal" || synchronous != 2 {
+        return Err(OpenError::Io {
+            path: path.to_owned(),
+            source: std::io::Error::other(format!(
+                "SQLite would not be durable here (journal {mode}, synchronous {synchronous})"
+            )),
+        });
+    }
+    if version == 0 {
+        let made = db.transaction().and_then(|begun| {
+            begun.execute_batch(include_str!("schema.sql"))?;
+            begun.pragma_update(None, "user_version", VERSION)?;
+            begun.commit()
+        });
+        made.map_err(sqlite)?;
+    }
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// A connection that only reads, also of a store that is damaged or that somebody else has open.
+pub fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY)?;
+    db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;")?;
+    Ok(db)
+}
+
+/// Reads that see one state of the database; inside a transaction they do anyway.
+pub(super) fn in_one_snapshot<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    if !db.is_autocommit() {
+        return work(db);
+    }
+    let snapshot = db.unchecked_transaction()?;
+    let done = work(&snapshot)?;
+    snapshot.finish()?;
+    Ok(done)
+}
+
+fn lock(root: &Path) -> Result<File, OpenError> {
+    let path = root.join("lock");
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false);
+    let file = file.open(&path).map_err(io)?;
+    for _ in 0..CLOSING.0 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(CLOSING.1),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+    }
+    Err(OpenError::Held {
+        path: root.to_owned(),
+    })
+}
+
+/// The kind of a file system that others share, if it is one.
+fn shared_disk(root: &Path) -> Option<&'static str> {
+    let kind = rustix::fs::statfs(root).ok()?.f_type;
+    match kind as u32 {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("an SMB share"),
+        0x0102_1997 => Some("a shared folder (9p)"),
+        0x786f_4256 => Some("a shared folder (vboxsf)"),
+        0xbacb_acbc => Some("a shared folder (vmhgfs)"),
+        0x00c3_6400 => Some("CephFS"),
+        0x5346_414f => Some("AFS"),
+        _ => None,
+    }
+}
+
+impl Readers {
+    pub fn new(path: PathBuf, by_the_writer: bool) -> Self {
+        Self {
+            path,
+            kept: Mutex::default(),
+            by_the_writer,
+        }
+    }
+
+    /// Whether there may be no second connection.
+    pub fn by_the_writer(&self) -> bool {
+        self.by_the_writer
+    }
+
+    pub fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let kept = self.kept().pop();
+        let db = match kept {
+            Some(db) => db,
+            None => read_only(&self.path)?,
+        };
+        let done = work(&db);
+        let mut kept = self.kept();
+        if kept.len() < KEPT && db.is_autocommit() {
+            kept.push(db);
+        }
+        done
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What SQLite said, where somebody can do something about it.
+pub(super) fn of_sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, NotADatabase};
+    match source.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => OpenError::Damaged {
+            path: path.to_owned(),
+            what: source.to_string(),
+        },
+        Some(DatabaseBusy) => OpenError::Held {
+            path: path.to_owned(),
+        },
+        _ => OpenError::Sqlite {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+pub(super) fn of_problem(path: &Path, problem: Problem) -> OpenError {
+    match problem {
+        Problem::Sqlite(source) => of_sqlite(path, source),
+        Problem::Io(source) => OpenError::Io {
+            path: path.to_owned(),
+            source,
+        },
+        other => OpenError::Damaged {
+            path: path.to_owned(),
+            what: other.to_string(),
+        },
+    }
+}
