@@ -11,12 +11,7 @@ use tokio_util::sync::CancellationToken;
 /// Key id and secret the server knows.
 pub const KEY: (&str, &str) = ("AKIDTEST", "secret");
 
-/// Serves `root` until the runtime ends; returns its address.
-pub async fn serve(root: &Path, listen: SocketAddr) -> SocketAddr {
-    open(root, listen).await.0
-}
-
-/// As [`serve`], with the store behind it.
+/// Serves `root` until the runtime ends; its address, and the store behind it.
 pub async fn open(root: &Path, listen: SocketAddr) -> (SocketAddr, Store) {
     let keys = KeyPair {
         access_key: KEY.0.into(),
