@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lookoutd::clock::Clock;
-use lookoutd::console::Place;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
+use lookoutd::executions::Place;
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::ops::site::{Site, Watched};
 use lookoutd::s3::local_client;
@@ -64,7 +64,9 @@ async fn main() -> anyhow::Result<()> {
         listen,
         ..Config::default()
     };
-    if let Some(admin) = Admin::start(&config, seen, stop.clone()).await? {
+    if let Some(admin) =
+        Admin::start(&config, seen, lookoutd::console::router(), stop.clone()).await?
+    {
         println!("console {}", admin.url());
     }
     stop.cancelled().await;

@@ -1,10 +1,11 @@
 //! The web console: read-only pages over the feeder's ledger, the service's state and the bucket.
 //!
 //! ```text
-//!  browser ──► ops::admin (who may) ─► pages ─► ops::site (what runs here): ledger, service state, results, input files
+//!  browser ──► ops::admin (who may) ─► pages ─► ops::site (what runs here): ledger, executions, results, input files
 //! ```
 //!
-//! Guarantees: it changes nothing; every query is bounded; all text of others (names, reasons) is escaped by the template
+//! It only draws: what happened it asks `executions`, what is wrong `ops`, and whoever starts the listener gives it these
+//! pages. Guarantees: it changes nothing; every query is bounded; all text of others (names, reasons) is escaped by the template
 //! engine; pages work without script, which only keeps them fresh and draws the charts; everything a page needs is in the
 //! binary. A part that does not run in this process says so in its place.
 
@@ -20,18 +21,11 @@ mod api;
 mod coverage;
 mod layout;
 mod models;
-mod news;
 mod overview;
 mod scheduler;
 mod schedulers;
-mod scores;
 mod signals;
-mod state;
 mod windows;
-
-pub use news::News;
-pub use scores::{LatestScore, Scores};
-pub use state::{Counts, EventRow, Place, SchedulerRow, State};
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {

@@ -24,16 +24,18 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
+use crate::console;
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
 use crate::feed::disk::LocalDisk;
 use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::cors::Cors;
+use crate::ops::judgement::Judgement;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
-use crate::ops::{lock, notify as systemd};
+use crate::ops::{ask, lock, notify as systemd};
 use crate::s3::{Bucket, local_client};
 use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
@@ -105,11 +107,11 @@ pub async fn run(
         opened = opening => opened?,
     };
     let (sites, seen) = watch::channel(None);
+    let judgement = Judgement::from(seen);
     let troubles = vitals.troubles();
     let telling = match Notifier::open(&config.notify, &data_dir) {
-        Ok(notifier) if !once => {
-            notifier.map(|notifier| notifier.start(seen.clone(), Pace::default(), servers.clone()))
-        }
+        Ok(notifier) if !once => notifier
+            .map(|notifier| notifier.start(judgement.clone(), Pace::default(), servers.clone())),
         Ok(_) => None,
         // Feeding is worth more than telling.
         Err(error) => {
@@ -123,9 +125,10 @@ pub async fn run(
             None
         }
     };
+    ask::answer(&data_dir, judgement.clone(), servers.clone());
     if !once {
         // A port that is taken must not keep a gateway from feeding.
-        match Admin::start(&config.admin, seen, servers.clone()).await {
+        match Admin::start(&config.admin, judgement, console::router(), servers.clone()).await {
             Ok(Some(admin)) => {
                 let (url, token) = (admin.url(), admin.is_protected());
                 info!(url, token, "console, metrics and health are up");

@@ -10,6 +10,7 @@ pub mod console;
 pub mod daemon;
 pub mod disk;
 pub mod embedded;
+pub mod executions;
 pub mod feed;
 pub mod inference;
 pub mod model;
@@ -22,9 +23,9 @@ pub mod service;
 pub mod signal;
 pub mod source;
 pub mod store;
+pub mod vitals;
 
 #[cfg(test)]
 #[path = "../tests/it/skipped.rs"]
 #[allow(dead_code, reason = "the tests of the library lack less than others")]
 mod skipped;
-pub mod vitals;

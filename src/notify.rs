@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Span;
 use crate::feed::blocking;
-use crate::ops::site::{Observer, Site};
-use crate::vitals::Code;
+use crate::ops::judgement::Judgement;
+use crate::ops::site::{Site, Snapshot};
+use crate::vitals::{Code, Trouble};
 
 pub use command::Command;
 pub use queue::{Delivery, Queue, QueueError};
@@ -44,6 +45,8 @@ pub use webhook::Webhook;
 const EVERY: Duration = Duration::from_secs(5);
 /// After a start, trouble that is not seen again is not over before this: loops need a while to run into it anew.
 const SETTLE: Duration = Duration::from_secs(120);
+/// What a trouble with the queue is about.
+const QUEUE: &str = "notify.db";
 /// The first and the longest pause between attempts.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -285,10 +288,11 @@ impl Notifier {
     /// Looks and tells until `shutdown`. What was not sent by then is sent after the next start.
     pub fn start(
         self,
-        sites: watch::Receiver<Option<Site>>,
+        judgement: impl Into<Judgement>,
         pace: Pace,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
+        let judgement = judgement.into();
         let places: Vec<_> = self.targets.iter().map(Target::place).collect();
         info!(
             to = places.join(", "),
@@ -303,24 +307,37 @@ impl Notifier {
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = self.watch(sites, &news, pace) => {}
+                () = self.watch(judgement, &news, pace) => {}
             }
             lanes.shutdown().await;
         })
     }
 
-    async fn watch(self, sites: watch::Receiver<Option<Site>>, news: &Notify, pace: Pace) {
+    async fn watch(self, judgement: Judgement, news: &Notify, pace: Pace) {
         let began = Instant::now();
-        let observer = Arc::new(Observer::default());
         let notifier = Arc::new(self);
         let mut failing = false;
         loop {
-            let site = sites.borrow().clone();
-            if let Some(site) = site {
-                let (observer, notifier) = (observer.clone(), notifier.clone());
+            let snapshot = judgement.snapshot().await.ok().flatten();
+            if let (Some(site), Some(snapshot)) = (judgement.site(), snapshot) {
+                let (notifier, looked_at) = (notifier.clone(), site.clone());
                 let settled = began.elapsed() >= pace.settle;
-                let looked = blocking(move || notifier.look(&observer, &site, settled)).await;
-                match looked.flatten() {
+                let looked = blocking(move || notifier.look(&snapshot, &looked_at, settled)).await;
+                let looked = looked.flatten();
+                let troubles = site.vitals.troubles();
+                match &looked {
+                    Ok(_) => troubles.over(Code::NotificationsFailing, QUEUE),
+                    Err(error) => troubles.raise(
+                        Trouble::new(
+                            Code::NotificationsFailing,
+                            site.clock.now(),
+                            format!("notifications cannot be queued: {error:#}"),
+                            "check the disk of the data directory; notify.db may be moved away, what was told is told again then",
+                        )
+                        .about(QUEUE),
+                    ),
+                }
+                match looked {
                     Ok(0) => failing = false,
                     Ok(queued) => {
                         failing = false;
@@ -342,12 +359,11 @@ impl Notifier {
     }
 
     /// One look: what is the case, and what of it is news. How many messages were queued.
-    fn look(&self, observer: &Observer, site: &Site, settled: bool) -> anyhow::Result<usize> {
-        let snapshot = observer.look(site);
+    fn look(&self, snapshot: &Snapshot, site: &Site, settled: bool) -> anyhow::Result<usize> {
         let (now, state) = (snapshot.now, site.service());
         let since = self.queue.began(now)?.max(now - rules::LOOK_BACK);
         let told = self.queue.events()?;
-        let facts = rules::facts(&snapshot, state.as_ref(), since, &told)?
+        let facts = rules::facts(snapshot, state.as_ref(), since, &told)?
             .into_iter()
             .filter(|fact| !self.leave_out.contains(&fact.kind))
             .collect::<Vec<_>>();

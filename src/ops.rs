@@ -2,8 +2,10 @@
 //! directory's lock; and what every listener needs.
 
 pub mod admin;
+pub mod ask;
 pub mod cors;
 pub mod health;
+pub mod judgement;
 pub mod lock;
 pub mod log;
 pub mod metrics;

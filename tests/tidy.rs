@@ -109,8 +109,24 @@ fn knows(text: &str, module: &str) -> bool {
 }
 
 #[test]
+fn only_the_two_backings_ask_for_executions_in_sql() {
+    // Files of their own, which hold no executions; and the bundle for support, which shows tables as they are.
+    let others = ["src/notify/queue.rs", "src/cli/diag/state.rs"];
+    for directory in ["console", "ops", "notify", "cli", "executions", "daemon"] {
+        for (name, text) in sources(&format!("src/{directory}")) {
+            let text = product(&text);
+            let is_sql = text.contains("rusqlite::params") || text.contains(".prepare");
+            assert!(
+                !is_sql || others.contains(&name.as_str()),
+                "{name} has SQL: put the question into executions, its answer into service::store::reading and inference::Past"
+            );
+        }
+    }
+}
+
+#[test]
 fn dependencies_point_one_way() {
-    let rules: [(&str, &[&str]); 15] = [
+    let rules: [(&str, &[&str]); 17] = [
         (
             "signal",
             &[
@@ -173,7 +189,7 @@ fn dependencies_point_one_way() {
         ),
         (
             "inference",
-            &["feed", "service", "model", "embedded", "daemon", "cli"],
+            &["feed", "service", "embedded", "daemon", "cli"],
         ),
         ("service", &["feed", "inference", "daemon", "cli"]),
         (
@@ -222,7 +238,36 @@ fn dependencies_point_one_way() {
         ("config", &["daemon", "cli", "embedded", "clock"]),
         (
             "ops",
-            &["daemon", "cli", "inference", "service", "model", "embedded"],
+            &[
+                "daemon",
+                "cli",
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "console",
+                "notify",
+            ],
+        ),
+        (
+            "executions",
+            &["daemon", "cli", "console", "notify", "ops", "embedded"],
+        ),
+        (
+            "vitals",
+            &[
+                "daemon",
+                "cli",
+                "console",
+                "notify",
+                "ops",
+                "embedded",
+                "feed",
+                "inference",
+                "service",
+                "model",
+                "executions",
+            ],
         ),
         (
             "console",

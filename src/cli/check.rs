@@ -12,7 +12,8 @@ use super::output::{self, Output};
 use super::{ConfigArgs, exit_code, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{Plant, PlantInfo, Store, format_recorded};
+use crate::daemon::{EMBEDDED_SCHEDULER, Plant, PlantInfo, Store, format_recorded};
+use crate::executions::Place;
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::{Advice, ApiError};
 use crate::ops::lock;
@@ -281,6 +282,12 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
 
 /// The API, the scheduler, and whether it looks for what is written.
 async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
+    if config.is_embedded()
+        && config.inference.endpoint_url.is_empty()
+        && lock::holder(&config.data_dir()).is_none()
+    {
+        return looks.extend(embedded(config));
+    }
     // A tag list that cannot be read has been reported already.
     let tags = TagList::read(&config.source.tags).ok();
     match lookout::compare(config, tags.as_ref()).await {
@@ -324,6 +331,50 @@ async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
             });
         }
     }
+}
+
+/// The scheduler of an embedded service that does not run now, or never did: keys and scheduler are made at the start, the
+/// model must be there.
+fn embedded(config: &Config) -> Option<Look> {
+    let inference = &config.inference;
+    let name = match inference.scheduler.as_str() {
+        "" => EMBEDDED_SCHEDULER,
+        name => name,
+    };
+    if inference.model.is_empty() {
+        return Some(good(
+            "scheduler",
+            format!("{name} is made as soon as the embedded service has a model"),
+        ));
+    }
+    let state = Place::service(config.data_dir().join("service/state.db")).open();
+    let model = match state.map(|state| state.model(&inference.model)) {
+        Some(Ok(model)) => model,
+        Some(Err(error)) => return Some(bad("scheduler", &error.into())),
+        None => None,
+    };
+    Some(match model {
+        Some(status) if status == "SUCCESS" => good(
+            "scheduler",
+            format!(
+                "{name} is made or kept by lookoutd run; its model {} is there",
+                inference.model
+            ),
+        ),
+        other => Look {
+            what: "scheduler",
+            ok: false,
+            detail: match other {
+                Some(status) => format!("model {} is {status}", inference.model),
+                None => format!(
+                    "the embedded service has no model {}: train or register it (lookoutd model register), or correct \
+                     inference.model",
+                    inference.model
+                ),
+            },
+            code: 3,
+        },
+    })
 }
 
 fn good(what: &'static str, detail: String) -> Look {

@@ -156,7 +156,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         listen: args.admin_listen.to_string(),
         ..admin::Config::default()
     };
-    let console = Admin::start(&admin, seen, stop.clone()).await?;
+    let console = Admin::start(&admin, seen, crate::console::router(), stop.clone()).await?;
     let console = console.map(|admin| admin.url()).unwrap_or_default();
     let api_url = format!("http://{}", service.address());
     for line in [

@@ -138,7 +138,9 @@ fn add_archived(
         return Ok(());
     };
     let known: HashSet<_> = found.iter().map(|execution| execution.data_start).collect();
-    let more = index.range(name, args.after, args.before)?;
+    // What the API told may be among them, and a window that begins before `before` and ends after it.
+    let most = args.limit.saturating_add(found.len()).saturating_add(2);
+    let more = index.list(name, args.after, args.before, args.status.as_deref(), most)?;
     found.extend(
         more.into_iter()
             .map(|row| row.execution)
@@ -147,10 +149,6 @@ fn add_archived(
                     && args
                         .before
                         .is_none_or(|before| execution.data_end <= before)
-                    && args
-                        .status
-                        .as_ref()
-                        .is_none_or(|status| *status == execution.status)
             }),
     );
     found.sort_by_key(|execution| std::cmp::Reverse(execution.data_start));

@@ -14,14 +14,15 @@ use tracing::{error, info, warn};
 use super::{TimeArgs, output};
 use crate::clock::Clock;
 use crate::config;
-use crate::console::Place;
 use crate::daemon::{Lookout, Store, service_config};
 use crate::embedded::KeyPair;
+use crate::executions::Place;
 use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
+use crate::ops::judgement::Judgement;
 use crate::ops::site::{Site, Watched};
 use crate::ops::tls::{Tls, Validity};
-use crate::ops::{lock, log, notify as systemd, signals};
+use crate::ops::{ask, lock, log, notify as systemd, signals};
 use crate::s3::Bucket;
 use crate::service::{Auth, Service};
 use crate::store::Options;
@@ -162,14 +163,16 @@ async fn serve(
         admin.listen.clone_from(listen);
     }
     let (sites, seen) = watch::channel(None);
+    let judgement = Judgement::from(seen);
+    ask::answer(&args.data_dir, judgement.clone(), servers.clone());
     let vitals = Vitals::default();
     let telling = tell(
         &config.notify,
         &args.data_dir,
-        seen.clone(),
+        judgement.clone(),
         servers.clone(),
     )?;
-    let console = console(&admin, seen, vitals.troubles(), servers.clone()).await?;
+    let console = console(&admin, judgement, vitals.troubles(), servers.clone()).await?;
     let clock = args.time.clock();
     let mut service = Service::start_tls(
         crate::service::Config {
@@ -248,28 +251,28 @@ async fn serve(
 fn tell(
     config: &notify::Config,
     data_dir: &Path,
-    seen: watch::Receiver<Option<Site>>,
+    judgement: Judgement,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     if let Some((key, problem)) = config.problems().into_iter().next() {
         anyhow::bail!("{key}: {problem}");
     }
     let notifier = Notifier::open(config, data_dir)?;
-    Ok(notifier.map(|notifier| notifier.start(seen, Pace::default(), shutdown)))
+    Ok(notifier.map(|notifier| notifier.start(judgement, Pace::default(), shutdown)))
 }
 
 /// Serves console, metrics and health. What is configured wrongly ends the start; a port that is taken does not, because
 /// clients can do without.
 async fn console(
     config: &admin::Config,
-    seen: watch::Receiver<Option<Site>>,
+    judgement: Judgement,
     troubles: &Troubles,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Option<Admin>> {
     if let Some((key, problem)) = config.problems().into_iter().next() {
         anyhow::bail!("{key}: {problem}");
     }
-    match Admin::start(config, seen, shutdown).await {
+    match Admin::start(config, judgement, crate::console::router(), shutdown).await {
         Ok(admin) => Ok(admin),
         Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
             error!(

@@ -1,6 +1,7 @@
 //! `lookoutd status` and `lookoutd healthcheck`: what the daemon is doing. The first line is the verdict.
 //!
-//! Both read the ledger and the lock beside a running daemon, so they also work when it is down.
+//! The verdict is the running daemon's own, the one of `/readyz`: it is asked for it. Only where it is down, or does not
+//! answer, is judged from the disk, and that is said. Windows and the last result are read from the disk in any case.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +18,11 @@ use crate::daemon::{archive, describe};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Census, Entry, Ledger, Spool};
 use crate::inference::{Archived, Index};
+use crate::ops::ask::{Question, Reason, ask};
 use crate::ops::lock;
+
+/// Windows that are looked at, at most.
+const RECENT: usize = 500;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -25,7 +30,9 @@ Examples:
   lookoutd status --config lookoutd.toml
   lookoutd status --output json | jq .verdict
 
-Exit codes: 0 all well, 3 late or something needs attention, 69 no daemon runs.")]
+The verdict is that of /readyz, asked of the running daemon; where it is down it is judged from the disk.
+
+Exit codes: 0 all well, 3 not ready or something needs attention, 69 no daemon runs.")]
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -39,7 +46,10 @@ Examples:
   lookoutd healthcheck --config lookoutd.toml
   lookoutd healthcheck --data-dir /var/lib/lookoutd
 
-Exit codes: 0 alive and delivering, 1 stopped or late by more than two windows.")]
+For container engines and supervisors that restart what is dead: a store that is away or a broken notifier is no reason
+to restart, lookoutd status tells of those.
+
+Exit codes: 0 its loops look at their work, 1 stopped, or a loop stands.")]
 pub struct HealthArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -52,6 +62,10 @@ pub(super) struct Status {
     pub(super) why: String,
     running: bool,
     process: Option<u32>,
+    /// Who judged: the `daemon`, or this command from the `disk`.
+    judged_by: &'static str,
+    /// Everything that is wrong, as /readyz has it; of a daemon that answered.
+    reasons: Vec<Reason>,
     data_dir: String,
     cadence: String,
     windows: Census,
@@ -64,9 +78,12 @@ pub(super) struct Status {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Verdict {
     Ok,
+    /// There is a blocking reason.
+    NotReady,
+    /// Judged from the disk: windows wait for longer than they should.
     Late,
     Attention,
     Stopped,
@@ -82,19 +99,34 @@ pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(match status.verdict {
         Verdict::Ok => ExitCode::SUCCESS,
-        Verdict::Late | Verdict::Attention => ExitCode::from(3),
+        Verdict::NotReady | Verdict::Late | Verdict::Attention => ExitCode::from(3),
         Verdict::Stopped => ExitCode::from(69),
     })
 }
 
-/// Alive, and not behind by more than two windows.
+/// Whether the loops of the process are alive, and nothing else.
 pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.load()?.config;
-    let status = look(&config, Clock::system().now())?;
-    say!("{}", status.why);
-    Ok(match status.verdict {
-        Verdict::Ok | Verdict::Attention => ExitCode::SUCCESS,
-        Verdict::Late | Verdict::Stopped => ExitCode::FAILURE,
+    let data_dir = args.config.load()?.config.data_dir();
+    let Some(process) = lock::holder(&data_dir) else {
+        say!("STOPPED: no daemon runs on {}", data_dir.display());
+        return Ok(ExitCode::FAILURE);
+    };
+    Ok(match ask(&data_dir, Question::Alive) {
+        Ok(told) if told.stalled.is_empty() => {
+            say!("OK: process {process} looks at its work");
+            ExitCode::SUCCESS
+        }
+        Ok(told) => {
+            say!(
+                "STALLED: process {process} no longer looks at its work: {}",
+                told.stalled.join(", ")
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            say!("SILENT: process {process} runs, but {error}");
+            ExitCode::FAILURE
+        }
     })
 }
 
@@ -103,7 +135,7 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
     let process = lock::holder(&data_dir);
     let ledger = Ledger::open_existing(&data_dir)?;
     let (windows, recent) = match &ledger {
-        Some(ledger) => (ledger.census()?, ledger.list(500)?),
+        Some(ledger) => (ledger.census()?, ledger.list(RECENT)?),
         None => Default::default(),
     };
     let delivered = |entry: &&Entry| entry.state.is_delivered();
@@ -123,6 +155,8 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         why: String::new(),
         running: process.is_some(),
         process,
+        judged_by: "disk",
+        reasons: Vec::new(),
         data_dir: data_dir.display().to_string(),
         cadence: config.feed.cadence.to_string(),
         windows,
@@ -141,10 +175,60 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         .last
         .as_ref()
         .map_or(configured, |entry| configured.max(entry.end - entry.start));
-    (status.verdict, status.why) = judge(&status, cadence, now);
+    match process.map(|_| ask(&data_dir, Question::All)) {
+        Some(Ok(told)) => {
+            status.judged_by = "daemon";
+            (status.verdict, status.why) = rendered(&status, &told.reasons);
+            status.reasons = told.reasons;
+        }
+        None => (status.verdict, status.why) = judge(&status, cadence, now),
+        Some(Err(error)) => {
+            let (verdict, why) = judge(&status, cadence, now);
+            status.verdict = match verdict {
+                Verdict::Ok => Verdict::Attention,
+                graver => graver,
+            };
+            status.why = format!("{why} (judged from the disk: {error})");
+        }
+    }
     Ok(status)
 }
 
+/// The daemon's own judgement in one line.
+fn rendered(status: &Status, reasons: &[Reason]) -> (Verdict, String) {
+    let Some(first) = reasons.first() else {
+        return delivered(status);
+    };
+    let others = match reasons.len() {
+        1 => String::new(),
+        n => format!(", and {} more", n - 1),
+    };
+    let (verdict, word) = match first.blocking {
+        true => (Verdict::NotReady, "NOT READY"),
+        false => (Verdict::Attention, "ATTENTION"),
+    };
+    (
+        verdict,
+        format!("{word}: {} ({}){others}", first.text, first.code),
+    )
+}
+
+/// Nothing is wrong.
+fn delivered(status: &Status) -> (Verdict, String) {
+    let backlog = status.windows.due + status.windows.spooled;
+    (
+        Verdict::Ok,
+        match &status.last_delivered {
+            Some(entry) => format!(
+                "OK: last window {} delivered, {backlog} waiting",
+                output::utc(entry.start)
+            ),
+            None => format!("OK: started, {backlog} waiting"),
+        },
+    )
+}
+
+/// What the disk alone says.
 fn judge(status: &Status, cadence: TimeDelta, now: DateTime<Utc>) -> (Verdict, String) {
     let backlog = status.windows.due + status.windows.spooled;
     if !status.running {
@@ -193,20 +277,28 @@ fn judge(status: &Status, cadence: TimeDelta, now: DateTime<Utc>) -> (Verdict, S
             ),
         );
     }
-    match &status.last_delivered {
-        Some(entry) => (
-            Verdict::Ok,
-            format!(
-                "OK: last window {} delivered, {backlog} waiting",
-                output::utc(entry.start)
-            ),
-        ),
-        None => (Verdict::Ok, format!("OK: started, {backlog} waiting")),
-    }
+    delivered(status)
 }
 
 fn print(status: &Status) {
     say!("{}", status.why);
+    for reason in &status.reasons {
+        let kind = if reason.blocking {
+            "blocking"
+        } else {
+            "attention"
+        };
+        say!("{kind:<10} {}: {}", reason.code, reason.text);
+        let about = match reason.subject.thing.as_str() {
+            "" => String::new(),
+            thing => format!("{thing}, "),
+        };
+        say!(
+            "           {about}since {}; {}",
+            reason.since,
+            reason.remedy
+        );
+    }
     say!(
         "daemon     {}",
         status.process.map_or_else(

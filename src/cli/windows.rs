@@ -1,15 +1,18 @@
 //! `lookoutd windows`: the ledger, for people.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
 use super::output::{self, Output};
-use crate::daemon::{archive, describe};
+use crate::clock::Clock;
+use crate::daemon::{Lookout, archive, describe};
+use crate::executions::{Delivered, LOOKED_BACK};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, Ledger, Spool, State};
 use crate::inference::{Archived, Index, hint};
@@ -37,6 +40,7 @@ enum Command {
     #[command(after_help = "\
 Examples:
   lookoutd windows list -n 12
+  lookoutd windows list --unscored
   lookoutd windows list --state quarantined --output json")]
     List {
         #[command(flatten)]
@@ -47,6 +51,9 @@ Examples:
         /// Only windows in this state
         #[arg(long, value_parser = state)]
         state: Option<State>,
+        /// Only windows that were delivered and that no execution ever looked at, of the newest 500
+        #[arg(long)]
+        unscored: bool,
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
@@ -120,8 +127,9 @@ pub fn run(args: WindowsArgs) -> anyhow::Result<ExitCode> {
             config,
             limit,
             state,
+            unscored,
             output,
-        } => list(&config, limit, state, output),
+        } => list(&config, limit, state, unscored, output),
         Command::Show {
             config,
             start,
@@ -140,16 +148,28 @@ fn list(
     config: &ConfigArgs,
     limit: usize,
     state: Option<State>,
+    unscored_only: bool,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let ledger = open(config)?;
-    let wanted = if state.is_some() {
-        usize::MAX >> 1
-    } else {
-        limit
+    let unscored = never_scored(config, &ledger)?;
+    let mut entries = match unscored_only {
+        true => ledger
+            .page(None, None, LOOKED_BACK)?
+            .into_iter()
+            .filter(|entry| unscored.contains(&entry.start))
+            .filter(|entry| state.is_none_or(|state| entry.state == state))
+            .collect(),
+        false => match state {
+            Some(State::Skipped) => {
+                let mut all = ledger.list(usize::MAX >> 1)?;
+                all.retain(|entry| entry.state == State::Skipped);
+                all
+            }
+            Some(_) => ledger.page(state, None, limit)?,
+            None => ledger.list(limit)?,
+        },
     };
-    let mut entries = ledger.list(wanted)?;
-    entries.retain(|entry| state.is_none_or(|state| entry.state == state));
     entries.truncate(limit);
     if output == Output::Json {
         output::json(&entries)?;
@@ -170,6 +190,10 @@ fn list(
                     .reason
                     .clone()
                     .or_else(|| entry.last_error.clone())
+                    .or_else(|| {
+                        let never = unscored.contains(&entry.start);
+                        never.then(|| "delivered, never scored".to_owned())
+                    })
                     .unwrap_or_default(),
             ]
         })
@@ -181,6 +205,36 @@ fn list(
         &rows,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts of the newest delivered windows that no execution of the scheduler looked at, as health tells them.
+fn never_scored(config: &ConfigArgs, ledger: &Ledger) -> anyhow::Result<HashSet<DateTime<Utc>>> {
+    let config = config.load()?.config;
+    let scheduler = &config.inference.scheduler;
+    let place = Lookout::archived(&config, &config.data_dir());
+    let Some(state) = place.open().filter(|_| !scheduler.is_empty()) else {
+        return Ok(HashSet::new());
+    };
+    let delivered: Vec<Delivered> = ledger
+        .page(None, None, LOOKED_BACK)?
+        .iter()
+        .filter(|entry| {
+            matches!(
+                entry.state,
+                State::Shipped | State::Partial | State::Covered
+            )
+        })
+        .map(|entry| (entry.start, entry.end))
+        .collect();
+    let delay = TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes));
+    let allowed = config.feed.cadence.duration() * 2 + delay + TimeDelta::minutes(2);
+    // By the newest window where the clock of the daemon is another one.
+    let newest = delivered.iter().map(|(start, _)| *start).max();
+    let now = newest.map_or(Clock::system().now(), |newest| {
+        newest.max(Clock::system().now())
+    });
+    let found = state.unscored(scheduler, &delivered, now, allowed)?;
+    Ok(found.into_iter().collect())
 }
 
 fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Result<ExitCode> {

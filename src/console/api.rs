@@ -8,9 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::scheduler::hours;
-use super::scores::seconds;
 use super::signals::{self, Traces};
-use super::state::{EventRow, ExecutionRow, SchedulerRow, State as Service};
+use crate::executions::{Answer, EventRow, ExecutionRow, SchedulerRow, State as Service, seconds};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed, json};
 use crate::ops::site::Site;
@@ -101,7 +100,7 @@ async fn score_chart(shared: &Shared, choice: Choice) -> anyhow::Result<Option<S
     let to = scheduler.until(site.clock.now());
     let from = to - TimeDelta::hours(i64::from(hours(choice.hours)));
     let uuid = scheduler.uuid.clone();
-    let (mut executions, events, labels) = blocking(move || -> rusqlite::Result<_> {
+    let (mut executions, events, labels) = blocking(move || -> Answer<_> {
         Ok((
             state.executions(&uuid, Some("SUCCESS"), Some(from), None, WINDOWS + 1)?,
             state.events(&uuid, Some(from), None, BANDS)?,

@@ -5,14 +5,12 @@
 
 use axum::extract::{Query, State};
 use axum::response::Response;
-use chrono::{DateTime, Utc};
 use maud::{Markup, html};
-use rusqlite::{Row, params};
 use serde::Deserialize;
 
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
 use super::overview::starting;
-use super::state::{State as Service, time as read_time};
+use crate::executions::{DatasetRow, Inventory, JobRow};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::judge;
@@ -24,41 +22,6 @@ const PAGE: usize = 50;
 pub struct Choice {
     #[serde(default)]
     after: String,
-}
-
-/// One model and its newest version.
-struct Model {
-    name: String,
-    status: String,
-    active: Option<i64>,
-    dataset: Option<String>,
-    newest: Option<i64>,
-    newest_status: Option<String>,
-    reason: Option<String>,
-    created: Option<DateTime<Utc>>,
-}
-
-/// One dataset.
-struct Dataset {
-    name: String,
-    status: String,
-    created: DateTime<Utc>,
-}
-
-/// One ingestion.
-struct Job {
-    dataset: String,
-    status: String,
-    reason: Option<String>,
-    size: Option<i64>,
-    created: DateTime<Utc>,
-}
-
-/// What the page shows.
-struct Shown {
-    models: Vec<Model>,
-    datasets: Vec<Dataset>,
-    jobs: Vec<Job>,
 }
 
 pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
@@ -75,7 +38,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let readiness = judge(&snapshot);
     let after = choice.after.clone();
     let shown = match site.service().filter(|state| !state.is_archive()) {
-        Some(state) => Some(blocking(move || load(&state, &after)).await??),
+        Some(state) => Some(blocking(move || state.inventory(&after, PAGE)).await??),
         None => None,
     };
     let body = match &shown {
@@ -98,7 +61,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     Ok(page("Models", "/models", Some(&readiness), false, body))
 }
 
-fn models(shown: &Shown, after: &str) -> Markup {
+fn models(shown: &Inventory, after: &str) -> Markup {
     let rows = &shown.models;
     let next = rows.last().filter(|_| rows.len() == PAGE);
     html! {
@@ -134,7 +97,7 @@ fn models(shown: &Shown, after: &str) -> Markup {
     }
 }
 
-fn datasets(rows: &[Dataset]) -> Markup {
+fn datasets(rows: &[DatasetRow]) -> Markup {
     html! {
         @if rows.is_empty() { (absent("There is no dataset.")) } @else {
             div class="scroll" tabindex="0" role="region" aria-label="Datasets" {
@@ -147,7 +110,7 @@ fn datasets(rows: &[Dataset]) -> Markup {
     }
 }
 
-fn jobs(rows: &[Job]) -> Markup {
+fn jobs(rows: &[JobRow]) -> Markup {
     html! {
         @if rows.is_empty() { (absent("Nothing was ingested.")) } @else {
             div class="scroll" tabindex="0" role="region" aria-label="Ingestions" {
@@ -168,63 +131,4 @@ fn jobs(rows: &[Job]) -> Markup {
             }
         }
     }
-}
-
-fn load(state: &Service, after: &str) -> rusqlite::Result<Shown> {
-    let db = state.lock();
-    let models = db
-        .prepare_cached(
-            "SELECT m.name, m.status, m.active_version, m.dataset_name, v.version, v.status, v.failed_reason, v.created_us
-             FROM model m LEFT JOIN model_version v ON v.model_uuid = m.uuid AND v.version =
-                 (SELECT max(n.version) FROM model_version n WHERE n.model_uuid = m.uuid)
-             WHERE m.name > ?1 ORDER BY m.name LIMIT ?2",
-        )?
-        .query_map(params![after, PAGE as i64], model)?
-        .collect::<rusqlite::Result<_>>()?;
-    let datasets = db
-        .prepare_cached(
-            "SELECT name, status, created_us FROM dataset ORDER BY created_us DESC LIMIT ?1",
-        )?
-        .query_map([PAGE as i64], |row| {
-            Ok(Dataset {
-                name: row.get(0)?,
-                status: row.get(1)?,
-                created: read_time(row.get(2)?),
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let jobs = db
-        .prepare_cached(
-            "SELECT d.name, j.status, j.failed_reason, j.size, j.created_us
-             FROM ingestion_job j JOIN dataset d ON d.uuid = j.dataset_uuid ORDER BY j.created_us DESC LIMIT ?1",
-        )?
-        .query_map([PAGE as i64], |row| {
-            Ok(Job {
-                dataset: row.get(0)?,
-                status: row.get(1)?,
-                reason: row.get(2)?,
-                size: row.get(3)?,
-                created: read_time(row.get(4)?),
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(Shown {
-        models,
-        datasets,
-        jobs,
-    })
-}
-
-fn model(row: &Row<'_>) -> rusqlite::Result<Model> {
-    let created: Option<i64> = row.get(7)?;
-    Ok(Model {
-        name: row.get(0)?,
-        status: row.get(1)?,
-        active: row.get(2)?,
-        dataset: row.get(3)?,
-        newest: row.get(4)?,
-        newest_status: row.get(5)?,
-        reason: row.get(6)?,
-        created: created.map(read_time),
-    })
 }

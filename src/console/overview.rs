@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
-use super::state::{SchedulerRow, State as Service};
+use crate::executions::{Answer, SchedulerRow, State as Service};
 use crate::feed::{Entry, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{Readiness, Reason, judge, span};
@@ -26,7 +26,7 @@ async fn draw(shared: &Shared) -> anyhow::Result<Response> {
     let (Some(site), Some(snapshot)) = (shared.site(), shared.snapshot().await?) else {
         return Ok(starting());
     };
-    shared.scores().refresh_latest(&site).await;
+    shared.refresh_scores().await;
     let readiness = judge(&snapshot);
     let schedulers = first_schedulers(&site).await?;
     let scores = shared.scores().latest();
@@ -121,13 +121,13 @@ async fn first_schedulers(site: &Site) -> anyhow::Result<Option<Vec<SchedulerRow
 }
 
 /// Schedulers that are anomalous, then those that fail, then the others by name.
-fn worst_first(state: &Service) -> rusqlite::Result<Vec<SchedulerRow>> {
+fn worst_first(state: &Service) -> Answer<Vec<SchedulerRow>> {
     let anomalous = state.anomalies(DateTime::<Utc>::MAX_UTC, SCHEDULERS)?;
     let failing = state.failing(SCHEDULERS)?;
     let names = anomalous
         .into_iter()
         .map(|news| news.scheduler)
-        .chain(failing.into_iter().map(|(name, _)| name));
+        .chain(failing.into_iter().map(|failing| failing.scheduler));
     let mut rows: Vec<SchedulerRow> = Vec::new();
     for name in names {
         if rows.iter().all(|row| row.name != name) {
@@ -179,7 +179,7 @@ fn figures(snapshot: &Snapshot) -> Markup {
             }
             @if let Some(counts) = &snapshot.service {
                 (figure("Schedulers", counts.schedulers.iter().map(|(_, count)| count).sum::<u64>().to_string(), words(&counts.schedulers)))
-                (figure("Anomalies", format!("{} active", counts.active_count), counts.active.iter().take(3).cloned().collect::<Vec<_>>().join(", ")))
+                (figure("Anomalies", format!("{} active", counts.active_count), counts.active.iter().take(3).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")))
                 (figure("Last hour", format!("{} executions", counts.last_hour.iter().map(|(_, count)| count).sum::<u64>()), words(&counts.last_hour)))
             }
             (figure("Memory", resident_bytes().map_or("unknown".into(), bytes), "resident".into()))

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::coverage::bar;
 use super::layout::{absent, chip, clock, encoded, page, pager, time};
 use super::overview::starting;
-use super::state::{EventRow, ExecutionRow, SchedulerRow, State as Service};
+use crate::executions::{
+    Answer, EventRow, ExecutionRow, ReadError, SchedulerRow, State as Service,
+};
 use crate::feed::blocking;
 use crate::inference::hint;
 use crate::ops::admin::{Shared, failed};
@@ -77,7 +79,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             let from = scheduler.until(now) - range;
             load(&state, scheduler, status, before, event, from).map(Some)
         }
-        None => Ok::<_, rusqlite::Error>(None),
+        None => Ok::<_, ReadError>(None),
     })
     .await??;
     let Some(shown) = found else {
@@ -179,7 +181,7 @@ fn load(
     before: Option<DateTime<Utc>>,
     event: Option<DateTime<Utc>>,
     from: DateTime<Utc>,
-) -> rusqlite::Result<Shown> {
+) -> Answer<Shown> {
     let executions = state.executions(&scheduler.uuid, status, None, before, PAGE)?;
     let events = state.events(&scheduler.uuid, Some(from), None, EVENTS)?;
     let selected = match event {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::layout::{absent, encoded, page};
 use super::overview::{scheduler_table, starting};
-use super::state::{SchedulerRow, State as Known};
+use crate::executions::{Answer, ReadError, SchedulerRow, State as Known};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::judge;
@@ -49,7 +49,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             body,
         ));
     };
-    shared.scores().refresh_latest(&site).await;
+    shared.refresh_scores().await;
     let scores = shared.scores().latest();
     let score_of = |name: &str| {
         scores
@@ -67,7 +67,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             }
             _ => Vec::new(),
         };
-        Ok::<_, rusqlite::Error>((rows, archived))
+        Ok::<_, ReadError>((rows, archived))
     })
     .await??;
     let address = |after: &str| {
@@ -121,11 +121,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
 }
 
 /// Schedulers that only the archive knows, at most a page of them.
-fn only_archived(
-    state: &Known,
-    archive: &Known,
-    part: &str,
-) -> rusqlite::Result<Vec<SchedulerRow>> {
+fn only_archived(state: &Known, archive: &Known, part: &str) -> Answer<Vec<SchedulerRow>> {
     let mut rows = archive.schedulers(part, None, "", PAGE)?;
     let mut unknown = Vec::new();
     for row in rows.drain(..) {

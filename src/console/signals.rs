@@ -9,8 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::scores::seconds;
-use super::state::Input;
+use crate::executions::{Input, seconds};
 use crate::s3::{Bucket, S3Error};
 use crate::signal::{Cadence, Window};
 

@@ -5,6 +5,9 @@
 //! listed is not forgotten before it is archived, because its row comes before the cursor moves; an archived one is
 //! not fetched again. It reads no clock.
 
+mod reading;
+mod upgrade;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +19,8 @@ use tracing::{error, info, warn};
 use super::archive::{Archive, ArchiveError};
 use super::execution::Execution;
 use super::result::Summary;
+
+pub use reading::Past;
 
 /// The index. Clones share one connection.
 #[derive(Clone, Debug)]
@@ -52,7 +57,7 @@ pub enum IndexError {
     Archive(#[from] ArchiveError),
 }
 
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE execution (
     scheduler   TEXT NOT NULL,
@@ -64,9 +69,12 @@ CREATE TABLE execution (
     score       REAL,
     top         TEXT NOT NULL DEFAULT '[]',
     archived_us INTEGER,
+    runs        TEXT NOT NULL DEFAULT '[]',
+    step_us     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (scheduler, start_us)
 ) WITHOUT ROWID;
 CREATE INDEX open ON execution (scheduler, start_us) WHERE archived_us IS NULL;
+CREATE INDEX anomalous ON execution (scheduler, start_us) WHERE anomalous > 0;
 -- Every execution whose data start is at or before this has been listed.
 CREATE TABLE cursor (scheduler TEXT PRIMARY KEY, start_us INTEGER NOT NULL) WITHOUT ROWID;
 ";
@@ -85,7 +93,7 @@ impl Index {
             path: archive.root().to_owned(),
             source,
         })?;
-        match Self::connect(&path) {
+        match Self::connect(&path, archive) {
             Ok(Some(index)) => return Ok(index),
             Ok(None) => {}
             Err(error) => {
@@ -105,12 +113,20 @@ impl Index {
     }
 
     /// The index beside a running daemon, to look at; `None` where there is none.
+    /// It is not looked through: that is the daemon's, when it starts.
     pub fn open_existing(archive: &Archive) -> Result<Option<Self>, IndexError> {
         let path = archive.root().join("index.db");
         if !path.exists() {
             return Ok(None);
         }
-        Self::connect(&path)
+        let fail = |source| IndexError::Sqlite {
+            path: path.clone(),
+            source,
+        };
+        let connection =
+            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+        pragmas(&connection).map_err(fail)?;
+        Ok(Some(Self::of(connection, &path)))
     }
 
     /// Takes note of listed executions. One that is archived is left alone, unless it had failed and has been scored
@@ -269,10 +285,23 @@ impl Index {
 
     /// The newest execution of a scheduler, or of all where it is empty.
     pub fn newest(&self, scheduler: &str) -> Result<Option<Archived>, IndexError> {
-        let found = self.select(
-            "(?1 = '' OR scheduler = ?1) ORDER BY start_us DESC LIMIT 1",
-            params![scheduler],
-        )?;
+        let found = match scheduler {
+            // One seek for each scheduler.
+            "" => self.select(
+                "(scheduler, start_us) IN (
+                     WITH RECURSIVE step (name) AS (
+                         SELECT min(scheduler) FROM execution
+                         UNION ALL
+                         SELECT (SELECT min(e.scheduler) FROM execution e WHERE e.scheduler > step.name) FROM step WHERE name IS NOT NULL)
+                     SELECT name, (SELECT max(e.start_us) FROM execution e WHERE e.scheduler = name) FROM step WHERE name IS NOT NULL)
+                 ORDER BY start_us DESC LIMIT 1",
+                [],
+            )?,
+            _ => self.select(
+                "scheduler = ?1 ORDER BY start_us DESC LIMIT 1",
+                params![scheduler],
+            )?,
+        };
         Ok(found.into_iter().next())
     }
 
@@ -285,8 +314,13 @@ impl Index {
     ) -> Result<Vec<Archived>, IndexError> {
         let micros =
             |time: Option<DateTime<Utc>>, open| time.map_or(open, |time| time.timestamp_micros());
+        // Each by its key: without a scheduler all rows are looked at.
+        let condition = match scheduler {
+            "" => "?1 = '' AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us, scheduler",
+            _ => "scheduler = ?1 AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us",
+        };
         self.select(
-            "(?1 = '' OR scheduler = ?1) AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us, scheduler",
+            condition,
             params![scheduler, micros(from, i64::MIN), micros(to, i64::MAX)],
         )
     }
@@ -347,7 +381,7 @@ impl Index {
     }
 
     /// The index at `path`; `None` where there is none, an error where it is damaged.
-    fn connect(path: &Path) -> Result<Option<Self>, IndexError> {
+    fn connect(path: &Path, archive: &Archive) -> Result<Option<Self>, IndexError> {
         if !path.exists() {
             return Ok(None);
         }
@@ -355,15 +389,19 @@ impl Index {
             path: path.to_owned(),
             source,
         };
-        let connection =
+        let mut connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
         pragmas(&connection).map_err(fail)?;
         let sound: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(fail)?;
-        let format: i64 = connection
+        let mut format: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(fail)?;
+        if sound == "ok" && format == 1 {
+            upgrade::from_1(&mut connection, archive, path)?;
+            format = FORMAT;
+        }
         let corrupt = |what: String| {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
             fail(rusqlite::Error::SqliteFailure(code, Some(what)))
@@ -481,8 +519,8 @@ fn insert_archived(
     now: DateTime<Utc>,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT OR REPLACE INTO execution (scheduler, start_us, status, execution, rows, anomalous, score, top, archived_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT OR REPLACE INTO execution (scheduler, start_us, status, execution, rows, anomalous, score, top, archived_us, runs, step_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         execution.scheduler,
@@ -494,6 +532,8 @@ fn insert_archived(
         summary.score,
         json(&summary.top),
         now.timestamp_micros(),
+        json(&summary.runs),
+        summary.step_us,
     ])?;
     Ok(())
 }
@@ -506,6 +546,9 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Archived> {
             anomalous: row.get::<_, u32>(2)? as usize,
             score: row.get(3)?,
             top: parse(row, 4)?,
+            // Events read these by themselves.
+            runs: Vec::new(),
+            step_us: 0,
         },
         archived_at: row
             .get::<_, Option<i64>>(5)?

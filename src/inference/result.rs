@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::model::events::{Row, events};
+
 /// One line of results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line {
@@ -37,6 +39,25 @@ pub struct Summary {
     pub score: Option<f64>,
     /// The sensors with the largest mean share over the anomalous lines.
     pub top: Vec<(String, f64)>,
+    /// Its runs of anomalous lines, which events are put together from.
+    #[serde(skip)]
+    pub runs: Vec<Run>,
+    /// The usual distance of two lines, microseconds; 0 where there are fewer.
+    #[serde(skip)]
+    pub step_us: i64,
+}
+
+/// A run of anomalous lines.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its first line, UTC microseconds.
+    pub start_us: i64,
+    /// Its last line.
+    pub end_us: i64,
+    /// Its lines.
+    pub rows: usize,
+    /// Mean shares over them, largest first.
+    pub shares: Vec<(String, f64)>,
 }
 
 /// A line that is not a result.
@@ -51,6 +72,8 @@ pub struct ResultsError {
 
 /// Sensors kept per execution.
 const TOP: usize = 5;
+/// Sensors kept of a run; a service has models of at most 300.
+const RUN_SENSORS: usize = 300;
 
 /// Reads a whole results object.
 pub fn read_results(bytes: &[u8]) -> Result<Vec<Line>, ResultsError> {
@@ -107,8 +130,76 @@ impl Summary {
                 .filter_map(|line| line.score)
                 .max_by(f64::total_cmp),
             top: top_sensors(&lines, TOP),
+            runs: runs(&lines),
+            step_us: step(&lines),
         })
     }
+}
+
+/// The usual distance of two lines: the median.
+fn step(lines: &[Line]) -> i64 {
+    let mut gaps: Vec<i64> = lines
+        .windows(2)
+        .map(|pair| {
+            (pair[1].time - pair[0].time)
+                .num_microseconds()
+                .unwrap_or(0)
+        })
+        .filter(|gap| *gap > 0)
+        .collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied().unwrap_or(0)
+}
+
+/// The runs of anomalous lines, by the one rule of events.
+fn runs(lines: &[Line]) -> Vec<Run> {
+    let mut sensors: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.anomalous) {
+        for (name, _) in &line.sensors {
+            let next = sensors.len();
+            sensors.entry(name).or_insert(next);
+        }
+    }
+    let shares: Vec<Vec<f64>> = lines
+        .iter()
+        .map(|line| {
+            let mut shares = vec![0.0; if line.anomalous { sensors.len() } else { 0 }];
+            for (name, share) in &line.sensors {
+                if let Some(at) = sensors.get(name.as_str())
+                    && let Some(slot) = shares.get_mut(*at)
+                {
+                    *slot = *share;
+                }
+            }
+            shares
+        })
+        .collect();
+    let rows = lines.iter().zip(&shares).map(|(line, shares)| Row {
+        time: line.time.timestamp_micros(),
+        prediction: line.anomalous,
+        weight: 1.0,
+        shares,
+    });
+    events(rows, step(lines))
+        .into_iter()
+        .map(|event| {
+            let mut shares: Vec<(String, f64)> = sensors
+                .iter()
+                .filter_map(|(name, at)| {
+                    let share = *event.contributions.get(*at)?;
+                    Some(((*name).to_owned(), share))
+                })
+                .collect();
+            shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+            shares.truncate(RUN_SENSORS);
+            Run {
+                start_us: event.start,
+                end_us: event.end,
+                rows: event.rows,
+                shares,
+            }
+        })
+        .collect()
 }
 
 fn read_line(text: &str) -> Result<Line, String> {

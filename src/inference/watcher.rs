@@ -299,6 +299,7 @@ impl Trouble {
     fn pause(&self, poll: Duration) -> Duration {
         poll.saturating_mul(1 << self.rounds.min(10))
             .min(LONGEST_PAUSE.max(poll))
+            .min(poll.saturating_mul(4))
     }
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::console::{EventRow, State};
+use crate::executions::{EventRow, State};
 use crate::inference::hint;
 use crate::ops::health::{Reason, judge};
 use crate::ops::site::Snapshot;
@@ -173,7 +173,8 @@ fn missing(scheduler: &str, since: DateTime<Utc>) -> Fact {
 }
 
 fn failures(state: &State, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
-    for (scheduler, execution) in state.failing(MOST)? {
+    for failing in state.failing(MOST)? {
+        let (scheduler, execution) = (failing.scheduler, failing.last);
         let reason = line(execution.reason.as_deref().unwrap_or_default(), LONGEST);
         facts.push(Fact {
             kind: EXECUTION_FAILED.into(),
@@ -209,7 +210,7 @@ fn anomalies(
 ) -> anyhow::Result<()> {
     for news in state.anomalies(since, MOST)? {
         let subject = line(&news.scheduler, LONGEST);
-        let mut start = news.event.as_ref().map_or(now, |event| event.start);
+        let mut start = news.since.unwrap_or(now);
         for (_, earlier) in told.iter().filter(|(known, _)| *known == subject) {
             match state.event(&news.uuid, *earlier)? {
                 // Another one has begun since.

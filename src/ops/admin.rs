@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -25,19 +25,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::health::judge;
+use super::judgement::Judgement;
 use super::metrics;
-use super::site::{Observer, Site, Snapshot};
+use super::site::{Site, Snapshot};
 use super::slots::{LEAVE, Slot, Slots};
 use super::tls::{self, Tls, secure};
-use crate::console::{self, Scores};
-use crate::feed::blocking;
+use crate::executions::Scores;
 
 /// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 32;
@@ -47,8 +45,6 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_HEADER_BYTES: usize = 64 << 10;
 /// No answer takes longer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-/// Scrapes and pages within this see the same snapshot.
-const FRESH: Duration = Duration::from_millis(500);
 
 /// Where metrics, health and console are served.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -116,9 +112,7 @@ impl Config {
 pub struct Shared(Arc<Inner>);
 
 struct Inner {
-    sites: watch::Receiver<Option<Site>>,
-    observer: Observer,
-    latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    judgement: Judgement,
     scores: Scores,
     token: Option<[u8; 32]>,
 }
@@ -132,11 +126,12 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds and serves until `shutdown`. `sites` holds what runs in this process, and changes at a reload; `None` while
+    /// Binds and serves health, metrics and `pages` until `shutdown`. `sites` holds what runs in this process, and changes at a reload; `None` while
     /// it starts. `None` where the configuration says to serve nothing.
     pub async fn start(
         config: &Config,
-        sites: watch::Receiver<Option<Site>>,
+        judgement: impl Into<Judgement>,
+        pages: Router<Shared>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         if config.listen.is_empty() {
@@ -160,13 +155,11 @@ impl Admin {
             .with_context(|| format!("admin.listen: cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let shared = Shared(Arc::new(Inner {
-            sites,
-            observer: Observer::default(),
-            latest: Mutex::default(),
+            judgement: judgement.into(),
             scores: Scores::default(),
             token,
         }));
-        tokio::spawn(accept(listener, tls, router(shared), shutdown));
+        tokio::spawn(accept(listener, tls, router(shared, pages), shutdown));
         Ok(Some(Self {
             address,
             protected: token.is_some(),
@@ -194,7 +187,7 @@ impl Admin {
 impl Shared {
     /// What runs in this process; `None` while it starts.
     pub fn site(&self) -> Option<Site> {
-        self.0.sites.borrow().clone()
+        self.0.judgement.site()
     }
 
     /// What the results say, read through a bounded cache.
@@ -202,20 +195,19 @@ impl Shared {
         &self.0.scores
     }
 
+    /// Looks up the newest scores, if the last look is some seconds ago.
+    pub async fn refresh_scores(&self) {
+        if let Some(site) = self.site() {
+            let client = site.s3.clone();
+            self.scores()
+                .refresh_latest(site.history.as_ref(), client, site.clock.now())
+                .await;
+        }
+    }
+
     /// What all parts say now, not older than half a second; `None` while the process starts.
     pub async fn snapshot(&self) -> anyhow::Result<Option<Arc<Snapshot>>> {
-        let Some(site) = self.site() else {
-            return Ok(None);
-        };
-        if let Some((at, snapshot)) = lock(&self.0.latest).as_ref()
-            && at.elapsed() < FRESH
-        {
-            return Ok(Some(snapshot.clone()));
-        }
-        let inner = self.0.clone();
-        let snapshot = Arc::new(blocking(move || inner.observer.look(&site)).await?);
-        *lock(&self.0.latest) = Some((Instant::now(), snapshot.clone()));
-        Ok(Some(snapshot))
+        self.0.judgement.snapshot().await
     }
 
     fn allows(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -246,12 +238,12 @@ enum Refusal {
     Token,
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, pages: Router<Shared>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
-        .merge(console::router())
+        .merge(pages)
         .layer(from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
 }
@@ -354,9 +346,7 @@ async fn scrape(State(shared): State<Shared>) -> Response {
         Ok(None) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Err(error) => return failed(&error),
     };
-    if let Some(site) = shared.site() {
-        shared.scores().refresh_latest(&site).await;
-    }
+    shared.refresh_scores().await;
     match metrics::encode(&snapshot, &shared.scores().latest()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => failed(&error.into()),
@@ -509,12 +499,6 @@ fn is_same(a: &[u8; 32], b: &[u8; 32]) -> bool {
         .zip(b)
         .fold(0, |difference, (a, b)| difference | (a ^ b))
         == 0
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 /// Signatures are refused from 15 minutes on; a minute is where a person should know.
 const OFFSET: TimeDelta = TimeDelta::seconds(60);
-/// Credentials that end within this and were not renewed.
-const EXPIRY: TimeDelta = TimeDelta::minutes(5);
 
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -87,18 +85,43 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         judge_scheduler(standing, snapshot, &mut reasons);
     }
     judge_executions(snapshot, &mut reasons);
-    if let Some(counts) = &snapshot.service
-        && counts.failing > 0
-    {
+    if let Some(unscored) = &snapshot.unscored {
+        let utc = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
         reasons.push(reason(
-            Code::ExecutionsFailing,
-            snapshot.first_seen(Code::ExecutionsFailing),
-            format!("the last execution of {} schedulers failed", counts.failing),
-            "open the scheduler in the console: its history names the reason and the fix",
+            Code::WindowsUnscored,
+            unscored.first,
+            format!(
+                "{} windows were delivered and never scored, the first {}, the last {}",
+                unscored.windows,
+                utc(unscored.first),
+                utc(unscored.last)
+            ),
+            "lookoutd windows list --unscored has them; their files are in the store: lookoutd serve --catch-up executes what it \
+             missed, elsewhere lookoutd model score scores files",
         ));
     }
     if let Some(counts) = &snapshot.service
-        && let Some(first) = counts.active.first()
+        && counts.failing > 0
+    {
+        let (first, since) = match &counts.failing_since {
+            Some((name, since)) => (name.as_str(), *since),
+            None => ("", snapshot.first_seen(Code::ExecutionsFailing)),
+        };
+        reasons.push(
+            reason(
+                Code::ExecutionsFailing,
+                since,
+                match counts.failing {
+                    1 => format!("the last execution of {first} failed"),
+                    n => format!("the last execution of {n} schedulers failed, of {first} first"),
+                },
+                "open the scheduler in the console: its history names the reason and the fix",
+            )
+            .about(first),
+        );
+    }
+    if let Some(counts) = &snapshot.service
+        && let Some((first, since)) = counts.active.iter().min_by_key(|(_, since)| *since)
     {
         let others = match counts.active_count {
             1 => String::new(),
@@ -107,8 +130,8 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         reasons.push(
             reason(
                 Code::AnomalyActive,
-                snapshot.first_seen(Code::AnomalyActive),
-                format!("{first}{others}: the last window is anomalous"),
+                *since,
+                format!("{first}{others}: the last result is anomalous"),
                 "open the scheduler in the console: the event names the sensors that contribute most",
             )
             .about(first),
@@ -154,20 +177,17 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
             "lookoutd windows list --state quarantined, then windows retry or skip",
         ));
     }
-    if let Some(expiry) = feed.readings.expiry
-        && expiry - now < EXPIRY
-    {
-        let mut expires = reason(
+    // Credentials that are shorter than the time between two windows are renewed with the next request.
+    if let (Some(expiry), Some(why)) = (feed.readings.expiry, &feed.readings.renewal) {
+        reasons.push(reason(
             Code::CredentialsExpire,
-            expiry - EXPIRY,
+            snapshot.first_seen(Code::CredentialsExpire),
             format!(
-                "the credentials in use end at {}",
+                "the credentials, which end at {}, cannot be renewed: {why}",
                 expiry.to_rfc3339_opts(SecondsFormat::Secs, true)
             ),
             "renew what the credential chain reads; new credentials are taken within a minute, without a restart",
-        );
-        expires.blocking = expiry <= now;
-        reasons.push(expires);
+        ));
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::health::{Reason, judge};
 use super::site::{FeedSnapshot, Snapshot, resident_bytes};
-use crate::console::LatestScore;
+use crate::executions::LatestScore;
 use crate::feed::{State, Uploads};
 use crate::vitals::Code;
 
@@ -71,6 +71,14 @@ impl Collector for Scrape {
         if let Some(feed) = &snapshot.feed {
             feed_metrics(&mut sheet, feed, snapshot)?;
         }
+        if snapshot.feed.is_some() && snapshot.service.is_some() {
+            let windows = snapshot.unscored.map_or(0, |unscored| unscored.windows);
+            sheet.gauge(
+                "windows_unscored",
+                "Windows of the newest 500 that were delivered and never scored",
+                Some(windows as f64),
+            )?;
+        }
         if let Some(standing) = &snapshot.watched {
             let running = standing.status.as_deref() == Some("RUNNING");
             sheet.gauge(
@@ -97,19 +105,26 @@ impl Collector for Scrape {
                 "status",
                 &named(&counts.last_hour),
             )?;
+            if let Some(waiting) = snapshot.unarchived {
+                sheet.gauge(
+                    "archive_waiting",
+                    "Finished executions whose results are not archived yet",
+                    Some(waiting as f64),
+                )?;
+            }
             sheet.gauge(
                 "events_active",
-                "Running schedulers whose last window is anomalous",
+                "Running schedulers whose last result is anomalous",
                 Some(counts.active_count as f64),
             )?;
             let active: Vec<(&str, f64)> = counts
                 .active
                 .iter()
-                .map(|name| (name.as_str(), 1.0))
+                .map(|(name, _)| (name.as_str(), 1.0))
                 .collect();
             sheet.family(
                 "event_active",
-                "1 for a running scheduler whose last window is anomalous, at most 100 of them",
+                "1 for a running scheduler whose last result is anomalous, at most 100 of them",
                 "scheduler",
                 &active,
             )?;
@@ -351,7 +366,7 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
 
     use super::*;
-    use crate::console::Counts;
+    use crate::executions::Counts;
     use crate::feed::{self, Census, Conditions, Entry, Waiting};
     use crate::ops::site::Standing;
     use crate::s3::Readings;
@@ -392,13 +407,15 @@ mod tests {
                 readings: Readings {
                     offset: Some(TimeDelta::seconds(1)),
                     expiry: Some(at(600)),
+                    renewal: None,
                 },
             }),
             service: Some(Counts {
                 schedulers: vec![("RUNNING".into(), 1)],
                 failing: 0,
+                failing_since: None,
                 last_hour: vec![("SUCCESS".into(), 12)],
-                active: vec!["pump \"1\"".into()],
+                active: vec![("pump \"1\"".into(), at(0))],
                 active_count: 1,
                 overdue: Vec::new(),
             }),
@@ -410,6 +427,8 @@ mod tests {
                 since: at(0),
             }),
             executed: None,
+            unarchived: Some(0),
+            unscored: None,
             failures: Vec::new(),
             troubles: Vec::new(),
             stalled: Vec::new(),

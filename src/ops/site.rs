@@ -5,14 +5,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::health::judge;
 use crate::clock::Clock;
-use crate::console::{Counts, Place, SchedulerRow, State};
+use crate::executions::{
+    Answer, Counts, Delivered, LOOKED_BACK, Place, SchedulerRow, State, Unscored,
+};
 use crate::feed::disk::Room;
-use crate::feed::{self, Census, Conditions, Entry, Ledger, LedgerError, Spool, Waiting};
+use crate::feed::{
+    self, Census, Conditions, Entry, Ledger, LedgerError, Spool, State as WindowState, Waiting,
+};
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
 use crate::vitals::{Code, Trouble, Vitals};
@@ -24,6 +29,8 @@ const LISTED_WITHIN: TimeDelta = TimeDelta::minutes(2);
 /// How often the free space is noted, how many notes are kept, and how many make a forecast.
 const NOTE_EVERY: TimeDelta = TimeDelta::minutes(10);
 const NOTES: usize = 144;
+/// How often it is looked up which windows were never scored.
+const UNSCORED_EVERY: Duration = Duration::from_secs(5);
 
 /// The parts of this process.
 #[derive(Clone)]
@@ -101,6 +108,10 @@ pub struct Snapshot {
     pub watched: Option<Standing>,
     /// The end of its newest execution that is known here.
     pub executed: Option<DateTime<Utc>>,
+    /// Finished executions that wait to be archived, where an archive is looked at.
+    pub unarchived: Option<u64>,
+    /// Windows that were delivered and never scored.
+    pub unscored: Option<Unscored>,
     /// What could not be read.
     pub failures: Vec<String>,
     /// What the loops found wrong.
@@ -145,6 +156,8 @@ pub struct Observer {
     started: OnceLock<DateTime<Utc>>,
     seen: Mutex<BTreeMap<Code, DateTime<Utc>>>,
     notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
+    /// Looked up now and then, because a look goes through the newest days.
+    unscored: Mutex<Option<(Instant, Option<Unscored>)>>,
 }
 
 impl Site {
@@ -158,8 +171,51 @@ impl Site {
         self.archive.as_ref()?.open()
     }
 
+    /// Which of the newest delivered windows no execution of the gateway's scheduler looked at, the oldest first; none where
+    /// it is not to run.
+    fn unscored(
+        &self,
+        now: DateTime<Utc>,
+        allowed: TimeDelta,
+    ) -> Result<Vec<DateTime<Utc>>, String> {
+        let (Some(feed), Some(state)) = (&self.feed, self.service()) else {
+            return Ok(Vec::new());
+        };
+        let scheduler = match self.watched.read() {
+            Some(standing) if standing.wanted == "STOPPED" => return Ok(Vec::new()),
+            Some(standing) => state.scheduler(&standing.scheduler),
+            // In embedded mode without a configured one it is the only one.
+            None => state
+                .schedulers("", None, "", 2)
+                .map(|mut rows| match rows.len() {
+                    1 => rows.pop().filter(|row| row.status == "RUNNING"),
+                    _ => None,
+                }),
+        };
+        let Some(scheduler) = scheduler.map_err(|error| error.to_string())? else {
+            return Ok(Vec::new());
+        };
+        let delivered = feed
+            .ledger
+            .page(None, None, LOOKED_BACK)
+            .map_err(|error| error.to_string())?;
+        let delivered: Vec<Delivered> = delivered
+            .iter()
+            .filter(|entry| {
+                matches!(
+                    entry.state,
+                    WindowState::Shipped | WindowState::Partial | WindowState::Covered
+                )
+            })
+            .map(|entry| (entry.start, entry.end))
+            .collect();
+        state
+            .unscored(&scheduler.uuid, &delivered, now, allowed)
+            .map_err(|error| error.to_string())
+    }
+
     /// The scheduler of that name and where it is known; the archive is asked last.
-    pub fn scheduler(&self, name: &str) -> rusqlite::Result<Option<(State, SchedulerRow)>> {
+    pub fn scheduler(&self, name: &str) -> Answer<Option<(State, SchedulerRow)>> {
         for state in [self.service(), self.archived()].into_iter().flatten() {
             if let Some(scheduler) = state.scheduler(name)? {
                 return Ok(Some((state, scheduler)));
@@ -242,19 +298,30 @@ impl Observer {
         });
         let watched = site.watched.read();
         let mut executed = None;
+        let mut unarchived = None;
         let service = site.service().and_then(|state| {
             let name = watched.as_ref().map(|standing| standing.scheduler.as_str());
             let read = state.counts(now).and_then(|counts| {
                 executed = name.map_or(Ok(None), |name| newest(&state, name))?;
+                if state.is_archive() {
+                    unarchived = Some(state.waiting()?);
+                }
                 Ok(counts)
             });
             match read {
                 Ok(counts) => Some(counts),
                 Err(error) => {
-                    failures.push(format!("service state: {error}"));
+                    failures.push(error.to_string());
                     None
                 }
             }
+        });
+        let unscored = feed.as_ref().and_then(|feed| {
+            let looked = self.unscored(site, feed, now);
+            looked.unwrap_or_else(|error| {
+                failures.push(error);
+                None
+            })
         });
         let mut snapshot = Snapshot {
             now,
@@ -263,18 +330,42 @@ impl Observer {
             service,
             watched,
             executed,
+            unarchived,
+            unscored,
             failures,
-            troubles: site.vitals.troubles().now(),
-            stalled: site
-                .vitals
-                .stalled()
-                .into_iter()
-                .map(|(name, silent)| (name, silent.as_secs()))
-                .collect(),
-            seen: BTreeMap::new(),
+            ..Snapshot::without_parts(site)
         };
         snapshot.seen = self.first_seen(&snapshot);
         snapshot
+    }
+
+    /// Which of the newest delivered windows were never scored.
+    fn unscored(
+        &self,
+        site: &Site,
+        feed: &FeedSnapshot,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Unscored>, String> {
+        let mut known = self
+            .unscored
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((at, unscored)) = known.as_ref()
+            && at.elapsed() < UNSCORED_EVERY
+        {
+            return Ok(*unscored);
+        }
+        let found = site.unscored(now, feed.allowed())?;
+        let unscored = found
+            .first()
+            .zip(found.last())
+            .map(|(first, last)| Unscored {
+                windows: found.len(),
+                first: *first,
+                last: *last,
+            });
+        *known = Some((Instant::now(), unscored));
+        Ok(unscored)
     }
 
     fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<Code, DateTime<Utc>> {
@@ -312,6 +403,32 @@ impl Observer {
         }
         let a_day = (before - free) as f64 / passed.as_seconds_f64() * 86_400.0;
         Some(free.saturating_sub(min_free) as f64 / a_day)
+    }
+}
+
+impl Snapshot {
+    /// What a process says of itself without looking at any file.
+    pub fn without_parts(site: &Site) -> Self {
+        let now = site.clock.now();
+        Self {
+            now,
+            started: now,
+            feed: None,
+            service: None,
+            watched: site.watched.read(),
+            executed: None,
+            unarchived: None,
+            unscored: None,
+            failures: Vec::new(),
+            troubles: site.vitals.troubles().now(),
+            stalled: site
+                .vitals
+                .stalled()
+                .into_iter()
+                .map(|(name, silent)| (name, silent.as_secs()))
+                .collect(),
+            seen: BTreeMap::new(),
+        }
     }
 }
 
@@ -361,12 +478,17 @@ impl Snapshot {
         let last = self
             .executed
             .map_or(standing.since, |end| end.max(standing.since));
-        let allowed = feed.config.cadence.duration() * 2 + feed.delay + LISTED_WITHIN;
+        let allowed = feed.allowed();
         (self.now - last > allowed).then_some((standing.scheduler.as_str(), last))
     }
 }
 
 impl FeedSnapshot {
+    /// How long after a window's end its execution may be known here.
+    fn allowed(&self) -> TimeDelta {
+        self.config.cadence.duration() * 2 + self.delay + LISTED_WITHIN
+    }
+
     /// When a window that starts at `start` is to be cut.
     pub fn live_at(&self, start: DateTime<Utc>) -> DateTime<Utc> {
         match self.config.publish {
@@ -416,7 +538,7 @@ impl FeedSnapshot {
 }
 
 /// The end of a scheduler's newest execution.
-fn newest(state: &State, name: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
+fn newest(state: &State, name: &str) -> Answer<Option<DateTime<Utc>>> {
     let Some(scheduler) = state.scheduler(name)? else {
         return Ok(None);
     };

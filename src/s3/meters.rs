@@ -15,18 +15,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 pub struct Meters(Arc<Mutex<Readings>>);
 
 /// What is known so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     /// This machine's clock minus the store's `Date`, accurate to a second; positive: this machine is ahead.
     pub offset: Option<TimeDelta>,
     /// When the credentials in use expire; `None` for those that do not, or before the first use.
     pub expiry: Option<DateTime<Utc>>,
+    /// Why they could not be renewed, where the last attempt failed.
+    pub renewal: Option<String>,
 }
 
 impl Meters {
     /// What is known so far.
     pub fn read(&self) -> Readings {
-        *self.lock()
+        self.lock().clone()
     }
 
     /// A provider that asks `inner` and notes when its credentials end.
@@ -56,11 +58,33 @@ impl ProvideCredentials for Watched {
         Self: 'a,
     {
         future::ProvideCredentials::new(async move {
-            let credentials = self.inner.provide_credentials().await?;
-            self.meters.lock().expiry = credentials.expiry().map(DateTime::<Utc>::from);
-            Ok(credentials)
+            let renewed = self.inner.provide_credentials().await;
+            let mut readings = self.meters.lock();
+            match &renewed {
+                Ok(credentials) => {
+                    readings.expiry = credentials.expiry().map(DateTime::<Utc>::from);
+                    readings.renewal = None;
+                }
+                Err(error) => readings.renewal = Some(causes(error)),
+            }
+            drop(readings);
+            renewed
         })
     }
+}
+
+/// An error and what it says are its causes, each once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]

@@ -26,6 +26,7 @@ mod once;
 mod opening;
 pub mod past;
 pub mod policies;
+pub mod reading;
 mod registering;
 pub mod schedulers;
 pub mod tags;

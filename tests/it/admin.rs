@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
-use lookoutd::console::Place;
 use lookoutd::daemon::standing;
+use lookoutd::executions::Place;
 use lookoutd::feed::{Ledger, State};
 use lookoutd::inference::{Wanted, ensure};
 use lookoutd::ops::admin::{Admin, Config};
@@ -29,14 +29,14 @@ use crate::rig::{self, Rig, Running, Store, at};
 use crate::service::plant::Plant;
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
-    body: String,
+    pub body: String,
 }
 
 /// One request to the listener.
-async fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
+pub async fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let host = if headers.to_ascii_lowercase().contains("host:") {
         String::new()
@@ -71,7 +71,7 @@ impl Desk {
             listen: "127.0.0.1:0".into(),
             ..Config::default()
         };
-        let admin = Admin::start(&config, seen, stop.clone())
+        let admin = Admin::start(&config, seen, lookoutd::console::router(), stop.clone())
             .await
             .unwrap()
             .unwrap();
@@ -564,10 +564,15 @@ async fn the_listener_is_closed_to_strangers() {
         token_file: token_file.display().to_string(),
         ..Config::default()
     };
-    let admin = Admin::start(&config, seen.clone(), stop.clone())
-        .await
-        .unwrap()
-        .unwrap();
+    let admin = Admin::start(
+        &config,
+        seen.clone(),
+        lookoutd::console::router(),
+        stop.clone(),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], admin.address().port()));
     for headers in [
         "",
@@ -607,6 +612,7 @@ async fn the_listener_is_closed_to_strangers() {
             ..Config::default()
         },
         seen.clone(),
+        lookoutd::console::router(),
         stop.clone(),
     )
     .await
@@ -631,10 +637,15 @@ async fn the_listener_is_closed_to_strangers() {
             ..Config::default()
         },
     ] {
-        let error = Admin::start(&config, seen.clone(), stop.clone())
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = Admin::start(
+            &config,
+            seen.clone(),
+            lookoutd::console::router(),
+            stop.clone(),
+        )
+        .await
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("admin.token_file"), "{error}");
     }
     stop.cancel();

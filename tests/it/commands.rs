@@ -456,6 +456,8 @@ fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_with
 
     let status = json(&arguments(&["status", "--output", "json"]));
     assert_eq!(status["verdict"], "ok");
+    assert_eq!(status["judged_by"], "daemon");
+    assert_eq!(status["reasons"], serde_json::json!([]));
     assert_eq!(status["process"], daemon.child.id());
     assert_eq!(status["windows"]["spooled"], 0);
     assert!(succeed(&arguments(&["status"])).starts_with("OK: "));
@@ -501,6 +503,17 @@ fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_with
     );
     std::fs::write(&config, &good).unwrap();
     looking.join().unwrap();
+    // What was refused stands until a configuration is taken again; it is no reason to restart.
+    let status = run(&arguments(&["status"]));
+    assert_eq!(status.status.code(), Some(3), "{}", text(&status));
+    assert!(
+        text(&status).contains("configuration-refused"),
+        "{}",
+        text(&status)
+    );
+    succeed(&arguments(&["healthcheck"]));
+    daemon.signal("-HUP");
+    daemon.says("the new configuration is in place", 2);
     assert_eq!(
         json(&arguments(&["status", "--output", "json"]))["verdict"],
         "ok"

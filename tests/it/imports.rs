@@ -8,7 +8,7 @@ use std::process::Output;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
-use lookoutd::console::Place;
+use lookoutd::executions::Place;
 use lookoutd::ops::site::{Site, Watched};
 use lookoutd::signal::{Cadence, NameFormat};
 use serde_json::Value;

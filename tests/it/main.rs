@@ -29,6 +29,7 @@ mod fleet;
 mod golden;
 mod imports;
 mod inference;
+mod judgement;
 mod listing;
 mod model;
 mod notify;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use lookoutd::clock::Clock;
 use lookoutd::config::Span;
-use lookoutd::console::Place;
+use lookoutd::executions::Place;
 use lookoutd::notify::{Config, Notifier, Pace};
 use lookoutd::ops::site::{Site, Watched};
 use serde_json::Value;

@@ -73,7 +73,7 @@ impl Site {
             listen: "127.0.0.1:0".into(),
             ..Config::default()
         };
-        let admin = Admin::start(&config, sites, stop.clone())
+        let admin = Admin::start(&config, sites, lookoutd::console::router(), stop.clone())
             .await
             .unwrap()
             .unwrap();

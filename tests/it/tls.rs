@@ -302,7 +302,7 @@ async fn the_admin_listener_speaks_tls_beyond_loopback_and_still_wants_its_token
         tls_cert: authority.chain.display().to_string(),
         tls_key: authority.key.display().to_string(),
     };
-    let admin = Admin::start(&config, sites, stop.clone())
+    let admin = Admin::start(&config, sites, lookoutd::console::router(), stop.clone())
         .await
         .unwrap()
         .unwrap();

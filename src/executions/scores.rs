@@ -16,10 +16,9 @@ use futures_util::stream;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::state::ExecutionRow;
+use super::{Answer, ExecutionRow, Place, State};
 use crate::feed::blocking;
 use crate::inference::{Archive, Line, read_results};
-use crate::ops::site::Site;
 use crate::s3::Bucket;
 
 /// Scores kept of a window.
@@ -107,8 +106,14 @@ impl Scores {
     }
 
     /// Looks up the newest scores of the running schedulers, if the last look is some seconds ago.
-    pub async fn refresh_latest(&self, site: &Site) {
-        let (Some(state), Some(client)) = (site.service(), site.s3.clone()) else {
+    pub async fn refresh_latest(
+        &self,
+        history: Option<&Place>,
+        client: Option<Client>,
+        now: DateTime<Utc>,
+    ) {
+        let state: Option<State> = history.and_then(Place::open);
+        let (Some(state), Some(client)) = (state, client) else {
             return;
         };
         {
@@ -118,11 +123,10 @@ impl Scores {
             }
             latest.0 = Some(Instant::now());
         }
-        let now = site.clock.now();
-        let rows = blocking(move || -> rusqlite::Result<Vec<(String, ExecutionRow)>> {
+        let rows = blocking(move || -> Answer<Vec<(String, ExecutionRow)>> {
             // Those with an active event first, or a fleet's would be known of its first names only.
             let mut schedulers = Vec::new();
-            for name in state.counts(now)?.active.iter().take(LATEST) {
+            for (name, _) in state.counts(now)?.active.iter().take(LATEST) {
                 schedulers.extend(state.scheduler(name)?);
             }
             for scheduler in state.schedulers("", None, "", LATEST)? {
