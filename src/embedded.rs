@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::ops::cors::{self, Cors};
+use crate::ops::date::dated;
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 use crate::store::service::Service;
@@ -332,7 +333,7 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, gate: Arc<Gate>, slot: &S
             if let Some(headers) = gate.cors().preflight(&request) {
                 let mut answer = hyper::Response::new(s3s::Body::empty());
                 *answer.headers_mut() = headers;
-                return Ok(answer);
+                return Ok(dated(answer));
             }
             let page = gate.cors().allowed(request.headers());
             let mut answer = gate.answer(request).await;
@@ -345,11 +346,12 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, gate: Arc<Gate>, slot: &S
                     .headers_mut()
                     .insert(hyper::header::CONNECTION, close);
             }
-            answer
+            answer.map(dated)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);

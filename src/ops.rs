@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod ask;
 pub mod cors;
+pub mod date;
 pub mod health;
 pub mod judgement;
 pub mod lock;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Span;
 use crate::ops::cors::Cors;
+use crate::ops::date::dated;
 use crate::ops::slots::{LEAVE, Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 use crate::vitals::{Pulse, Vitals};
@@ -405,9 +406,13 @@ async fn serve(
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "handshake failed"),
     };
-    let service = service_fn(move |request| Arc::clone(&frontend).answer(request));
+    let service = service_fn(move |request| {
+        let frontend = Arc::clone(&frontend);
+        async move { frontend.answer(request).await.map(dated) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);

@@ -372,6 +372,23 @@ fn nothing_panics_because_its_output_cannot_be_written() {
 }
 
 #[test]
+fn no_listener_caches_the_date_of_its_answers() {
+    // A cached one stays ahead when a clock that was ahead is put right; `ops::date` has one that does not.
+    let mut listeners = 0;
+    for (name, text) in sources("src") {
+        for server in text.split("http1::Builder::new()").skip(1) {
+            let Some((options, _)) = server.split_once("serve_connection") else {
+                continue;
+            };
+            listeners += 1;
+            assert!(options.contains("auto_date_header(false)"), "{name}");
+            assert!(text.contains("date::dated"), "{name}");
+        }
+    }
+    assert!(listeners >= 3, "only {listeners} listeners");
+}
+
+#[test]
 fn every_ignored_test_says_why() {
     for (name, text) in all() {
         assert!(!text.contains(&word(["#[ign", "ore]"])), "{name}: say why");

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::date::dated;
 use super::health::judge;
 use super::judgement::Judgement;
 use super::metrics;
@@ -245,6 +246,7 @@ fn router(shared: Shared, pages: Router<Shared>) -> Router {
         .route("/metrics", get(scrape))
         .merge(pages)
         .layer(from_fn_with_state(shared.clone(), guard))
+        .layer(map_response(async |answer: Response| dated(answer)))
         .with_state(shared)
 }
 
@@ -418,6 +420,7 @@ async fn serve(
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
