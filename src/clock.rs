@@ -17,6 +17,15 @@ use tokio::time::Instant;
 /// How long a sleep may go without looking at the wall clock again.
 const RECHECK: Duration = Duration::from_secs(1);
 
+/// A clock that shows less has not been set: nothing of lookoutd existed then. A machine without a battery boots in 1970, or
+/// when its system was built.
+const EARLIEST: i64 = 1_735_689_600; // 2025-01-01
+
+/// Whether a clock that shows `now` has been set at all.
+pub fn is_set(now: DateTime<Utc>) -> bool {
+    now.timestamp() >= EARLIEST
+}
+
 /// A source of wall-clock time in UTC, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
@@ -113,6 +122,12 @@ impl Clock {
                 let _ = receiver.wait_for(|now| *now >= deadline).await;
             }
         }
+    }
+
+    /// Returns once this clock has been set, see [`is_set`].
+    pub async fn set(&self) {
+        let earliest = DateTime::from_timestamp(EARLIEST, 0).unwrap_or_default();
+        self.sleep_until(earliest).await;
     }
 
     /// Returns after `duration` of this clock's pace, whether the clock is stepped meanwhile or not: for what is to be tried

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::console;
 use crate::embedded::{EmbeddedS3, KeyPair};
@@ -42,7 +42,9 @@ use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
 pub use crate::service::{ACCOUNT, REGION};
 pub use feeder::{Feeder, Parts, View};
-pub use lookout::{EMBEDDED_SCHEDULER, Lookout, Watch, archive, service_config};
+pub use lookout::{
+    EMBEDDED_SCHEDULER, Keeping, Lookout, Watch, archive, deliveries, service_config,
+};
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
 
 /// The bucket of embedded mode.
@@ -85,7 +87,7 @@ pub async fn run(
 ) -> anyhow::Result<Ended> {
     let mut config = load()?.config;
     let data_dir = config.data_dir();
-    let _lock = lock::lock(&data_dir)?;
+    let mut lock = lock::lock(&data_dir)?;
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
     let vitals = Vitals::default();
@@ -222,6 +224,10 @@ pub async fn run(
         let mut watch = if once {
             None
         } else {
+            // A command that changes the scheduler is told what would become of it.
+            if let Err(error) = lock.say(&Keeping::note(&config)) {
+                warn!(%error, "commands are not told which scheduler is kept");
+            }
             lookout.watch(
                 &config,
                 &data_dir,
@@ -246,8 +252,19 @@ pub async fn run(
             vitals: vitals.clone(),
         }));
         let view = feeder.view();
+        let unset = !clock::is_set(clock.now());
         let next = loop {
             tokio::select! {
+                () = clock.set(), if unset => match Plant::open(&config, &data_dir, clock.now()).await {
+                    Ok(plant) => {
+                        info!(now = %clock.now(), "the clock is set: feeding begins");
+                        break Ok((config.clone(), plant));
+                    }
+                    Err(error) => {
+                        error!(error = format!("{error:#}"), "the history cannot be opened: stopping, systemd starts anew");
+                        break Err(Ended::Failed);
+                    }
+                },
                 () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
                 outcome = feeder.failed() => {
                     error!(error = outcome, "a loop has failed: stopping, systemd starts anew");

@@ -287,7 +287,7 @@ mod tests {
                 .archived(&execution, &summary, at(window * 5 + 6))
                 .unwrap();
         }
-        index.advance("pump").unwrap();
+        index.advance("pump", at(1_000)).unwrap();
         let place = Place::archive(
             directory.path().join("index.db"),
             Cadence::Pt5m,

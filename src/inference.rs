@@ -37,13 +37,13 @@ pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
 pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
 pub use expiry::expire;
-pub use hint::hint;
+pub use hint::{Deliveries, Delivery, cause, hint};
 pub use import::{Found, Import, MOST_BYTES, Refusal, Taken, cadence_of, look};
-pub use index::{Archived, Index, IndexError, Past};
-pub use result::{Line, ResultsError, Run, Summary, read_results, top_sensors};
+pub use index::{Archived, Index, IndexError, Past, Selection, Snapshot};
+pub use result::{Line, ResultsError, Run, Shares, Summary, read_results, top_sensors};
 pub use scheduler::{Described, Difference, Target, describe, list_schedulers};
 pub use schema::{SchemaComponent, model_schema};
-pub use table::{write_csv, write_parquet};
+pub use table::{Columns, CsvTable, ParquetTable};
 pub use watcher::{Parts, Watcher};
 
 /// The inference scheduler that reads the input files.
@@ -91,6 +91,23 @@ pub enum Wanted {
     Stopped,
     /// Never changed; only its executions are archived.
     Observe,
+}
+
+impl Wanted {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Observe => "observe",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Running, Self::Stopped, Self::Observe];
+        all.into_iter().find(|wanted| wanted.name() == name)
+    }
 }
 
 impl Default for Config {

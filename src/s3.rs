@@ -352,6 +352,12 @@ impl Bucket {
             .map_or(ANSWER, |attempt| attempt.min(ANSWER))
     }
 
+    /// Asks for nothing but an answer: its `Date` tells how this machine's clock goes, see [`Bucket::readings`].
+    pub async fn ask(&self) {
+        // Whether it is a refusal is no matter.
+        drop(self.client.head_bucket().bucket(&self.name).send().await);
+    }
+
     /// Reads a whole object; `None` where there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
         Ok(self.fetch(key).await?.map(|object| object.bytes.to_vec()))

@@ -11,8 +11,11 @@ use clap::{Args, Subcommand};
 
 use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
-use crate::daemon::archive;
-use crate::inference::{Execution, Filter, Index, hint, list_executions};
+use crate::daemon::{archive, deliveries};
+use crate::inference::{Execution, Filter, Index, cause, hint, list_executions};
+
+/// Failed executions that are explained.
+const HINTS: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -109,10 +112,19 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         })
         .collect();
     output::table(&["START", "END", "STATUS", "RESULT OR REASON"], &rows);
-    let mut hints: Vec<&str> = found
+    let delivered = deliveries(&config.data_dir());
+    let told = |execution: &Execution| {
+        let delivery = delivered(execution.data_start);
+        let known = delivery.and_then(|delivery| cause(execution, &delivery));
+        match known {
+            Some(cause) => Some(format!("{}: {cause}", output::utc(execution.data_start))),
+            None => hint(execution.failed_reason.as_deref()?).map(str::to_owned),
+        }
+    };
+    let failed = found
         .iter()
-        .filter_map(|execution| execution.failed_reason.as_deref().and_then(hint))
-        .collect();
+        .filter(|execution| execution.status == "FAILED");
+    let mut hints: Vec<String> = failed.take(HINTS).filter_map(told).collect();
     hints.dedup();
     for hint in hints {
         say!("\nhint: {hint}");

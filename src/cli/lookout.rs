@@ -23,6 +23,16 @@ pub async fn api(config: &Config) -> anyhow::Result<Client> {
         );
     }
     let keys = KeyPair::load_or_create(&data_dir)?;
+    let listen = &config.service.listen;
+    if let Err(error) = tokio::net::TcpStream::connect(listen).await
+        && error.kind() == std::io::ErrorKind::ConnectionRefused
+    {
+        bail!(
+            "the embedded API at {listen} does not answer: it is there while lookoutd run runs on {}. Start it; with \
+             inference.wanted = \"observe\" it leaves the scheduler alone",
+            data_dir.display()
+        );
+    }
     Ok(inference::local_client(
         &format!("http://{}", config.service.listen),
         &keys.access_key,

@@ -1,5 +1,8 @@
 //! `lookoutd results`: the archive, read. It needs neither the API nor the store, and checks every file's checksum.
 //! `results import` brings the results of the cloud service in.
+//!
+//! Guarantees: every format is written as it is read, so that an archive of years is exported in the memory that one of a
+//! day takes; what is left out is said, with its number and why.
 
 mod import;
 
@@ -15,15 +18,22 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{ConfigArgs, output};
 use crate::daemon::archive;
 use crate::inference::{
-    ArchiveError, Archived, Index, Line, read_results, top_sensors, write_csv, write_parquet,
+    Archive, ArchiveError, Archived, Columns, CsvTable, Index, Line, ParquetTable, Selection,
+    Shares, Snapshot, read_results,
 };
+
+/// Windows that are shown to people where they do not say how many.
+const SHOWN: usize = 100;
+/// Lines of a table that are held at once: so many have one width of columns.
+const AT_ONCE: usize = 1_000;
 
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  lookoutd results                                     one line per window
+  lookoutd results                                     one line per window, the newest 100
+  lookoutd results -n 12
   lookoutd results --from 2026-01-01T00:00:00Z --top 5
   lookoutd results --format csv > results.csv
   lookoutd results --format parquet --out results.parquet
@@ -45,6 +55,9 @@ pub struct ResultsArgs {
     /// Windows that start before this time, UTC
     #[arg(long, value_name = "TIME")]
     to: Option<DateTime<Utc>>,
+    /// Only the newest so many windows; otherwise 100 in a table, all in an export
+    #[arg(short = 'n', long, value_name = "WINDOWS")]
+    limit: Option<usize>,
     /// How many sensors to name
     #[arg(long, default_value_t = 3)]
     top: usize,
@@ -87,113 +100,244 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
             archive.root().display()
         )
     })?;
-    let found = index.range(&args.scheduler, args.from, args.to)?;
     if args.format == Format::Parquet && args.out.is_none() {
         bail!("--format parquet needs --out FILE");
     }
     if args.format == Format::Table && args.out.is_some() {
         bail!("--out needs --format csv, jsonl or parquet");
     }
-    let mut damaged = 0;
-    let mut raw = Vec::new();
-    let mut lines: Vec<Line> = Vec::new();
-    for row in found.iter().filter(|row| row.archived_at.is_some()) {
-        if args.format == Format::Table {
-            break;
-        }
-        let bytes = match archive.results(&row.execution) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => continue,
-            // One record takes no other out of sight, and is not left out silently.
-            Err(error @ ArchiveError::Damaged { .. }) => {
-                complain!("warning: {} is left out: {error}", row.execution.window());
-                damaged += 1;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if args.format == Format::Jsonl {
-            raw.extend_from_slice(&bytes);
-        } else {
-            lines.extend(
-                read_results(&bytes)
-                    .with_context(|| format!("archived results of {}", row.execution.window()))?,
-            );
-        }
+    let mut export = Export {
+        which: Selection {
+            scheduler: args.scheduler,
+            from: args.from,
+            to: args.to,
+            newest: match args.format {
+                Format::Table => Some(args.limit.unwrap_or(SHOWN)),
+                _ => args.limit,
+            },
+        },
+        snapshot: index.snapshot()?,
+        archive,
+        left_out: LeftOut::default(),
+    };
+    if args.format == Format::Table {
+        export.table(args.top)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut out: Box<dyn Write + Send> = match &args.out {
+    let out: Box<dyn Write + Send> = match &args.out {
         Some(path) => Box::new(BufWriter::new(
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
         )),
-        None => Box::new(std::io::stdout()),
+        None => Box::new(BufWriter::new(std::io::stdout())),
     };
-    match args.format {
-        Format::Table => table(&found, args.top),
-        Format::Jsonl => out.write_all(&raw)?,
-        Format::Csv => write_csv(&mut out, &lines)?,
-        Format::Parquet => write_parquet(&mut out, &lines)?,
-    }
-    out.flush()?;
-    if args.format != Format::Table && !lines.is_empty() && args.out.is_some() {
-        for (sensor, share) in top_sensors(&lines, args.top) {
+    let shares = match args.format {
+        Format::Csv => export.csv(out)?,
+        Format::Parquet => export.parquet(out)?,
+        Format::Jsonl | Format::Table => {
+            export.raw(out)?;
+            Shares::default()
+        }
+    };
+    if args.out.is_some() {
+        for (sensor, share) in shares.top(args.top) {
             complain!("{:>5.1} %  {sensor}", share * 100.0);
         }
     }
-    let open = |row: &&Archived| row.archived_at.is_none() && row.execution.status == "SUCCESS";
-    let open = found.iter().filter(open).count();
-    if args.format != Format::Table && open > 0 {
-        complain!("{open} windows are not archived yet: their results are still to be fetched");
-    }
-    Ok(match damaged {
+    export.say_left_out()?;
+    Ok(match export.left_out.damaged {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(3),
     })
 }
 
-fn table(found: &[Archived], top: usize) {
-    let rows: Vec<_> = found
-        .iter()
-        .map(|row| {
-            let sensors: Vec<String> = row
-                .summary
-                .top
-                .iter()
-                .take(top)
-                .map(|(sensor, share)| format!("{sensor} {:.0} %", share * 100.0))
-                .collect();
-            vec![
-                row.execution.scheduler.clone(),
-                output::utc(row.execution.data_start),
-                row.execution.status.clone(),
-                format!("{}/{}", row.summary.anomalous, row.summary.rows),
-                row.summary
-                    .score
-                    .map_or_else(String::new, |score| format!("{score:.3}")),
-                row.execution
-                    .failed_reason
-                    .clone()
-                    .unwrap_or_else(|| sensors.join(", ")),
-            ]
+/// What is asked of the archive, and what of it could not be given.
+struct Export<'a> {
+    which: Selection,
+    snapshot: Snapshot<'a>,
+    archive: Archive,
+    left_out: LeftOut,
+}
+
+/// Windows whose results are not in the answer.
+#[derive(Default)]
+struct LeftOut {
+    damaged: usize,
+    failed: usize,
+    without: usize,
+    open: usize,
+}
+
+impl Export<'_> {
+    /// The lines as the service wrote them.
+    fn raw(&mut self, mut out: impl Write) -> anyhow::Result<()> {
+        self.each(true, |_, bytes| Ok(out.write_all(bytes)?))?;
+        Ok(out.flush()?)
+    }
+
+    fn csv(&mut self, out: impl Write) -> anyhow::Result<Shares> {
+        let (columns, shares) = self.columns()?;
+        let mut table = CsvTable::begin(out, columns)?;
+        self.each_line(false, |line| table.row(line))?;
+        table.end()?;
+        Ok(shares)
+    }
+
+    fn parquet(&mut self, out: impl Write + Send) -> anyhow::Result<Shares> {
+        let (columns, shares) = self.columns()?;
+        let mut table = ParquetTable::begin(out, columns)?;
+        self.each_line(false, |line| table.row(line))?;
+        table.end()?;
+        Ok(shares)
+    }
+
+    /// The sensors of all lines, and their shares: a table must know its columns before its first row.
+    fn columns(&mut self) -> anyhow::Result<(Columns, Shares)> {
+        let (mut columns, mut shares) = (Columns::default(), Shares::default());
+        self.each_line(true, |line| {
+            columns.take(line);
+            shares.take(line);
+            Ok(())
+        })?;
+        Ok((columns, shares))
+    }
+
+    fn each_line(
+        &mut self,
+        first: bool,
+        mut with: impl FnMut(&Line) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.each(first, |row, bytes| {
+            let lines = read_results(bytes)
+                .with_context(|| format!("archived results of {}", row.execution.window()))?;
+            lines.iter().try_for_each(&mut with)
         })
+    }
+
+    /// The results of each window, as they are read. What is left out is said and counted when it is met `first`.
+    fn each(
+        &mut self,
+        first: bool,
+        mut with: impl FnMut(&Archived, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let (archive, mut left_out) = (&self.archive, LeftOut::default());
+        self.snapshot.each(&self.which, |row| {
+            if row.archived_at.is_none() {
+                left_out.open += usize::from(row.execution.status == "SUCCESS");
+                left_out.failed += usize::from(row.execution.status == "FAILED");
+                return Ok(());
+            }
+            match archive.results(&row.execution) {
+                Ok(Some(bytes)) => with(&row, &bytes),
+                Ok(None) => {
+                    let failed = row.execution.status == "FAILED";
+                    left_out.failed += usize::from(failed);
+                    left_out.without += usize::from(!failed);
+                    Ok(())
+                }
+                // One record takes no other out of sight, and is not left out silently.
+                Err(error @ ArchiveError::Damaged { .. }) => {
+                    if first {
+                        complain!("warning: {} is left out: {error}", row.execution.window());
+                    }
+                    left_out.damaged += 1;
+                    Ok(())
+                }
+                Err(error) => Err(anyhow::Error::from(error)),
+            }
+        })?;
+        if first {
+            self.left_out = left_out;
+        }
+        Ok(())
+    }
+
+    fn say_left_out(&self) -> anyhow::Result<()> {
+        let LeftOut {
+            damaged,
+            failed,
+            without,
+            open,
+        } = self.left_out;
+        for (count, what) in [
+            (damaged, "are left out: their records are damaged"),
+            (failed, "have no results: their executions failed"),
+            (
+                without,
+                "have no results: they were gone when they were to be archived",
+            ),
+            (
+                open,
+                "are not archived yet: their results are still to be fetched",
+            ),
+            (
+                self.older()?,
+                "are left out: they are older than the newest that -n asks for",
+            ),
+        ] {
+            if count > 0 {
+                complain!("{count} windows {what}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Windows that are asked for and are not among the newest.
+    fn older(&self) -> anyhow::Result<usize> {
+        let all = self.snapshot.count(&self.which)?;
+        Ok(self
+            .which
+            .newest
+            .map_or(0, |newest| all.saturating_sub(newest)))
+    }
+
+    fn table(&self, top: usize) -> anyhow::Result<()> {
+        let (mut windows, mut anomalous, mut failed) = (0, 0, 0);
+        let mut lines: Vec<Vec<String>> = Vec::new();
+        self.snapshot.each(&self.which, |row| {
+            windows += 1;
+            anomalous += usize::from(row.summary.anomalous > 0);
+            failed += usize::from(row.execution.status == "FAILED");
+            lines.push(cells(row, top));
+            if lines.len() == AT_ONCE {
+                output::table(&HEADER, &std::mem::take(&mut lines));
+            }
+            anyhow::Ok(())
+        })?;
+        if !lines.is_empty() || windows == 0 {
+            output::table(&HEADER, &lines);
+        }
+        say!("\n{windows} windows, {anomalous} with anomalies, {failed} failed");
+        let older = self.older()?;
+        if older > 0 {
+            say!("{older} older windows are left out: -n, --from and --to choose others");
+        }
+        Ok(())
+    }
+}
+
+const HEADER: [&str; 6] = [
+    "SCHEDULER",
+    "WINDOW",
+    "STATUS",
+    "ANOMALOUS",
+    "SCORE",
+    "TOP SENSORS OR REASON",
+];
+
+fn cells(row: Archived, top: usize) -> Vec<String> {
+    let sensors = row.summary.top.iter().take(top);
+    let sensors: Vec<String> = sensors
+        .map(|(sensor, share)| format!("{sensor} {:.0} %", share * 100.0))
         .collect();
-    output::table(
-        &[
-            "SCHEDULER",
-            "WINDOW",
-            "STATUS",
-            "ANOMALOUS",
-            "SCORE",
-            "TOP SENSORS OR REASON",
-        ],
-        &rows,
-    );
-    let (windows, anomalous, failed) = (
-        found.len(),
-        found.iter().filter(|row| row.summary.anomalous > 0).count(),
-        found
-            .iter()
-            .filter(|row| row.execution.status == "FAILED")
-            .count(),
-    );
-    say!("\n{windows} windows, {anomalous} with anomalies, {failed} failed");
+    let score = row.summary.score;
+    vec![
+        row.execution.scheduler,
+        output::utc(row.execution.data_start),
+        row.execution.status,
+        format!("{}/{}", row.summary.anomalous, row.summary.rows),
+        score.map_or_else(String::new, |score| format!("{score:.3}")),
+        row.execution
+            .failed_reason
+            .unwrap_or_else(|| sensors.join(", ")),
+    ]
 }

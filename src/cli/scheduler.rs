@@ -11,7 +11,8 @@ use clap::{Args, Subcommand};
 use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
 use crate::config::Config;
-use crate::inference::{ApiError, Described, Target, describe, list_schedulers, wait_for};
+use crate::daemon::Keeping;
+use crate::inference::{ApiError, Described, Target, Wanted, describe, list_schedulers, wait_for};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,7 +22,8 @@ Examples:
   lookoutd scheduler stop --wait && lookoutd scheduler update && lookoutd scheduler start --wait
   lookoutd scheduler delete --wait
 
-Without a name it is inference.scheduler. A running daemon keeps its own scheduler as inference.wanted says.")]
+Without a name it is inference.scheduler. A running daemon keeps its own scheduler as inference.wanted says: what it would
+undo is refused, with what to set first.")]
 pub struct SchedulerArgs {
     #[command(subcommand)]
     command: Command,
@@ -119,11 +121,11 @@ pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
                 done(&client, &name, change.wait, "created").await
             }
             Command::Update(change) => {
-                let (config, client, name) = open(&change.which).await?;
+                let (config, client, name) = open_to(Doing::Update, &change.which).await?;
                 update(&client, &lookout::target(&config, &name)).await
             }
             Command::Start(change) => {
-                let (config, client, name) = open(&change.which).await?;
+                let (config, client, name) = open_to(Doing::Start, &change.which).await?;
                 lookout::target(&config, &name)
                     .start(&client)
                     .await
@@ -131,7 +133,7 @@ pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
                 done(&client, &name, change.wait, "started").await
             }
             Command::Stop(change) => {
-                let (config, client, name) = open(&change.which).await?;
+                let (config, client, name) = open_to(Doing::Stop, &change.which).await?;
                 lookout::target(&config, &name)
                     .stop(&client)
                     .await
@@ -139,7 +141,7 @@ pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
                 done(&client, &name, change.wait, "stopping").await
             }
             Command::Delete(change) => {
-                let (config, client, name) = open(&change.which).await?;
+                let (config, client, name) = open_to(Doing::Delete, &change.which).await?;
                 delete(&client, &lookout::target(&config, &name), change.wait).await
             }
         }
@@ -151,6 +153,62 @@ async fn open(which: &Which) -> anyhow::Result<(Config, Client, String)> {
     let client = lookout::api(&config).await?;
     let name = lookout::scheduler(&config, which.name.as_deref())?;
     Ok((config, client, name))
+}
+
+/// What is to be done to a scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Update,
+    Start,
+    Stop,
+    Delete,
+}
+
+/// As [`open`], unless a running daemon would undo what is to be done.
+async fn open_to(doing: Doing, which: &Which) -> anyhow::Result<(Config, Client, String)> {
+    let config = which.config.load()?.config;
+    let name = lookout::scheduler(&config, which.name.as_deref())?;
+    if let Some(keeping) = Keeping::by_daemon(&config.data_dir())
+        && let Some(refusal) = refusal(doing, &name, &keeping)
+    {
+        bail!(refusal);
+    }
+    open(which).await
+}
+
+/// Why something must not be done to a scheduler beside the daemon that keeps one; `None` where it may.
+fn refusal(doing: Doing, name: &str, keeping: &Keeping) -> Option<String> {
+    if keeping.scheduler != name {
+        return None;
+    }
+    let (would, first) = match (doing, keeping.wanted) {
+        (_, Wanted::Observe) | (Doing::Stop, Wanted::Stopped) | (Doing::Start, Wanted::Running) => {
+            return None;
+        }
+        (Doing::Stop, Wanted::Running) => (
+            "would start it again",
+            "set inference.wanted = \"stopped\" and restart it: it stops the scheduler itself",
+        ),
+        (Doing::Start, Wanted::Stopped) => (
+            "would stop it again",
+            "set inference.wanted = \"running\" and restart it: it starts the scheduler itself",
+        ),
+        (Doing::Update, _) => (
+            "brings it to its own configuration",
+            "change that and restart it: it stops, updates and starts the scheduler itself; or set inference.wanted = \"observe\" \
+             first",
+        ),
+        (Doing::Delete, _) => (
+            "would make it again",
+            "set inference.wanted = \"observe\" and restart it, then delete; to have it made anew with another model, set \
+             inference.model as well, delete, and set inference.wanted back",
+        ),
+    };
+    Some(format!(
+        "lookoutd (process {}) keeps scheduler {name} as inference.wanted = \"{}\" says and {would}; nothing was done. {first}",
+        keeping.pid,
+        keeping.wanted.name()
+    ))
 }
 
 async fn done(client: &Client, name: &str, wait: bool, what: &str) -> anyhow::Result<ExitCode> {
@@ -329,5 +387,38 @@ fn advised(error: ApiError) -> anyhow::Error {
     match error.advice() {
         crate::inference::Advice::Hold(remedy) => anyhow::Error::new(error).context(remedy),
         crate::inference::Advice::Retry => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_daemon_would_undo_is_refused_with_what_to_set_first() {
+        let keeping = |wanted| Keeping {
+            pid: 7,
+            scheduler: "pump".into(),
+            wanted,
+        };
+        for (doing, wanted, refused) in [
+            (Doing::Stop, Wanted::Running, true),
+            (Doing::Stop, Wanted::Stopped, false),
+            (Doing::Start, Wanted::Running, false),
+            (Doing::Start, Wanted::Stopped, true),
+            (Doing::Update, Wanted::Running, true),
+            (Doing::Update, Wanted::Stopped, true),
+            (Doing::Delete, Wanted::Running, true),
+            (Doing::Delete, Wanted::Stopped, true),
+            (Doing::Stop, Wanted::Observe, false),
+            (Doing::Delete, Wanted::Observe, false),
+        ] {
+            let refusal = refusal(doing, "pump", &keeping(wanted));
+            assert_eq!(refusal.is_some(), refused, "{doing:?} {wanted:?}");
+            let text = refusal.unwrap_or_default();
+            assert_eq!(text.contains("process 7"), refused, "{text}");
+            assert_eq!(text.contains("inference.wanted = "), refused, "{text}");
+        }
+        assert_eq!(refusal(Doing::Stop, "fan", &keeping(Wanted::Running)), None);
     }
 }

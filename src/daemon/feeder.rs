@@ -99,7 +99,7 @@ impl Feeder {
             prefix: parts.prefix.clone(),
             tags: parts.tags.clone(),
             cadence: parts.config.cadence,
-            since: now - TimeDelta::from_std(parts.config.max_age.0).unwrap_or(TimeDelta::days(1)),
+            max_age: TimeDelta::from_std(parts.config.max_age.0).unwrap_or(TimeDelta::days(1)),
         });
         let vitals = parts.vitals;
         let (wake, sealed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,14 +16,55 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::embedded::KeyPair;
 use crate::executions::Place;
-use crate::inference::{self, Archive, Target, Watcher, describe};
+use crate::feed::Ledger;
+use crate::inference::{self, Archive, Deliveries, Delivery, Target, Wanted, Watcher, describe};
 use crate::ops::cors::Cors;
+use crate::ops::lock;
 use crate::s3::Bucket;
 use crate::service::{self, ACCOUNT, AccessKey, Auth, REGION, Service};
 use crate::vitals::Vitals;
 
 /// The scheduler of embedded mode, where none is configured.
 pub const EMBEDDED_SCHEDULER: &str = "lookoutd";
+
+/// A scheduler that a running daemon keeps as configured: whatever anybody else does to it is undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// The daemon's process.
+    pub pid: u32,
+    /// The scheduler.
+    pub scheduler: String,
+    /// What it is kept as.
+    pub wanted: Wanted,
+}
+
+impl Keeping {
+    /// What a daemon with this configuration lets other processes know.
+    pub fn note(config: &Config) -> String {
+        let scheduler = match config.inference.scheduler.as_str() {
+            "" if config.is_embedded() && config.inference.endpoint_url.is_empty() => {
+                EMBEDDED_SCHEDULER
+            }
+            "" => return String::new(),
+            name => name,
+        };
+        format!("keeps {scheduler} {}", config.inference.wanted.name())
+    }
+
+    /// What the daemon on this data directory keeps, if one runs and keeps a scheduler.
+    pub fn by_daemon(data_dir: &Path) -> Option<Self> {
+        let holder = lock::held_by(data_dir)?;
+        let mut words = holder.note.split(' ');
+        let ("keeps", scheduler, wanted) = (words.next()?, words.next()?, words.next()?) else {
+            return None;
+        };
+        Some(Self {
+            pid: holder.pid,
+            scheduler: scheduler.to_owned(),
+            wanted: Wanted::named(wanted)?,
+        })
+    }
+}
 
 /// The API of a daemon.
 pub struct Lookout {
@@ -174,8 +216,25 @@ impl Lookout {
             clock,
             vitals: vitals.clone(),
         };
-        Some(tokio::spawn(watch(parts, shutdown)))
+        Some(tokio::spawn(watch(parts, deliveries(data_dir), shutdown)))
     }
+}
+
+/// What the ledger of a data directory knows of how a window was delivered.
+pub fn deliveries(data_dir: &Path) -> Deliveries {
+    let data_dir = data_dir.to_owned();
+    Arc::new(move |start| {
+        let ledger = Ledger::open_existing(&data_dir).ok().flatten()?;
+        let entry = ledger.find(start).ok().flatten()?;
+        let mut said = entry.state.describe().to_owned();
+        for more in [entry.reason, entry.last_error].into_iter().flatten() {
+            said = format!("{said}: {more}");
+        }
+        Some(Delivery {
+            shipped_at: entry.shipped_at,
+            said,
+        })
+    })
 }
 
 /// The archive of a data directory.
@@ -202,14 +261,19 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
     }
 }
 
-async fn watch(mut parts: inference::Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn watch(
+    mut parts: inference::Parts,
+    deliveries: Deliveries,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     if parts.target.scheduler.is_empty() {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = choose(&parts.client, &mut parts.target, parts.poll) => {}
         }
     }
-    Watcher::open(parts).await?.run(shutdown).await
+    let watcher = Watcher::open(parts).await?;
+    watcher.told_by(deliveries).run(shutdown).await
 }
 
 /// Waits for a model and names the scheduler; one that is there keeps its model.

@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use object::Object;
-
+use crate::clock;
 use crate::config::Config;
 use crate::feed::Policy;
 use crate::feed::disk::{Disk, LocalDisk};
@@ -25,6 +24,7 @@ use crate::signal::{Earlier, Mapping, Rebase, TagList, TagListError};
 use crate::source::replay::follow::{self, Keep, Place};
 use crate::source::replay::{AtEnd, Follow, History, LocalFile, Replay, Strays};
 use crate::source::{self, Progress, Source, SourceError, recorded_time};
+use object::Object;
 
 /// Days of the sample plant that embedded mode makes for itself.
 const SAMPLE_DAYS: u32 = 40;
@@ -300,6 +300,7 @@ fn anchor<R: ChunkReader + 'static>(
         && anchor.start == source.start
         && anchor.at_end == source.at_end
         && anchor.cadence == cadence
+        && DateTime::from_timestamp_micros(anchor.wall).is_some_and(clock::is_set)
     {
         // A copy that was lost is written again before the other one is.
         return Ok((anchor.clone(), both));
@@ -335,10 +336,12 @@ fn anchor<R: ChunkReader + 'static>(
     let live = policy.live(now);
     let wall = live.start().timestamp_micros();
     let rebase = history.rebase(recorded, wall, cadence, source.at_end);
-    if found.is_none() && data_dir.join("ledger.db").exists() {
+    // Nothing is cut before the clock is set; then the mapping is made anew, and kept.
+    let passing = !clock::is_set(now);
+    if !passing && found.is_none() && data_dir.join("ledger.db").exists() {
         warn!("the mapping of recorded time is lost: it begins anew at the live window");
     }
-    if found.is_some() {
+    if !passing && found.is_some() {
         warn!("the source or its cadence has changed: the mapping of recorded time begins anew");
     }
     let anchor = Anchor {
@@ -351,7 +354,7 @@ fn anchor<R: ChunkReader + 'static>(
         rebase,
         earlier: Vec::new(),
     };
-    Ok((anchor, false))
+    Ok((anchor, passing))
 }
 
 fn anchor_files(data_dir: &Path) -> [PathBuf; 2] {

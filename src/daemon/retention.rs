@@ -95,7 +95,7 @@ pub fn horizon(config: &Config, data_dir: &Path) -> anyhow::Result<Option<DateTi
             horizon = horizon.min(newest.execution.data_end);
         }
         let unfinished = index.in_progress(scheduler, DateTime::<Utc>::MAX_UTC, 1)?;
-        let unarchived = index.to_archive(scheduler, usize::MAX)?;
+        let unarchived = index.to_archive(scheduler, DateTime::<Utc>::MAX_UTC, usize::MAX)?;
         for execution in unfinished.iter().chain(unarchived.first()) {
             horizon = horizon.min(execution.data_start);
         }

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use super::{
     Blank, Config, Due, Entry, Found, InputFile, Ledger, LedgerError, Manifest, Policy, Pulse,
     Spool, SpoolError, State, blocking,
 };
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::signal::{Frame, NameFormat, RowRule, Window};
 use crate::source::{Progress, Reading, Source, SourceError};
 use crate::vitals::{Code, Trouble};
@@ -216,6 +216,10 @@ pub struct Cutter {
     /// Components without a value in the last live window.
     blank: Vec<String>,
     state: Mood,
+    /// When the daemon began to run, and when it began again because its clock had jumped, by the clock of then.
+    begun: Vec<DateTime<Utc>>,
+    /// The clock has not been set.
+    unset: bool,
 }
 
 /// What the loop last said about itself, so that it says it once.
@@ -237,6 +241,7 @@ impl Cutter {
         sealed: Arc<Notify>,
         pulse: Pulse,
     ) -> Self {
+        let begins = clock.now();
         Self {
             ledger: cut.ledger.clone(),
             spool: cut.spool.clone(),
@@ -247,7 +252,7 @@ impl Cutter {
                 publish: config.publish,
                 catch_up: config.catch_up,
                 max_age: TimeDelta::from_std(config.max_age.0).unwrap_or(TimeDelta::MAX),
-                resumed_at: clock.now(),
+                resumed_at: begins,
             },
             min_free: config.min_free.0,
             clock,
@@ -256,6 +261,8 @@ impl Cutter {
             pulse,
             blank: Vec::new(),
             state: Mood::Working,
+            begun: vec![begins],
+            unset: false,
         }
     }
 
@@ -298,6 +305,9 @@ impl Cutter {
     /// Cuts what is due next, if anything is and the disk allows it; true if there may be more.
     pub async fn step(&mut self) -> anyhow::Result<bool> {
         let now = self.clock.now();
+        if !self.clock_is_set(now) {
+            return Ok(false);
+        }
         let Some((window, live)) = self.next_due(now).await? else {
             return Ok(false);
         };
@@ -364,20 +374,32 @@ impl Cutter {
 
     /// The live window if it is not recorded, else the oldest of the backlog.
     async fn next_due(&mut self, now: DateTime<Utc>) -> anyhow::Result<Option<(Window, bool)>> {
+        self.policy.resumed_at = self.resumed_at(now);
         let (ledger, policy) = (self.ledger.clone(), self.policy);
-        let decided = blocking(move || -> Result<(Due, Option<Window>), LedgerError> {
-            let live = policy.live(now);
-            let recorded = ledger
-                .get(live.start())?
-                .is_some_and(|entry| entry.state != State::Due);
-            let due = policy.due(ledger.frontier(live.start())?, recorded, now);
-            ledger.plan(&due)?;
-            let oldest = ledger.oldest_due()?;
-            Ok((due, oldest))
-        })
+        let decided = blocking(
+            move || -> Result<(Due, Option<Window>, usize), LedgerError> {
+                let live = policy.live(now);
+                let voided = ledger.void_future(&live, now)?;
+                let recorded = ledger
+                    .get(live.start())?
+                    .is_some_and(|entry| entry.state != State::Due);
+                let frontier = ledger.frontier(live.start())?;
+                let due = policy.due(frontier, recorded, now);
+                ledger.plan(&due)?;
+                ledger.time_came(frontier, &live)?;
+                let oldest = ledger.oldest_due()?;
+                Ok((due, oldest, voided))
+            },
+        )
         .await?;
         match decided {
-            Ok((due, oldest)) => {
+            Ok((due, oldest, voided)) => {
+                if voided > 0 {
+                    warn!(
+                        records = voided, %now,
+                        "what was decided while the clock was ahead is taken back"
+                    );
+                }
                 if let Some((from, to, reason)) = due.skipped {
                     warn!(%from, %to, reason, "windows skipped");
                 }
@@ -394,6 +416,44 @@ impl Cutter {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether windows can be named by the clock at all; says it where they cannot, and when they can again.
+    fn clock_is_set(&mut self, now: DateTime<Utc>) -> bool {
+        let (set, troubles) = (clock::is_set(now), self.pulse.troubles());
+        if !set {
+            let text = format!(
+                "this machine's clock shows {}: it has not been set, and nothing is cut until it is",
+                now.to_rfc3339_opts(SecondsFormat::Secs, true)
+            );
+            if !self.unset {
+                warn!("{text}");
+            }
+            troubles.raise(Trouble::new(
+                Code::ClockSuspect,
+                now,
+                text,
+                "let the machine synchronise its time: timedatectl or chronyc tracking tell how it goes",
+            ));
+        } else if self.unset {
+            troubles.over(Code::ClockSuspect, "");
+            info!(%now, "the clock is set");
+        }
+        self.unset = !set;
+        set
+    }
+
+    /// Since when the daemon runs, as seen at `now`: what was noted by a clock that was ahead does not count once it is put
+    /// right.
+    fn resumed_at(&mut self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.begun.retain(|begun| *begun <= now);
+        match self.begun.last() {
+            Some(begun) => *begun,
+            None => {
+                self.begun.push(now);
+                now
+            }
         }
     }
 
@@ -492,7 +552,7 @@ impl Cutter {
             }
             if step > self.policy.cadence.duration() {
                 // The step came after the last look: what began since then was not missed.
-                self.policy.resumed_at = before.0 + step;
+                self.begun.push(before.0 + step);
             }
         }
         *before = (wall, mono);

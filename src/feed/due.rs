@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::signal::{Cadence, Window};
 
 /// Which window is the live one.
@@ -94,8 +95,10 @@ impl Policy {
             backlog: None,
             skipped: None,
         };
-        // Nothing may be recorded yet because the disk has been full since the first start.
-        let frontier = frontier.unwrap_or_else(|| self.live(self.resumed_at).start());
+        // Nothing may be recorded yet because the disk has been full since the first start, or the clock was not set.
+        let frontier = frontier
+            .filter(|frontier| clock::is_set(*frontier))
+            .unwrap_or_else(|| self.live(self.resumed_at).start());
         if frontier >= live.start() {
             return due;
         }
@@ -216,6 +219,14 @@ mod tests {
             Some((at("10:10:00"), at("14:05:00"), "older than feed.max_age"))
         );
         assert_eq!(due.backlog, Some((window("14:05:00"), window("15:00:00"))));
+    }
+
+    #[test]
+    fn what_was_recorded_before_the_clock_was_set_is_no_beginning_of_a_downtime() {
+        let fill = policy(Publish::Ahead, CatchUp::Backfill, "10:07:30");
+        let due = fill.due(DateTime::from_timestamp(300, 0), false, at("10:11:00"));
+        assert_eq!(due.backlog, Some((window("10:05:00"), window("10:10:00"))));
+        assert_eq!(due.skipped, None);
     }
 
     #[test]

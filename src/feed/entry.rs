@@ -79,6 +79,9 @@ pub struct Entry {
     pub last_error: Option<String>,
 }
 
+/// Part of the reason of a record that was made ahead of its time, until that comes.
+pub(super) const AHEAD: &str = "recorded while the clock was ahead";
+
 /// Counts by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Census {
@@ -125,6 +128,14 @@ impl Entry {
             attempts: 0,
             last_error: None,
         }
+    }
+}
+
+impl Entry {
+    /// Whether it was recorded while the clock was ahead, and its time has not come.
+    pub fn is_ahead(&self) -> bool {
+        let reason = self.reason.as_deref();
+        reason.is_some_and(|reason| reason.contains(AHEAD))
     }
 }
 

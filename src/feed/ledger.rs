@@ -6,6 +6,7 @@
 //! and no file but its own. A window is known by its asset and its start; a [`Ledger`] speaks of one asset.
 
 mod changes;
+mod future;
 mod pages;
 mod schema;
 
@@ -260,20 +261,6 @@ impl Ledger {
             connection.query_row("PRAGMA application_id", [], |row| row.get(0))
         })?;
         Ok(id == COMPLETE)
-    }
-
-    /// The end of everything recorded before `before`: `None` for a ledger with nothing earlier.
-    pub fn frontier(&self, before: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, LedgerError> {
-        let end: Option<i64> = self.run(|connection| {
-            connection.query_row(
-                "SELECT max(end) FROM (
-                    SELECT max(end) AS end FROM window WHERE asset = ?2 AND start < ?1
-                    UNION ALL SELECT max(end) FROM skipped WHERE asset = ?2 AND start < ?1)",
-                params![before.timestamp(), self.asset],
-                |row| row.get(0),
-            )
-        })?;
-        Ok(end.and_then(|end| DateTime::from_timestamp(end, 0)))
     }
 
     /// The record of the window that starts at `start`.

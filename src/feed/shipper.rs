@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::futures::Notified;
@@ -40,6 +40,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A lasting failure is logged again after this long.
 const REMIND: Duration = Duration::from_secs(600);
 
+/// A clock that is further from the store's is not set: nothing is named by it. Smaller differences are told, and waited for
+/// by nobody: the store may be the one that is wrong.
+const UNSET: TimeDelta = TimeDelta::days(365);
+
 /// What to rebuild the ledger from when it is new but the bucket may not be.
 pub struct Rebuild {
     /// How files are named.
@@ -51,7 +55,7 @@ pub struct Rebuild {
     /// Window length.
     pub cadence: Cadence,
     /// How far back to look.
-    pub since: DateTime<Utc>,
+    pub max_age: TimeDelta,
 }
 
 /// The task loop.
@@ -174,6 +178,11 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
     let mut backoff = backoff_anew();
     loop {
         pulse.beat();
+        if is_unset(&bucket) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            bucket.ask().await;
+            continue;
+        }
         // Registered before looking, so that a window sealed in between is not missed.
         let sealed = shared.sealed.notified();
         let reachable = shared.reachable.notified();
@@ -225,6 +234,12 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
             }
         }
     }
+}
+
+/// Whether this machine's clock has not been set, by what the store said last.
+fn is_unset(bucket: &Bucket) -> bool {
+    let offset = bucket.readings().offset;
+    offset.is_some_and(|offset| offset.abs() > UNSET)
 }
 
 /// A window that one lane is shipping; released when dropped.

@@ -3,6 +3,53 @@
 //! The service's text is kept as it is; the hint stands beside it and names what to look at here. The texts are those
 //! recorded of the original service (contract 3.7) and those of lookoutd's own.
 
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::execution::Execution;
+
+/// How the input of a window fared, as who delivers it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// When the store had all of it.
+    pub shipped_at: Option<DateTime<Utc>>,
+    /// What became of it, in words.
+    pub said: String,
+}
+
+/// Who knows how the input of the window that begins then was delivered.
+pub type Deliveries = Arc<dyn Fn(DateTime<Utc>) -> Option<Delivery> + Send + Sync>;
+
+/// Why an execution found no file, from what is known of the file; `None` where it failed for another reason.
+pub fn cause(execution: &Execution, delivery: &Delivery) -> Option<String> {
+    let reason = execution.failed_reason.as_deref()?.to_ascii_lowercase();
+    if !reason.contains("could not find data file") || reason.contains("near misses") {
+        return None;
+    }
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let looked = execution.scheduled.unwrap_or(execution.data_end);
+    Some(match delivery.shipped_at {
+        Some(came) if came > looked => format!(
+            "its files came at {}, after the look at {}: raise inference.delay_offset_minutes to {} where that is usual",
+            text(came),
+            text(looked),
+            // What the delay is already lies between the end of the window and the look.
+            (came - execution.data_end).num_minutes() + 1
+        ),
+        Some(came) => format!(
+            "its files were in the store at {}, before the look at {}: the scheduler looks elsewhere or for other names; compare \
+             lookoutd plan with lookoutd scheduler describe",
+            text(came),
+            text(looked)
+        ),
+        None => format!(
+            "its files are not in the store: the window is {}",
+            delivery.said
+        ),
+    })
+}
+
 /// What to do about an execution that failed for this reason; `None` where nothing is known about it.
 pub fn hint(reason: &str) -> Option<&'static str> {
     let text = reason.to_ascii_lowercase();
@@ -45,6 +92,51 @@ pub fn hint(reason: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_came_late_is_told_by_when_it_came_and_when_it_was_looked_for() {
+        let at = |text: &str| format!("2026-03-01T{text}Z").parse().unwrap();
+        let execution = Execution {
+            scheduler: "s".into(),
+            model: "m".into(),
+            model_version: None,
+            scheduled: Some(at("05:40:00")),
+            data_start: at("05:35:00"),
+            data_end: at("05:40:00"),
+            status: "FAILED".into(),
+            failed_reason: Some("Could not find data file for sensor a within ...".into()),
+            result: None,
+            input: String::new(),
+        };
+        let told = |shipped_at, said: &str| {
+            let said = said.to_owned();
+            cause(&execution, &Delivery { shipped_at, said }).unwrap()
+        };
+        let late = told(Some(at("05:40:00.24")), "complete in the store");
+        assert!(
+            late.contains(
+                "came at 2026-03-01T05:40:00.240Z, after the look at 2026-03-01T05:40:00.000Z"
+            ),
+            "{late}"
+        );
+        assert!(late.contains("delay_offset_minutes to 1"), "{late}");
+        let there = told(Some(at("05:35:02")), "complete in the store");
+        assert!(
+            there.contains("before the look") && there.contains("lookoutd plan"),
+            "{there}"
+        );
+        let empty = told(None, "no rows in the source");
+        assert!(empty.contains("no rows in the source"), "{empty}");
+        let other = Execution {
+            failed_reason: Some("Access Denied".into()),
+            ..execution
+        };
+        let delivery = Delivery {
+            shipped_at: None,
+            said: String::new(),
+        };
+        assert_eq!(cause(&other, &delivery), None);
+    }
 
     #[test]
     fn the_recorded_reasons_of_the_original_service_have_a_hint() {

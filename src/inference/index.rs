@@ -5,14 +5,16 @@
 //! listed is not forgotten before it is archived, because its row comes before the cursor moves; an archived one is
 //! not fetched again. It reads no clock.
 
+mod cursor;
 mod reading;
+mod snapshot;
 mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -21,6 +23,7 @@ use super::execution::Execution;
 use super::result::Summary;
 
 pub use reading::Past;
+pub use snapshot::{Selection, Snapshot};
 
 /// The index. Clones share one connection.
 #[derive(Clone, Debug)]
@@ -137,7 +140,8 @@ impl Index {
                 "INSERT INTO execution (scheduler, start_us, status, execution) SELECT ?1, ?2, ?3, ?4
                  WHERE ?2 >= coalesce((SELECT start_us FROM cursor WHERE scheduler = ''), ?2)
                  ON CONFLICT (scheduler, start_us) DO UPDATE SET status = ?3, execution = ?4, archived_us = NULL
-                 WHERE status <> ?3 AND (archived_us IS NULL OR (status = 'FAILED' AND ?3 = 'SUCCESS'))",
+                 WHERE execution <> ?4
+                    AND (archived_us IS NULL OR (status = 'FAILED' AND ?3 = 'SUCCESS'))",
             )?;
             for execution in executions {
                 insert.execute(params![
@@ -151,38 +155,17 @@ impl Index {
         })
     }
 
-    /// Up to which data start everything has been listed.
-    pub fn cursor(&self, scheduler: &str) -> Result<Option<DateTime<Utc>>, IndexError> {
-        self.transact(|db| {
-            let micros: Option<i64> = db
-                .query_row(
-                    "SELECT start_us FROM cursor WHERE scheduler = ?1",
-                    [scheduler],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            Ok(micros.and_then(DateTime::from_timestamp_micros))
-        })
-    }
-
-    /// Moves the cursor to the newest execution noted, after a listing that was read to its end.
-    pub fn advance(&self, scheduler: &str) -> Result<(), IndexError> {
-        self.transact(|db| {
-            db.execute(
-                "INSERT INTO cursor (scheduler, start_us)
-                 SELECT scheduler, max(start_us) FROM execution WHERE scheduler = ?1 GROUP BY scheduler
-                 ON CONFLICT (scheduler) DO UPDATE SET start_us = max(start_us, excluded.start_us)",
-                [scheduler],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Finished executions that are not archived: of the newest `most`, the oldest first.
-    pub fn to_archive(&self, scheduler: &str, most: usize) -> Result<Vec<Execution>, IndexError> {
+    /// Finished executions that are not archived and whose windows begin before `before`: of the newest `most`, the oldest
+    /// first.
+    pub fn to_archive(
+        &self,
+        scheduler: &str,
+        before: DateTime<Utc>,
+        most: usize,
+    ) -> Result<Vec<Execution>, IndexError> {
         let mut found = self.select(
-            "scheduler = ?1 AND archived_us IS NULL AND status <> 'IN_PROGRESS' ORDER BY start_us DESC LIMIT ?2",
-            params![scheduler, limit(most)],
+            "scheduler = ?1 AND archived_us IS NULL AND status <> 'IN_PROGRESS' AND start_us < ?2 ORDER BY start_us DESC LIMIT ?3",
+            params![scheduler, before.timestamp_micros(), limit(most)],
         )?;
         found.reverse();
         Ok(found.into_iter().map(|row| row.execution).collect())
@@ -588,15 +571,16 @@ mod tests {
     fn a_listed_execution_is_to_be_archived_until_it_is_and_never_again() {
         let directory = tempfile::tempdir().unwrap();
         let archive = Archive::new(directory.path());
-        let index = Index::open(&archive, at("2026-03-01T11:00:00Z")).unwrap();
-        assert_eq!(index.cursor("s").unwrap(), None);
+        let now = at("2026-03-01T11:00:00Z");
+        let index = Index::open(&archive, now).unwrap();
+        assert_eq!(index.cursor("s", now).unwrap(), None);
         let running = execution("2026-03-01T10:00:00Z", "IN_PROGRESS");
         let done = execution("2026-03-01T10:05:00Z", "SUCCESS");
         index.note(&[done.clone(), running.clone()]).unwrap();
-        index.advance("s").unwrap();
-        assert_eq!(index.cursor("s").unwrap(), Some(done.data_start));
+        index.advance("s", now).unwrap();
+        assert_eq!(index.cursor("s", now).unwrap(), Some(done.data_start));
         assert_eq!(
-            index.to_archive("s", 10).unwrap(),
+            index.to_archive("s", now, 10).unwrap(),
             std::slice::from_ref(&done)
         );
         assert_eq!(
@@ -606,7 +590,7 @@ mod tests {
         let finished = execution("2026-03-01T10:00:00Z", "FAILED");
         index.note(std::slice::from_ref(&finished)).unwrap();
         assert_eq!(
-            index.to_archive("s", 10).unwrap(),
+            index.to_archive("s", now, 10).unwrap(),
             [finished.clone(), done.clone()]
         );
         for one in [&finished, &done] {
@@ -615,12 +599,12 @@ mod tests {
                 .unwrap();
         }
         index.note(&[finished.clone(), done.clone()]).unwrap();
-        assert!(index.to_archive("s", 10).unwrap().is_empty());
+        assert!(index.to_archive("s", now, 10).unwrap().is_empty());
         // A failure that was scored late is fetched again.
         index
             .note(&[execution("2026-03-01T10:00:00Z", "SUCCESS")])
             .unwrap();
-        assert_eq!(index.to_archive("s", 10).unwrap().len(), 1);
+        assert_eq!(index.to_archive("s", now, 10).unwrap().len(), 1);
     }
 
     #[test]
@@ -644,8 +628,35 @@ mod tests {
             assert_eq!(known[0].summary.anomalous, 1);
             assert_eq!(known[0].summary.top, [("c\\a".to_owned(), 1.0)]);
             // Nothing is known of what was listed, so that everything is listed once more.
-            assert_eq!(index.cursor("s").unwrap(), None);
-            assert!(index.to_archive("s", 10).unwrap().is_empty());
+            assert_eq!(index.cursor("s", now).unwrap(), None);
+            assert!(index.to_archive("s", now, 10).unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn an_execution_of_a_time_to_come_hides_no_later_one_and_a_failed_one_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(directory.path());
+        let (ahead, now) = (at("2026-03-03T10:20:00Z"), at("2026-03-01T10:16:00Z"));
+        let index = Index::open(&archive, now).unwrap();
+        let here = execution("2026-03-01T10:05:00Z", "SUCCESS");
+        let future = execution("2026-03-03T10:00:00Z", "SUCCESS");
+        let failed = execution("2026-03-03T10:05:00Z", "FAILED");
+        let all = [here.clone(), future.clone(), failed.clone()];
+        index.note(&all).unwrap();
+        // As a clock that was ahead itself saw it.
+        index.advance("s", ahead).unwrap();
+        assert_eq!(index.cursor("s", ahead).unwrap(), Some(failed.data_start));
+        let beyond = now + chrono::TimeDelta::minutes(5);
+        assert_eq!(index.void("s", beyond).unwrap(), 1);
+        assert_eq!(index.cursor("s", now).unwrap(), Some(here.data_start));
+        index.advance("s", now).unwrap();
+        assert_eq!(index.cursor("s", now).unwrap(), Some(here.data_start));
+        assert_eq!(
+            index.newest_begun("s", now).unwrap().unwrap().execution,
+            here
+        );
+        let open = index.to_archive("s", ahead, 10).unwrap();
+        assert_eq!(open, [here, future]);
     }
 }

@@ -98,24 +98,47 @@ pub fn top_sensors<'a>(
     lines: impl IntoIterator<Item = &'a Line>,
     most: usize,
 ) -> Vec<(String, f64)> {
-    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut count = 0.0;
+    let mut shares = Shares::default();
     for line in lines {
-        if line.anomalous && !line.sensors.is_empty() {
-            count += 1.0;
-            for (name, share) in &line.sensors {
-                *sums.entry(name).or_default() += share;
+        shares.take(line);
+    }
+    shares.top(most)
+}
+
+/// The shares of sensors in anomalous lines, line by line.
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    sums: BTreeMap<String, f64>,
+    lines: f64,
+}
+
+impl Shares {
+    /// Takes a line in.
+    pub fn take(&mut self, line: &Line) {
+        if !line.anomalous || line.sensors.is_empty() {
+            return;
+        }
+        self.lines += 1.0;
+        for (name, share) in &line.sensors {
+            match self.sums.get_mut(name) {
+                Some(sum) => *sum += share,
+                None => drop(self.sums.insert(name.clone(), *share)),
             }
         }
     }
-    let mut top: Vec<(String, f64)> = sums
-        .into_iter()
-        .map(|(name, sum)| (name.to_owned(), sum / count))
-        .collect();
-    // A stable sort: equal shares stay in the order of their names.
-    top.sort_by(|a, b| b.1.total_cmp(&a.1));
-    top.truncate(most);
-    top
+
+    /// The sensors with the largest mean share, largest first.
+    pub fn top(&self, most: usize) -> Vec<(String, f64)> {
+        let mut top: Vec<(String, f64)> = self
+            .sums
+            .iter()
+            .map(|(name, sum)| (name.clone(), sum / self.lines))
+            .collect();
+        // A stable sort: equal shares stay in the order of their names.
+        top.sort_by(|a, b| b.1.total_cmp(&a.1));
+        top.truncate(most);
+        top
+    }
 }
 
 impl Summary {

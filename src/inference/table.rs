@@ -1,7 +1,9 @@
 //! Results as tables for other programs: CSV, and Parquet through the low-level column writers.
 //!
 //! One row per line of results: when, anomalous or not, reason, score, then one column per sensor with its share. A share
-//! that a line does not give is empty (NULL in Parquet). Columns come in the order sensors first appear.
+//! that a line does not give is empty (NULL in Parquet). Columns come in the order sensors first appear, so whoever writes
+//! a table goes over the lines twice: for the [`Columns`], then for the rows. What is held in memory does not grow with
+//! the rows.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,90 +18,180 @@ use parquet::schema::types::Type;
 
 use super::result::Line;
 
-/// Rows of a Parquet row group; what is held at once beside the lines.
+/// Values of a row group of Parquet, at most, and its rows.
+const GROUP_VALUES: usize = 500_000;
 const GROUP_ROWS: usize = 50_000;
 
-/// Writes `timestamp,anomalous,reason,score,<component\sensor>,...`.
-pub fn write_csv(out: impl Write, lines: &[Line]) -> anyhow::Result<()> {
-    let sensors = sensors(lines);
-    let mut writer = csv::Writer::from_writer(out);
-    let header = ["timestamp", "anomalous", "reason", "score"];
-    writer.write_record(header.into_iter().chain(sensors.iter().copied()))?;
-    for line in lines {
+/// The sensors of a table, in the order of their columns.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+}
+
+impl Columns {
+    /// Makes sure that every sensor of a line has a column.
+    pub fn take(&mut self, line: &Line) {
+        for (name, _) in &line.sensors {
+            if !self.places.contains_key(name) {
+                self.places.insert(name.clone(), self.names.len());
+                self.names.push(name.clone());
+            }
+        }
+    }
+
+    /// The shares of a line, by column.
+    fn shares(&self, line: &Line) -> Vec<Option<f64>> {
+        let mut shares = vec![None; self.names.len()];
+        for (name, share) in &line.sensors {
+            if let Some(place) = self.places.get(name) {
+                shares[*place] = Some(*share);
+            }
+        }
+        shares
+    }
+}
+
+/// A CSV file in the making: `timestamp,anomalous,reason,score,<component\sensor>,...`.
+pub struct CsvTable<W: Write> {
+    writer: csv::Writer<W>,
+    columns: Columns,
+}
+
+impl<W: Write> CsvTable<W> {
+    /// Writes the header.
+    pub fn begin(out: W, columns: Columns) -> anyhow::Result<Self> {
+        let mut writer = csv::Writer::from_writer(out);
+        let header = ["timestamp", "anomalous", "reason", "score"];
+        let sensors = columns.names.iter().map(String::as_str);
+        writer.write_record(header.into_iter().chain(sensors))?;
+        Ok(Self { writer, columns })
+    }
+
+    /// Writes a row.
+    pub fn row(&mut self, line: &Line) -> anyhow::Result<()> {
+        let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let mut record = vec![
             line.time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
             u8::from(line.anomalous).to_string(),
             line.reason.clone().unwrap_or_default(),
-            line.score
-                .map(|score| score.to_string())
-                .unwrap_or_default(),
+            number(line.score),
         ];
-        let shares = shares(line);
-        record.extend(
-            sensors
-                .iter()
-                .map(|sensor| shares.get(sensor).map(f64::to_string).unwrap_or_default()),
-        );
-        writer.write_record(record)?;
+        record.extend(self.columns.shares(line).into_iter().map(number));
+        self.writer.write_record(record)?;
+        Ok(())
     }
-    writer.flush()?;
-    Ok(())
+
+    /// Writes what is left.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.writer.flush()?;
+        Ok(())
+    }
 }
 
-/// Writes a Parquet file: `timestamp` (microseconds UTC), `anomalous`, `reason`, `score`, and a double per sensor.
-pub fn write_parquet(out: impl Write + Send, lines: &[Line]) -> anyhow::Result<()> {
-    let sensors = sensors(lines);
-    let mut fields = vec![
-        Type::primitive_type_builder("timestamp", Physical::INT64)
-            .with_repetition(Repetition::REQUIRED)
-            .with_logical_type(Some(LogicalType::timestamp(true, TimeUnit::MICROS)))
-            .build()?,
-        Type::primitive_type_builder("anomalous", Physical::BOOLEAN)
-            .with_repetition(Repetition::REQUIRED)
-            .build()?,
-        Type::primitive_type_builder("reason", Physical::BYTE_ARRAY)
-            .with_repetition(Repetition::OPTIONAL)
-            .with_logical_type(Some(LogicalType::String))
-            .build()?,
-    ];
-    for name in std::iter::once("score").chain(sensors.iter().copied()) {
-        fields.push(
-            Type::primitive_type_builder(name, Physical::DOUBLE)
-                .with_repetition(Repetition::OPTIONAL)
+/// A Parquet file in the making: `timestamp` (microseconds UTC), `anomalous`, `reason`, `score`, and a double per sensor.
+pub struct ParquetTable<W: Write + Send> {
+    writer: SerializedFileWriter<W>,
+    columns: Columns,
+    group: Group,
+}
+
+/// The rows of a row group, by column.
+#[derive(Default)]
+struct Group {
+    times: Vec<i64>,
+    anomalous: Vec<bool>,
+    reasons: Vec<Option<ByteArray>>,
+    scores: Vec<Option<f64>>,
+    shares: Vec<Vec<Option<f64>>>,
+}
+
+impl<W: Write + Send> ParquetTable<W> {
+    /// Writes the header.
+    pub fn begin(out: W, columns: Columns) -> anyhow::Result<Self> {
+        let mut fields = vec![
+            Type::primitive_type_builder("timestamp", Physical::INT64)
+                .with_repetition(Repetition::REQUIRED)
+                .with_logical_type(Some(LogicalType::timestamp(true, TimeUnit::MICROS)))
                 .build()?,
-        );
+            Type::primitive_type_builder("anomalous", Physical::BOOLEAN)
+                .with_repetition(Repetition::REQUIRED)
+                .build()?,
+            Type::primitive_type_builder("reason", Physical::BYTE_ARRAY)
+                .with_repetition(Repetition::OPTIONAL)
+                .with_logical_type(Some(LogicalType::String))
+                .build()?,
+        ];
+        let sensors = columns.names.iter().map(String::as_str);
+        for name in std::iter::once("score").chain(sensors) {
+            fields.push(
+                Type::primitive_type_builder(name, Physical::DOUBLE)
+                    .with_repetition(Repetition::OPTIONAL)
+                    .build()?,
+            );
+        }
+        let schema = Type::group_type_builder("results")
+            .with_fields(fields.into_iter().map(Arc::new).collect())
+            .build()?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
+        Ok(Self {
+            writer: SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?,
+            group: Group::of(&columns),
+            columns,
+        })
     }
-    let schema = Type::group_type_builder("results")
-        .with_fields(fields.into_iter().map(Arc::new).collect())
-        .build()?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let mut writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
-    for lines in lines.chunks(GROUP_ROWS) {
-        let mut group = writer.next_row_group()?;
-        let times: Vec<i64> = lines
-            .iter()
-            .map(|line| line.time.timestamp_micros())
-            .collect();
-        column::<Int64Type, _>(&mut group, &times, None)?;
-        let anomalous: Vec<bool> = lines.iter().map(|line| line.anomalous).collect();
-        column::<BoolType, _>(&mut group, &anomalous, None)?;
-        let reasons: Vec<Option<ByteArray>> = lines
-            .iter()
-            .map(|line| line.reason.as_deref().map(ByteArray::from))
-            .collect();
-        optional::<ByteArrayType, _>(&mut group, reasons)?;
-        optional::<DoubleType, _>(&mut group, lines.iter().map(|line| line.score).collect())?;
-        let shares: Vec<_> = lines.iter().map(shares).collect();
-        for sensor in &sensors {
-            let values = shares.iter().map(|shares| shares.get(sensor).copied());
-            optional::<DoubleType, _>(&mut group, values.collect())?;
+
+    /// Takes a row; every so many of them are written.
+    pub fn row(&mut self, line: &Line) -> anyhow::Result<()> {
+        let group = &mut self.group;
+        group.times.push(line.time.timestamp_micros());
+        group.anomalous.push(line.anomalous);
+        let reason = line.reason.as_deref().map(ByteArray::from);
+        group.reasons.push(reason);
+        group.scores.push(line.score);
+        for (column, share) in group.shares.iter_mut().zip(self.columns.shares(line)) {
+            column.push(share);
+        }
+        let rows = group.times.len();
+        if rows >= GROUP_ROWS || rows * (self.columns.names.len() + 4) >= GROUP_VALUES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the footer.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        if !self.group.times.is_empty() {
+            self.flush()?;
+        }
+        self.writer.close().context("closing the Parquet file")?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let rows = std::mem::replace(&mut self.group, Group::of(&self.columns));
+        let mut group = self.writer.next_row_group()?;
+        column::<Int64Type, _>(&mut group, &rows.times, None)?;
+        column::<BoolType, _>(&mut group, &rows.anomalous, None)?;
+        optional::<ByteArrayType, _>(&mut group, rows.reasons)?;
+        optional::<DoubleType, _>(&mut group, rows.scores)?;
+        for shares in rows.shares {
+            optional::<DoubleType, _>(&mut group, shares)?;
         }
         group.close()?;
+        Ok(())
     }
-    writer.close().context("closing the Parquet file")?;
-    Ok(())
+}
+
+impl Group {
+    fn of(columns: &Columns) -> Self {
+        Self {
+            shares: vec![Vec::new(); columns.names.len()],
+            ..Self::default()
+        }
+    }
 }
 
 fn column<D, W>(
@@ -135,24 +227,6 @@ where
     column::<D, W>(group, &present, Some(&definition))
 }
 
-/// Every sensor of the lines, in the order of first appearance.
-fn sensors(lines: &[Line]) -> Vec<&str> {
-    let mut seen = std::collections::HashSet::new();
-    lines
-        .iter()
-        .flat_map(|line| &line.sensors)
-        .map(|(name, _)| name.as_str())
-        .filter(|name| seen.insert(*name))
-        .collect()
-}
-
-fn shares(line: &Line) -> HashMap<&str, f64> {
-    line.sensors
-        .iter()
-        .map(|(name, share)| (name.as_str(), *share))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::read_results;
@@ -169,10 +243,22 @@ mod tests {
         read_results(text.as_bytes()).unwrap()
     }
 
+    fn columns(lines: &[Line]) -> Columns {
+        let mut columns = Columns::default();
+        for line in lines {
+            columns.take(line);
+        }
+        columns
+    }
+
     #[test]
     fn csv_has_one_column_per_sensor_and_empty_cells_where_nothing_is_said() {
         let mut out = Vec::new();
-        write_csv(&mut out, &lines()).unwrap();
+        let mut table = CsvTable::begin(&mut out, columns(&lines())).unwrap();
+        for line in lines() {
+            table.row(&line).unwrap();
+        }
+        table.end().unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "timestamp,anomalous,reason,score,a\\x,b\\y\n\
@@ -181,11 +267,21 @@ mod tests {
         );
     }
 
+    fn parquet(lines: &[Line], times: usize) -> SerializedFileReader<bytes::Bytes> {
+        let mut out = Vec::new();
+        let mut table = ParquetTable::begin(&mut out, columns(lines)).unwrap();
+        for _ in 0..times {
+            for line in lines {
+                table.row(line).unwrap();
+            }
+        }
+        table.end().unwrap();
+        SerializedFileReader::new(bytes::Bytes::from(out)).unwrap()
+    }
+
     #[test]
     fn parquet_reads_back_as_it_was() {
-        let mut out = Vec::new();
-        write_parquet(&mut out, &lines()).unwrap();
-        let reader = SerializedFileReader::new(bytes::Bytes::from(out)).unwrap();
+        let reader = parquet(&lines(), 1);
         let rows: Vec<_> = reader
             .get_row_iter(None)
             .unwrap()
@@ -200,6 +296,18 @@ mod tests {
         assert!(rows[1].get_bool(1).unwrap());
         assert_eq!(rows[1].get_string(2).unwrap(), "ANOMALY_DETECTED");
         assert_eq!(rows[1].get_double(5).unwrap(), 0.75);
-        write_parquet(Vec::new(), &[]).unwrap();
+        assert_eq!(parquet(&[], 1).metadata().file_metadata().num_rows(), 0);
+    }
+
+    #[test]
+    fn a_parquet_table_is_written_group_by_group_and_every_row_is_in_one() {
+        let reader = parquet(&lines(), 50_001);
+        let rows: Vec<i64> = reader
+            .metadata()
+            .row_groups()
+            .iter()
+            .map(|group| group.num_rows())
+            .collect();
+        assert_eq!(rows, [50_000, 50_000, 2]);
     }
 }

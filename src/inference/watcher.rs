@@ -8,6 +8,7 @@
 //! steps is repaired by repeating them; history is listed once, afterwards only what is newer than the cursor, with an
 //! overlap for what comes out of order. An execution that should have come and did not is said once.
 
+mod absent;
 mod fetching;
 mod listing;
 mod patrol;
@@ -25,12 +26,14 @@ use super::Wanted;
 use super::api::{Advice, ApiError};
 use super::archive::Archive;
 use super::ensure::ensure;
+use super::hint::Deliveries;
 use super::index::Index;
 use super::scheduler::{Described, Target};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::s3::{Bucket, Disposition, S3Error};
 use crate::signal::Window;
 use crate::vitals::{Pulse, Vitals};
+use absent::Absent;
 
 /// What a watcher is made of.
 pub struct Parts {
@@ -63,8 +66,12 @@ pub struct Watcher {
     trouble: Trouble,
     patrol: patrol::Patrol,
     pulse: Pulse,
+    absent: Absent,
+    deliveries: Option<Deliveries>,
 }
 
+/// How far back executions that did not come are looked for.
+const LONGEST_GAP: TimeDelta = TimeDelta::days(30);
 /// The longest pause after failures: what is told as over within a minute cannot be looked at less often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the loop may be silent: a scheduler may take minutes to change its state.
@@ -84,7 +91,15 @@ impl Watcher {
             asked_late: None,
             trouble: Trouble::default(),
             patrol: patrol::Patrol::default(),
+            absent: Absent::default(),
+            deliveries: None,
         })
+    }
+
+    /// A watcher that can say of a failed execution how its files were delivered.
+    pub fn told_by(mut self, deliveries: Deliveries) -> Self {
+        self.deliveries = Some(deliveries);
+        self
     }
 
     /// The index, to look at.
@@ -133,6 +148,9 @@ impl Watcher {
             Ok(left) => more = left,
             Err(error) => failed = failed.or(Some(error)),
         }
+        if !more {
+            self.told_behind().await;
+        }
         match failed {
             None => {
                 self.trouble.over();
@@ -148,19 +166,23 @@ impl Watcher {
     /// Begins to expect executions where the scheduler runs, from the last known one on if nothing was changed.
     async fn kept(&mut self, scheduler: Option<Described>, changed: bool) {
         let running = scheduler.is_some_and(|scheduler| scheduler.status == "RUNNING");
-        if !running {
+        let now = self.parts.clock.now();
+        if !running || !clock::is_set(now) {
             self.expected = None;
             return;
         }
-        if self.expected.is_some() && !changed {
+        let first = Window::containing(now - self.delay(), self.parts.target.cadence).end();
+        if let Some(expected) = self.expected
+            && !changed
+        {
+            // One of a time to come was expected by a clock that was ahead.
+            self.expected = Some(expected.min(first));
             return;
         }
-        let now = self.parts.clock.now();
-        let first = Window::containing(now - self.delay(), self.parts.target.cadence).end();
         let (index, name) = (self.index.clone(), self.parts.target.scheduler.clone());
         let known = match changed {
             true => None,
-            false => blocking(move || index.newest(&name))
+            false => blocking(move || index.newest_begun(&name, now))
                 .await
                 .ok()
                 .and_then(Result::ok)
@@ -186,34 +208,38 @@ impl Watcher {
 
     /// Says which executions should have come by now and did not: a wake-up and one cadence ago, and nothing listed.
     async fn missing(&mut self) -> Result<(), Failure> {
-        let Some(mut end) = self.expected else {
+        let Some(expected) = self.expected else {
             return Ok(());
         };
         let cadence = self.parts.target.cadence.duration();
         let overdue = self.parts.clock.now() - self.delay() - cadence;
-        let mut missing: Vec<DateTime<Utc>> = Vec::new();
+        if expected > overdue {
+            return Ok(());
+        }
+        // A clock that jumps by years asks for no more than this.
+        let first = expected.max(overdue - LONGEST_GAP);
+        let first = Window::containing(first, self.parts.target.cadence).start();
         let (index, name) = (self.index.clone(), self.parts.target.scheduler.clone());
-        let until = overdue;
-        let (ends, next) = blocking(move || -> anyhow::Result<_> {
-            let mut ends = Vec::new();
-            while end <= until {
-                if index.get(&name, end - cadence)?.is_none() {
-                    ends.push(end);
+        let (missing, next) = blocking(move || -> anyhow::Result<_> {
+            let known = index.starts(&name, first - cadence, overdue)?;
+            let (mut missing, mut end) = (Vec::new(), first);
+            while end <= overdue {
+                if !known.contains(&(end - cadence)) {
+                    missing.push(end - cadence);
                 }
                 end += cadence;
             }
-            Ok((ends, end))
+            Ok((missing, end))
         })
         .await??;
-        missing.extend(ends);
         self.expected = Some(next);
         if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
-            let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let text = |time: &DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
             warn!(
                 scheduler = self.parts.target.scheduler,
                 windows = missing.len(),
-                first = text(*first - cadence),
-                last = text(*last - cadence),
+                first = text(first),
+                last = text(last),
                 "expected executions did not come"
             );
         }

@@ -224,9 +224,11 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
             REMEDY,
         ));
     }
-    // A window is recorded at its start at the earliest, so one that starts later was recorded under another time.
+    // A window is recorded at its start at the earliest, so one that starts later was recorded under another time. Where the
+    // ledger knows that the clock was ahead then, it is right now.
     if let Some(entry) = feed.recent.first()
         && entry.start > now + cadence
+        && !entry.is_ahead()
     {
         reasons.push(reason(
             Code::ClockSuspect,

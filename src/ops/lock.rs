@@ -1,7 +1,8 @@
-//! One daemon per data directory: an advisory lock that the kernel releases when the process ends, however it ends.
+//! One daemon per data directory: an advisory lock that the kernel releases when the process ends, however it ends. The
+//! file says who holds it, and what its holder wants other processes to know.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,16 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A held lock on a data directory.
 #[derive(Debug)]
 pub struct DataDirLock {
-    _file: File,
+    file: File,
+}
+
+/// Who holds a data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// What it wants to be known, see [`DataDirLock::say`].
+    pub note: String,
 }
 
 /// Why the data directory cannot be used.
@@ -71,33 +81,51 @@ pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
     match tried {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+            let mut text = String::new();
+            // What cannot be read names nobody.
+            let _ = file.read_to_string(&mut text);
+            let pid = text.lines().next().map(str::trim).unwrap_or_default();
             return Err(LockError::Held {
                 path: data_dir.to_owned(),
-                pid: if known {
-                    pid.trim().to_owned()
-                } else {
-                    "unknown".to_owned()
-                },
+                pid: if pid.is_empty() { "unknown" } else { pid }.to_owned(),
             });
         }
         Err(TryLockError::Error(source)) => return Err(unusable(source)),
     }
-    file.set_len(0).map_err(unusable)?;
-    writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-    Ok(DataDirLock { _file: file })
+    let mut lock = DataDirLock { file };
+    lock.say("").map_err(unusable)?;
+    Ok(lock)
+}
+
+impl DataDirLock {
+    /// Lets other processes know one line, in place of the one before.
+    pub fn say(&mut self, note: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        // One write: who reads meanwhile sees all of it, or that it is not there yet.
+        self.file
+            .write_all(format!("{}\n{note}\n", std::process::id()).as_bytes())
+    }
 }
 
 /// The process that holds the data directory, if one does.
 pub fn holder(data_dir: &Path) -> Option<u32> {
+    held_by(data_dir).map(|holder| holder.pid)
+}
+
+/// Who holds the data directory, if anybody does.
+pub fn held_by(data_dir: &Path) -> Option<Holder> {
     // Reading is enough, so that operators who may not write can look too.
     let mut file = File::open(data_dir.join("lock")).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).ok()?;
-            pid.trim().parse().ok()
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok()?;
+            let mut lines = text.lines();
+            Some(Holder {
+                pid: lines.next()?.trim().parse().ok()?,
+                note: lines.next().unwrap_or_default().to_owned(),
+            })
         }
         _ => None,
     }
@@ -110,10 +138,20 @@ mod tests {
     #[test]
     fn a_second_instance_is_refused_and_told_who_runs() {
         let directory = tempfile::tempdir().unwrap();
-        let held = lock(directory.path()).unwrap();
+        let mut held = lock(directory.path()).unwrap();
         let error = lock(directory.path()).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         assert_eq!(holder(directory.path()), Some(std::process::id()));
+        for note in ["a long line to be known", "short"] {
+            held.say(note).unwrap();
+            let known = held_by(directory.path()).unwrap();
+            assert_eq!((known.pid, known.note.as_str()), (std::process::id(), note));
+        }
+        let error = lock(directory.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("(process {})", std::process::id())),
+            "{error}"
+        );
         drop(held);
         assert_eq!(holder(directory.path()), None);
         lock(directory.path()).unwrap();

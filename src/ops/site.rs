@@ -444,7 +444,7 @@ impl FeedSite {
             delay: self.delay,
             census: ledger.census()?,
             waiting: ledger.waiting()?,
-            recent: ledger.page(None, None, RECENT)?,
+            recent: ledger.recent(RECENT)?,
             delivered: ledger.newest_delivered()?,
             free: room.map(|room| room.bytes),
             room,

@@ -180,6 +180,26 @@ fn folders_of_every_era_are_imported_once_and_shown_by_every_command_and_the_con
         "{table}"
     );
     assert!(table.contains("pump\\b 75 %"), "{table}");
+
+    // The newest of them, and how many are not.
+    let newest = run(&data, &["results", "-n", "3"]);
+    let newest = String::from_utf8_lossy(&newest.stdout).into_owned();
+    assert!(
+        newest.contains("3 windows, 3 with anomalies")
+            && newest.contains("7 older windows are left out"),
+        "{newest}"
+    );
+    assert!(
+        newest.contains("12:45:00Z") && !newest.contains("12:30:00Z"),
+        "{newest}"
+    );
+    let some = run(&data, &["results", "--format", "csv", "-n", "4"]);
+    assert_eq!(
+        String::from_utf8_lossy(&some.stdout).lines().count(),
+        1 + 4 * 5
+    );
+    let told = String::from_utf8_lossy(&some.stderr).into_owned();
+    assert!(told.contains("6 windows are left out"), "{told}");
     let listed = json(
         &data,
         &[

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use lookoutd::inference::{
-    Archive, EnsureError, Index, Parts, Target, Wanted, Watcher, describe, ensure, hint,
-    read_results,
+    Archive, EnsureError, Execution, Index, Parts, ResultObject, Target, Wanted, Watcher, describe,
+    ensure, hint, read_results,
 };
 use lookoutd::s3::Bucket;
 use lookoutd::signal::{Cadence, Delimiter, NameFormat};
@@ -441,6 +441,97 @@ async fn history_is_listed_once_and_then_only_what_is_new() {
     let newest = watcher.index().newest("s").unwrap().unwrap();
     assert_eq!(newest.execution.data_start, at("2026-03-01T10:05:00Z"));
     assert_eq!(newest.summary.rows, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_of_a_time_to_come_hides_none_that_comes_after_it() {
+    let mut plant = Plant::start().await;
+    plant.run("s", |request| request).await;
+    plant.feed("2026-03-01T10:00:00Z").await;
+    plant.execute("s", "2026-03-01T10:05:00Z").await;
+    let state = plant.directory.path().join("state/state.db");
+    plant.down().await;
+    // As of a service whose clock was two days ahead for a moment.
+    let ahead = "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output,
+                     model_version, model_version_arn, result_key)
+                 SELECT scheduler_uuid, boundary_us + 172800000000, start_us + 172800000000, scheduled_us + 172800000000,
+                     status, input, output, model_version, model_version_arn, result_key FROM execution";
+    let changed = |sql: &str| {
+        let state = rusqlite::Connection::open(&state).unwrap();
+        assert_eq!(state.execute(sql, []).unwrap(), 1);
+    };
+    changed(ahead);
+    plant.up().await;
+    let mut watcher = watcher(&plant, Wanted::Observe).await;
+    watcher.round().await;
+    let archived = |watcher: &Watcher| -> Vec<String> {
+        let known = watcher.index().range("s", None, None).unwrap();
+        let archived = known.iter().filter(|row| row.archived_at.is_some());
+        archived
+            .map(|row| row.execution.data_start.format("%d %H:%M").to_string())
+            .collect()
+    };
+    assert_eq!(archived(&watcher), ["01 10:00", "03 10:00"]);
+    drop(watcher);
+    plant.down().await;
+    changed("DELETE FROM execution WHERE boundary_us = (SELECT max(boundary_us) FROM execution)");
+    plant.up().await;
+    plant.feed("2026-03-01T10:05:00Z").await;
+    plant.execute("s", "2026-03-01T10:10:00Z").await;
+    let mut watcher = self::watcher(&plant, Wanted::Observe).await;
+    watcher.round().await;
+    assert_eq!(archived(&watcher), ["01 10:00", "01 10:05", "03 10:00"]);
+}
+
+#[tokio::test]
+async fn missing_results_keep_no_older_ones_waiting_and_are_said_as_a_number() {
+    let plant = Plant::start().await;
+    let mut watcher = watcher(&plant, Wanted::Observe).await;
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let sink = log.clone();
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || Sink(sink.clone()))
+            .finish(),
+    );
+    let mut listed = Vec::new();
+    for back in 1..=200 {
+        let start = at("2026-03-01T10:00:00Z") - TimeDelta::minutes(5 * back);
+        let key = format!("out/{back}/results.jsonl");
+        if back > 150 {
+            let line =
+                start.format("{\"timestamp\": \"%Y-%m-%dT%H:%M:%S.000000\", \"prediction\": 0}\n");
+            plant.put(&key, line.to_string()).await;
+        }
+        listed.push(Execution {
+            scheduler: "s".into(),
+            model: "model-1".into(),
+            model_version: None,
+            scheduled: None,
+            data_start: start,
+            data_end: start + TimeDelta::minutes(5),
+            status: "SUCCESS".into(),
+            failed_reason: None,
+            result: Some(ResultObject {
+                bucket: BUCKET.into(),
+                key,
+            }),
+            input: String::new(),
+        });
+    }
+    watcher.index().note(&listed).unwrap();
+    while watcher.round().await {}
+    for _ in 0..3 {
+        watcher.round().await;
+    }
+    let known = watcher.index().range("s", None, None).unwrap();
+    let archived = known.iter().filter(|row| row.archived_at.is_some());
+    assert_eq!(archived.count(), 50);
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let warned: Vec<&str> = text.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warned.len(), 1, "{text}");
+    assert!(warned[0].contains("windows=150"), "{}", warned[0]);
 }
 
 #[tokio::test]

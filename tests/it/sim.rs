@@ -196,6 +196,7 @@ fn check(world: &mut World, errors: Vec<String>) -> Result<(), String> {
     let now = world.now();
     let sealed = world.platter.sealed();
     let (past, store) = (world.past.clone(), world.store.clone());
+    world.facts.clock_is_settled = world.has_seen_the_clock();
     world.facts.check(now, sealed, &past, &store, errors)
 }
 

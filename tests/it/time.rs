@@ -181,6 +181,99 @@ async fn a_step_back_by_a_year_and_forth_again_is_no_burst() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_and_is_put_right_costs_no_window() {
+    let _errors = Errors::watch();
+    for catch_up in [CatchUp::Skip, CatchUp::Backfill] {
+        let directory = directory();
+        let config = Config {
+            catch_up,
+            ..feed_config()
+        };
+        let mut desk = Desk::open(directory.path(), &config, "2026-01-01T10:00:10Z");
+        desk.tick().await;
+        // Two days ahead for some seconds.
+        desk.clock.advance(TimeDelta::days(2));
+        desk.tick().await;
+        let ahead = desk.entries().len();
+        assert!(ahead > 100, "{catch_up:?}: {ahead} records");
+        desk.clock
+            .advance(TimeDelta::seconds(20) - TimeDelta::days(2));
+        desk.tick().await;
+        let future: Vec<Entry> = desk
+            .entries()
+            .into_iter()
+            .filter(|entry| entry.start > desk.clock.now())
+            .collect();
+        assert!(!future.is_empty());
+        assert!(
+            future.iter().all(|entry| entry.state == State::Spooled),
+            "only what was sealed stays of a time to come: {future:?}"
+        );
+        // What is missed while the daemon runs, and in a downtime that is to be filled, is cut.
+        desk.clock.advance_to(at("2026-01-01T11:00:10Z"));
+        desk.tick().await;
+        if catch_up == CatchUp::Backfill {
+            drop(desk);
+            desk = Desk::open(directory.path(), &config, "2026-01-01T11:55:10Z");
+            desk.tick().await;
+        }
+        let now = desk.clock.now();
+        let past: Vec<Entry> = desk
+            .entries()
+            .into_iter()
+            .filter(|entry| entry.start <= now)
+            .collect();
+        assert_tiled(&past, State::Spooled);
+        assert_eq!(past[0].start, at("2026-01-01T10:00:00Z"));
+        assert!(past.last().unwrap().end > now);
+        // Their time comes: they count, nothing is cut again, and what is missing between is not forgotten.
+        let sealed = desk.sealed().len();
+        desk.clock.advance_to(at("2026-01-03T10:10:10Z"));
+        desk.tick().await;
+        let entries = desk.entries();
+        // What was given up may have been cut before, while the clock was ahead.
+        let mut reached = entries[0].start;
+        for entry in &entries {
+            assert!(entry.start <= reached, "a gap before {entry:?}");
+            reached = reached.max(entry.end);
+        }
+        assert!(desk.sealed().len() > sealed);
+        assert!(
+            entries
+                .iter()
+                .all(|e| matches!(e.state, State::Spooled | State::Skipped))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_boot_in_1970_cuts_nothing_and_makes_no_week_up_when_the_clock_is_set() {
+    let _errors = Errors::watch();
+    for catch_up in [CatchUp::Skip, CatchUp::Backfill] {
+        let directory = directory();
+        let config = Config {
+            catch_up,
+            ..feed_config()
+        };
+        let mut desk = Desk::open(directory.path(), &config, "1970-01-01T00:01:30Z");
+        desk.tick().await;
+        desk.clock.advance(TimeDelta::minutes(20));
+        desk.tick().await;
+        assert!(desk.entries().is_empty());
+        // As the daemon does when the clock is set: it begins anew.
+        drop(desk);
+        let mut desk = Desk::open(directory.path(), &config, "2026-01-01T10:00:10Z");
+        desk.tick().await;
+        desk.clock.advance(TimeDelta::minutes(5));
+        desk.tick().await;
+        let entries = desk.entries();
+        assert_tiled(&entries, State::Spooled);
+        assert_eq!(entries[0].start, at("2026-01-01T10:00:00Z"));
+        assert_eq!(entries.len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_step_forward_by_a_year_is_one_bounded_decision() {
     let _errors = Errors::watch();
     let directory = directory();

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 
+use super::super::entry::AHEAD;
 use super::{COLUMNS, Entry, Ledger, LedgerError, SKIPPED_COLUMNS, State, entry};
 
 /// What is not in the store yet.
@@ -58,6 +59,19 @@ impl Ledger {
                     "SELECT {SKIPPED_COLUMNS} FROM skipped WHERE asset = ?3 AND start < ?1 ORDER BY start DESC LIMIT ?2"
                 ))?
                 .query_map(params![before, limit as i64, self.asset], entry)?
+                .collect()
+        })
+    }
+
+    /// The newest windows, those left aside that were recorded while the clock was ahead and whose time has not come.
+    pub fn recent(&self, limit: usize) -> Result<Vec<Entry>, LedgerError> {
+        self.run(|connection| {
+            connection
+                .prepare(&format!(
+                    "SELECT {COLUMNS} FROM window WHERE asset = ?1 AND coalesce(instr(reason, ?2), 0) = 0
+                     ORDER BY start DESC LIMIT ?3"
+                ))?
+                .query_map(params![self.asset, AHEAD, limit as i64], entry)?
                 .collect()
         })
     }

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::super::{Entry, LedgerError, Pulse, State, blocking};
 use super::backoff::Backoff;
-use super::{Rebuild, Shipper};
+use super::{LOOK_AGAIN, Rebuild, Shipper, is_unset};
 use crate::s3::{Bucket, Conditional, S3Error};
 use crate::signal::Window;
 
@@ -16,6 +16,7 @@ impl Shipper {
     /// Meets the store: finds out how it treats conditional creates, and learns what it has if the ledger is new.
     pub(super) async fn greet(&mut self, pulse: &Pulse) -> anyhow::Result<()> {
         let mut backoff = Backoff::urgent();
+        let mut waits = false;
         loop {
             pulse.beat();
             let shared = self.shared.clone();
@@ -32,6 +33,21 @@ impl Shipper {
                 Ok((conditional, found))
             }
             .await;
+            if is_unset(&self.bucket) {
+                if !waits {
+                    warn!(
+                        "this machine's clock is years from the store's: nothing is uploaded until it is set"
+                    );
+                    waits = true;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            if waits && result.is_err() {
+                // It was signed by the clock as it was before.
+                waits = false;
+                continue;
+            }
             match result {
                 Ok((conditional, found)) => {
                     self.shared.recovered();
@@ -86,7 +102,8 @@ async fn list_shipped(
     now: DateTime<Utc>,
 ) -> Result<Vec<Entry>, S3Error> {
     let mut found: BTreeMap<Window, u32> = Default::default();
-    let since = Window::containing(rebuild.since, rebuild.cadence).start();
+    let since = now.checked_sub_signed(rebuild.max_age).unwrap_or(now);
+    let since = Window::containing(since, rebuild.cadence).start();
     for component in &rebuild.tags.components {
         let first = format!(
             "{}{}",

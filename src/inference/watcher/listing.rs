@@ -15,9 +15,18 @@ const LATE_FOR: TimeDelta = TimeDelta::hours(25);
 impl Watcher {
     /// Takes note of every execution since the cursor, and of those that were in progress before.
     pub(super) async fn list(&mut self) -> Result<(), Failure> {
-        let name = self.parts.target.scheduler.clone();
+        let (name, now, beyond) = (
+            self.parts.target.scheduler.clone(),
+            self.parts.clock.now(),
+            self.beyond(),
+        );
         let (index, scheduler) = (self.index.clone(), name.clone());
-        let cursor = blocking(move || index.cursor(&scheduler)).await??;
+        let cursor = blocking(move || {
+            // What the service still says of them is noted again below.
+            index.void(&scheduler, beyond)?;
+            index.cursor(&scheduler, now)
+        })
+        .await??;
         let after = cursor.map(|cursor| cursor - self.overlap());
         let filter = Filter {
             after,
@@ -38,7 +47,7 @@ impl Watcher {
             }
         }
         let (index, scheduler) = (self.index.clone(), name.clone());
-        blocking(move || index.advance(&scheduler)).await??;
+        blocking(move || index.advance(&scheduler, now)).await??;
         let Some(after) = after else { return Ok(()) };
         let (index, scheduler) = (self.index.clone(), name.clone());
         let stragglers =
@@ -87,6 +96,11 @@ impl Watcher {
     async fn note(&self, executions: Vec<Execution>) -> Result<(), Failure> {
         let index = self.index.clone();
         Ok(blocking(move || index.note(&executions)).await??)
+    }
+
+    /// A window that ends after this is one of a time to come: the service's clock was ahead, or this one's is behind.
+    pub(super) fn beyond(&self) -> DateTime<Utc> {
+        self.parts.clock.now() + self.parts.target.cadence.duration()
     }
 
     /// How far before the cursor is listed again, for executions that come out of order.

@@ -1,6 +1,9 @@
 //! What the watcher's rounds found wrong, as troubles of this process: the same that it logs, with subject and remedy.
 
-use super::Watcher;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+
+use super::absent::Missing;
+use super::{Watcher, blocking};
 use crate::inference::api::Advice;
 use crate::inference::ensure::EnsureError;
 use crate::vitals::{Code, Trouble};
@@ -64,5 +67,57 @@ impl Watcher {
             Advice::Retry => chrono::TimeDelta::seconds(60),
         };
         troubles.raise(trouble.after(patience));
+    }
+
+    /// Results objects are not there.
+    pub(super) fn told_missing(&self, missing: Option<&Missing>) {
+        let troubles = self.pulse.troubles();
+        let name = &self.parts.target.scheduler;
+        let Some(missing) = missing else {
+            return troubles.over(Code::ResultsMissing, name);
+        };
+        let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let target = &self.parts.target;
+        let trouble = Trouble::new(
+            Code::ResultsMissing,
+            missing.first,
+            format!(
+                "the results of {} executions of {name} are not there, from {} to {}",
+                missing.windows,
+                text(missing.first),
+                text(missing.last)
+            ),
+            format!(
+                "see what removes objects below s3://{}/{}, such as a lifecycle rule, or who changed the output prefix; a day after \
+                 its window an execution is archived without its results",
+                target.output_bucket, target.output_prefix
+            ),
+        );
+        troubles.raise(trouble.about(name.as_str()));
+    }
+
+    /// Finished executions wait to be archived for longer than it takes.
+    pub(super) async fn told_behind(&self) {
+        let (index, name) = (self.index.clone(), self.parts.target.scheduler.clone());
+        let target = &self.parts.target;
+        let long = TimeDelta::hours(1).max(target.cadence.duration() * 3);
+        let before = self.parts.clock.now() - long;
+        let open = blocking(move || index.open_before(&name, before)).await;
+        let (troubles, name) = (self.pulse.troubles(), target.scheduler.as_str());
+        // An index that cannot be read is told where it is used.
+        let Some((count, oldest)) = open.ok().and_then(Result::ok).flatten() else {
+            return troubles.over(Code::ArchiveBehind, name);
+        };
+        let trouble = Trouble::new(
+            Code::ArchiveBehind,
+            oldest,
+            format!(
+                "{count} executions of {name} are not archived, the oldest of {}",
+                oldest.to_rfc3339_opts(SecondsFormat::Secs, true)
+            ),
+            "see the log for what fails; it goes on by itself when the store and the disk answer",
+        );
+        // A history that is listed for the first time takes a while.
+        troubles.raise(trouble.about(name).after(TimeDelta::zero()));
     }
 }

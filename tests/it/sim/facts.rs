@@ -31,6 +31,7 @@ pub struct Facts {
     may_skip: Vec<(i64, i64)>,
     /// The latest time that the wall clock has shown, and the shortest `feed.max_age` so far.
     latest: i64,
+    now: i64,
     max_age: i64,
     skips: bool,
     taken: BTreeSet<String>,
@@ -38,6 +39,16 @@ pub struct Facts {
     /// By scheduler and boundary (UTC seconds): the status last seen.
     executions: BTreeMap<(String, i64), String>,
     checks: usize,
+    /// The clock was not stepped back within the last seconds, so that the loops have seen it.
+    pub clock_is_settled: bool,
+}
+
+/// What was known before the clock was put ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    latest: i64,
+    may_skip: usize,
+    frontier: i64,
 }
 
 /// An execution as the service has it.
@@ -61,12 +72,14 @@ impl Facts {
             states: BTreeMap::new(),
             may_skip: Vec::new(),
             latest: i64::MIN,
+            now: 0,
             max_age: i64::MAX,
             skips: false,
             taken: BTreeSet::new(),
             expected: BTreeSet::new(),
             executions: BTreeMap::new(),
             checks: 0,
+            clock_is_settled: true,
         };
         facts.config(config);
         facts
@@ -124,6 +137,42 @@ impl Facts {
         }
     }
 
+    /// The clock is put ahead; what is known of the time before.
+    pub fn excursion_begins(&mut self, live: DateTime<Utc>) -> Before {
+        let frontier = self.ledger().and_then(|ledger| ledger.frontier(live).ok()?);
+        Before {
+            latest: self.latest,
+            may_skip: self.may_skip.len(),
+            frontier: frontier.unwrap_or(live).timestamp(),
+        }
+    }
+
+    /// The clock is put right: nothing that it said counts any more. `began_anew` if the gateway did so meanwhile, and does
+    /// not know since when it runs.
+    pub fn excursion_ends(
+        &mut self,
+        before: Before,
+        live: DateTime<Utc>,
+        now: DateTime<Utc>,
+        began_anew: bool,
+    ) {
+        self.latest = before.latest.max(now.timestamp());
+        self.may_skip.truncate(before.may_skip);
+        if began_anew {
+            self.may_skip.push((before.frontier, live.timestamp()));
+        }
+        self.voided(now);
+    }
+
+    /// The clock went back: what was only decided of windows that end beyond now by more than a cadence is decided again.
+    pub fn voided(&mut self, now: DateTime<Utc>) {
+        let beyond = now.timestamp();
+        self.states
+            .retain(|start, state| *start <= beyond || !matches!(state, State::Due | State::Empty));
+        self.executions
+            .retain(|(_, boundary), status| *boundary <= beyond + 300 || status == "SUCCESS");
+    }
+
     /// What a crash left sealed is sealed, whether that was durable already or not.
     pub fn found_in_spool(&mut self) {
         let entries = std::fs::read_dir(self.data_dir.join("spool"));
@@ -164,7 +213,8 @@ impl Facts {
         errors: Vec<String>,
     ) -> Result<(), String> {
         self.checks += 1;
-        self.latest = self.latest.max(now.timestamp());
+        self.now = now.timestamp();
+        self.latest = self.latest.max(self.now);
         let odd = errors
             .iter()
             .find(|error| !self.expected.iter().any(|part| error.contains(part)));
@@ -175,7 +225,7 @@ impl Facts {
         self.check_store(store)?;
         self.check_nothing_is_lost(store)?;
         let all = self.checks.is_multiple_of(100);
-        self.check_ledger(if all { usize::MAX >> 1 } else { RECENT })?;
+        self.check_ledger(if all { usize::MAX >> 1 } else { RECENT }, now)?;
         self.check_executions(now)
     }
 
@@ -254,9 +304,14 @@ impl Facts {
     }
 
     /// States move forward, and nothing is given up that no rule gives up.
-    fn check_ledger(&mut self, limit: usize) -> Result<(), String> {
+    fn check_ledger(&mut self, limit: usize, now: DateTime<Utc>) -> Result<(), String> {
         for entry in self.entries(limit)? {
             let start = entry.start.timestamp();
+            let decided = matches!(entry.state, State::Due | State::Empty | State::Skipped)
+                && entry.files == 0;
+            if self.clock_is_settled && decided && entry.end.timestamp() > now.timestamp() + 600 {
+                return Err(format!("decided of a time to come: {entry:?}"));
+            }
             if entry.state == State::Skipped && entry.cut_at.is_none() && entry.files == 0 {
                 self.check_skip(&entry)?;
             }
@@ -280,6 +335,10 @@ impl Facts {
     }
 
     fn check_skip(&self, entry: &Entry) -> Result<(), String> {
+        // The source said so, which no rule of time can tell.
+        if entry.reason.as_deref() == Some("the history is over") {
+            return Ok(());
+        }
         let (mut at, end) = (entry.start.timestamp(), entry.end.timestamp());
         while at < end {
             let by_age = at < self.latest - self.max_age;
@@ -330,10 +389,17 @@ impl Facts {
 
     /// What the ledger has, newest first.
     pub fn entries(&mut self, limit: usize) -> Result<Vec<Entry>, String> {
-        match self.ledger() {
-            Some(ledger) => ledger.list(limit).map_err(|error| error.to_string()),
-            None => Ok(Vec::new()),
+        let Some(ledger) = self.ledger() else {
+            return Ok(Vec::new());
+        };
+        let mut found = ledger.list(limit).map_err(|error| error.to_string())?;
+        // Those of a time to come may be many, and the present is what counts.
+        let soon = DateTime::from_timestamp(self.now + 600, 0);
+        if found.len() == limit && found.last().map(|entry| entry.start) > soon {
+            let present = ledger.page(None, soon, limit);
+            found.extend(present.map_err(|error| error.to_string())?);
         }
+        Ok(found)
     }
 
     /// The executions of every scheduler with a boundary after `since_us`.

@@ -51,6 +51,26 @@ pub enum Op {
     Step {
         seconds: i64,
     },
+    /// The clock is ahead for some minutes, and put right.
+    Ahead {
+        seconds: i64,
+        minutes: u8,
+    },
+    /// The history is another one from a coming window on.
+    Rewrite {
+        ahead: u8,
+    },
+    /// The history has lost everything before the live window.
+    Rotate,
+    /// The history is over at a coming window, and goes on when it is appended to, so many minutes later.
+    Ends {
+        ahead: u8,
+        minutes: u16,
+    },
+    /// The history cannot be read for some minutes.
+    Breaks {
+        minutes: u8,
+    },
     /// Rows of coming windows are missing, of one component or all, and may come later.
     Hole {
         ahead: u8,
@@ -195,7 +215,7 @@ fn any(random: &mut fastrand::Rng) -> Op {
     };
     let (after, times) = (random.u8(..4), random.u8(1..7));
     let power = random.bool();
-    match random.u8(..40) {
+    match random.u8(..46) {
         0..=5 => Op::Run {
             minutes: random.u32(5..60),
         },
@@ -289,6 +309,28 @@ fn any(random: &mut fastrand::Rng) -> Op {
             component: random.u8(..3),
         },
         38 => Op::Tick { times: 2 },
+        40..=41 => {
+            let seconds = [
+                random.i64(0..7_200),
+                random.i64(0..200_000),
+                random.i64(0..40_000_000),
+            ];
+            Op::Ahead {
+                seconds: seconds[random.usize(..3)],
+                minutes: random.u8(..12),
+            }
+        }
+        42 => Op::Rewrite {
+            ahead: random.u8(..6),
+        },
+        43 => Op::Rotate,
+        44 => Op::Ends {
+            ahead: random.u8(..6),
+            minutes: random.u16(5..120),
+        },
+        45 => Op::Breaks {
+            minutes: random.u8(1..40),
+        },
         _ => Op::Run {
             minutes: random.u32(60..300),
         },

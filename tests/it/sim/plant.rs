@@ -42,7 +42,13 @@ pub struct Past {
 #[derive(Default)]
 struct State {
     holes: Vec<Hole>,
+    /// From when on each version of the history holds, UTC microseconds, the oldest first.
+    versions: Vec<i64>,
+    /// Where it is over, UTC microseconds, and when it is appended to.
+    ends: Option<(i64, Instant)>,
     failing: u32,
+    broken_until: Option<Instant>,
+    /// When it last failed, or was over.
     last_failed: Option<Instant>,
     /// By window start: every different answer, as keys and bytes.
     answers: BTreeMap<i64, Vec<Objects>>,
@@ -68,8 +74,36 @@ impl Past {
         self.lock().failing = reads;
     }
 
+    /// It is another one from `from` on.
+    pub fn rewrite(&self, from: DateTime<Utc>) {
+        let mut state = self.lock();
+        let from = from.timestamp_micros();
+        state.versions.retain(|version| *version < from);
+        state.versions.push(from);
+    }
+
+    /// It is over at `at` until it is appended to.
+    pub fn end(&self, at: DateTime<Utc>, appended: Instant) {
+        self.lock().ends = Some((at.timestamp_micros(), appended));
+    }
+
+    /// It cannot be read.
+    pub fn break_until(&self, mended: Instant) {
+        self.lock().broken_until = Some(mended);
+    }
+
+    /// It can be read, and is not over.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        (state.failing, state.broken_until, state.ends) = (0, None, None);
+    }
+
     pub fn is_failing(&self) -> bool {
-        self.lock().failing > 0
+        let state = self.lock();
+        let now = Instant::now();
+        state.failing > 0
+            || state.broken_until.is_some_and(|mended| now < mended)
+            || state.ends.is_some_and(|(_, appended)| now < appended)
     }
 
     pub fn last_failed(&self) -> Option<Instant> {
@@ -92,12 +126,25 @@ impl Source for Reader {
     fn read(&mut self, window: &Window, rows: RowRule) -> Result<Reading, SourceError> {
         let now = self.0.clock.now();
         let mut state = self.0.lock();
-        if state.failing > 0 {
-            state.failing -= 1;
+        let broken = state
+            .broken_until
+            .is_some_and(|mended| Instant::now() < mended);
+        if broken || state.failing > 0 {
+            state.failing = state.failing.saturating_sub(1);
             state.last_failed = Some(Instant::now());
             return Err(SourceError::Unavailable {
                 name: "history".into(),
                 source: "by the simulation".into(),
+            });
+        }
+        if let Some((end, appended)) = state.ends
+            && Instant::now() < appended
+            && window.start().timestamp_micros() >= end
+        {
+            state.last_failed = Some(Instant::now());
+            return Ok(Reading {
+                ended: true,
+                ..Reading::default()
             });
         }
         // What has come stays, whatever the clock does then.
@@ -120,7 +167,15 @@ impl Source for Reader {
                 .collect();
             let columns = component.signals.iter().map(|signal| Column {
                 name: signal.clone(),
-                values: Values::F64(times.iter().map(|time| sample(signal, *time)).collect()),
+                values: Values::F64(
+                    times
+                        .iter()
+                        .map(|time| {
+                            let version = state.versions.partition_point(|from| from < time);
+                            sample(signal, *time) + version as f64 / 1_024.0
+                        })
+                        .collect(),
+                ),
             });
             frames.push(Frame {
                 columns: columns.collect(),

@@ -40,6 +40,8 @@ pub const ARCHIVE_PREFIX: &str = "archive/";
 /// Cutting pauses below this.
 const MIN_FREE: u64 = 3_000;
 const POLL: Duration = Duration::from_secs(270);
+/// Monotonic time within which the loops see that the clock was put back.
+const SETTLED: Duration = Duration::from_secs(7);
 
 /// Everything.
 pub struct World {
@@ -68,6 +70,10 @@ pub struct World {
     gateway_fate: (bool, Duration),
     service_fate: Duration,
     random: fastrand::Rng,
+    /// How often the gateway was started.
+    starts: usize,
+    /// When it was started last, or the clock put back.
+    unsettled: Instant,
 }
 
 /// A running gateway.
@@ -121,6 +127,8 @@ impl World {
             gateway_fate: (false, Duration::ZERO),
             service_fate: Duration::ZERO,
             random: fastrand::Rng::with_seed(setup.seed ^ 0xd15c),
+            starts: 0,
+            unsettled: Instant::now(),
             setup,
             clock,
             directory,
@@ -161,7 +169,30 @@ impl World {
                     tokio::task::yield_now().await;
                 }
             }
-            Op::Step { seconds } => self.step_clock(*seconds).await,
+            Op::Step { seconds } => self.step_clock(*seconds).await?,
+            Op::Ahead { seconds, minutes } => self.excursion(*seconds, *minutes).await?,
+            Op::Rewrite { ahead } => {
+                let from = self.live().offset(2 + i64::from(*ahead)).start();
+                self.past.rewrite(from);
+            }
+            Op::Rotate => {
+                let to = self.live().start();
+                self.past.dig(Hole {
+                    from: to - TimeDelta::days(3_650),
+                    to,
+                    component: None,
+                    fills: None,
+                });
+            }
+            Op::Ends { ahead, minutes } => {
+                let at = self.live().offset(1 + i64::from(*ahead)).start();
+                let appended = Instant::now() + self.real(u64::from(*minutes) * 60);
+                self.past.end(at, appended);
+            }
+            Op::Breaks { minutes } => {
+                let mended = Instant::now() + self.real(u64::from(*minutes) * 60);
+                self.past.break_until(mended);
+            }
             Op::Hole {
                 ahead,
                 minutes,
@@ -287,7 +318,7 @@ impl World {
         }
         self.platter.arm(0);
         self.platter.empty();
-        self.past.fail(0);
+        self.past.heal();
         // A crash that has been rung for already still comes.
         self.run(1).await
     }
@@ -304,6 +335,13 @@ impl World {
 
     pub fn service_is_troubled(&self) -> bool {
         self.service_store.is_troubled() || self.service.is_none()
+    }
+
+    /// Whether the gateway has seen the clock as it is.
+    pub fn has_seen_the_clock(&self) -> bool {
+        self.gateway.is_some()
+            && !self.platter.is_dead()
+            && Instant::now() > self.unsettled + SETTLED
     }
 
     /// Remembers when something last stood in the way of the gateway and of the service; `calm` is false for an operation
@@ -337,7 +375,7 @@ impl World {
         }
     }
 
-    async fn step_clock(&mut self, seconds: i64) {
+    async fn step_clock(&mut self, seconds: i64) -> Result<(), String> {
         // Before the first window there is nothing to compare with.
         let earliest = at(BEGIN) + TimeDelta::minutes(1);
         let to = (self.clock.now() + TimeDelta::seconds(seconds)).max(earliest);
@@ -345,8 +383,36 @@ impl World {
         if self.gateway.is_some() && seconds > 0 {
             self.facts.resumes(self.live().start());
         }
+        if seconds < 0 {
+            self.facts.voided(self.now());
+            self.unsettled = Instant::now();
+        }
         // The loops look within a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// The clock is ahead for some minutes of its own, and put right: as if it had not been.
+    async fn excursion(&mut self, seconds: i64, minutes: u8) -> Result<(), String> {
+        // A service that catches up runs every window of the time that was skipped.
+        let seconds = match self.setup.catch_up {
+            true => seconds.min(200_000),
+            false => seconds,
+        };
+        let before = self.facts.excursion_begins(self.live().start());
+        let starts = self.starts;
+        self.clock.advance(TimeDelta::seconds(seconds));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.run(u64::from(minutes) * 60).await?;
+        self.clock.advance(TimeDelta::seconds(-seconds));
+        self.unsettled = Instant::now();
+        self.run((SETTLED.as_secs_f64() * self.setup.speed) as u64)
+            .await?;
+        let live = self.live().start();
+        let began_anew = self.starts != starts;
+        self.facts
+            .excursion_ends(before, live, self.now(), began_anew);
+        Ok(())
     }
 
     async fn arm(&mut self, moment: Moment) -> Result<(), String> {
@@ -387,6 +453,8 @@ impl World {
 
     async fn try_start_gateway(&mut self) -> anyhow::Result<Gateway> {
         let data_dir = self.directory.path().join("data");
+        self.starts += 1;
+        self.unsettled = Instant::now();
         self.facts.resumes(self.live().start());
         self.facts.found_in_spool();
         self.facts.config(&self.config);
