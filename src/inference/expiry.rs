@@ -41,7 +41,7 @@ fn walk(
         let names: Vec<String> = names.iter().cloned().chain([name]).collect();
         if names.len() < 5 {
             if !entry.file_type()?.is_dir()
-                || (names.len() == 4 && !day(&names).is_some_and(|day| day <= before.date_naive()))
+                || (names.len() == 4 && day(&names).is_none_or(|day| day > before.date_naive()))
             {
                 continue;
             }

@@ -98,7 +98,7 @@ pub fn admit<'a>(
             incomplete("Date must be in ISO-8601 'basic format', for example 20261124T101500Z")
         })?
         .and_utc();
-    if !stamp.get(..8).is_some_and(|day| day == claim.date) {
+    if stamp.get(..8).is_none_or(|day| day != claim.date) {
         return Err(invalid(
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date",
         ));

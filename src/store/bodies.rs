@@ -413,7 +413,7 @@ impl Reading {
     }
 
     /// The next verified bytes, or `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub fn read_on(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if let Some((file, span)) = &mut self.open {
                 if !span.wanted.is_empty() {
@@ -450,7 +450,7 @@ impl Reading {
     /// All of it at once.
     pub fn read_all(mut self) -> Result<Vec<u8>, Problem> {
         let mut all = Vec::new();
-        while let Some(bytes) = self.next()? {
+        while let Some(bytes) = self.read_on()? {
             all.extend_from_slice(&bytes);
         }
         Ok(all)

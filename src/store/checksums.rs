@@ -198,8 +198,8 @@ fn advance(crc: u64, zeros: u64, polynomial: u64, width: u32) -> u64 {
     // One zero bit: the register as a matrix, a column for each of its bits.
     let mut step = [0u64; 64];
     step[0] = polynomial;
-    for bit in 1..width as usize {
-        step[bit] = 1 << (bit - 1);
+    for (bit, column) in step.iter_mut().enumerate().take(width as usize).skip(1) {
+        *column = 1 << (bit - 1);
     }
     let times = |matrix: &[u64; 64], mut vector: u64| {
         let mut product = 0;

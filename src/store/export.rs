@@ -83,7 +83,7 @@ impl Contents {
         }
         self.each(&mut report, |_, _, mut reading| {
             let mut bytes = 0;
-            while let Some(next) = reading.next()? {
+            while let Some(next) = reading.read_on()? {
                 bytes += next.len() as u64;
             }
             Ok(bytes)
@@ -106,7 +106,7 @@ impl Contents {
             }
             let mut file = fs::File::create_new(&path)?;
             let mut bytes = 0;
-            while let Some(next) = reading.next()? {
+            while let Some(next) = reading.read_on()? {
                 std::io::Write::write_all(&mut file, &next)?;
                 bytes += next.len() as u64;
             }

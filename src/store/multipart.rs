@@ -211,8 +211,11 @@ pub fn parts(db: &Connection, upload: &str, after: i32, most: usize) -> Result<V
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The pieces of an object that was put together: number, start, size, checksum.
-pub fn pieces(db: &Connection, body: i64) -> Result<Vec<(i32, u64, u64, Option<String>)>, Problem> {
+/// A piece of an object that was put together: number, start, size, checksum.
+pub type Piece = (i32, u64, u64, Option<String>);
+
+/// The pieces of an object that was put together.
+pub fn pieces(db: &Connection, body: i64) -> Result<Vec<Piece>, Problem> {
     let mut scan = db.prepare_cached(
         "SELECT number, start, size, checksum FROM pieces WHERE whole = ?1 ORDER BY number",
     )?;

@@ -417,9 +417,9 @@ pub(super) fn look(
                     continue;
                 }
                 if rule.form.is_some()
-                    && !window
+                    && window
                         .zip(horizon)
-                        .is_some_and(|(window, horizon)| window < horizon)
+                        .is_none_or(|(window, horizon)| window >= horizon)
                 {
                     told.waiting += 1;
                     continue;

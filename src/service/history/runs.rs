@@ -303,7 +303,10 @@ mod tests {
     /// One file: the positions of its columns and its rows.
     type Csv<'a> = (&'a [usize], &'a [(i64, &'a [f64])]);
 
-    fn ingested(sensors: &[&str], files: &[Csv<'_>]) -> (Part, Vec<(i64, Vec<Option<f64>>)>) {
+    /// A time and a value for each sensor that has one then.
+    type Row = (i64, Vec<Option<f64>>);
+
+    fn ingested(sensors: &[&str], files: &[Csv<'_>]) -> (Part, Vec<Row>) {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = PartWriter::create(directory.path(), 0, "c", &names(sensors));
         for (columns, rows) in files {

@@ -173,7 +173,7 @@ pub async fn get_object(
         let found = reading.map_err(damaged)?.zip(receiver.recv().ok());
         let (mut reading, found) = found.ok_or(Problem::Closed)?;
         // What is damaged at its beginning is no 200.
-        let first = reading.next().map_err(damaged)?;
+        let first = reading.read_on().map_err(damaged)?;
         Ok((found, reading, first))
     });
     let (found, reading, first) = opened.await.map_err(S3Error::internal_error)??;
@@ -396,9 +396,12 @@ struct Sending {
     state: State,
 }
 
+/// The next block of a body, and the reading that goes on after it.
+type Block = (Box<Reading>, Result<Option<Bytes>, Problem>);
+
 enum State {
     Idle(Option<Box<Reading>>),
-    Busy(JoinHandle<(Box<Reading>, Result<Option<Bytes>, Problem>)>),
+    Busy(JoinHandle<Block>),
 }
 
 impl Stream for Sending {
@@ -419,7 +422,7 @@ impl Stream for Sending {
                         return Poll::Ready(None);
                     };
                     let read = tokio::task::spawn_blocking(move || {
-                        let next = reading.next();
+                        let next = reading.read_on();
                         (reading, next)
                     });
                     self.state = State::Busy(read);

@@ -206,7 +206,7 @@ pub async fn upload_part_copy(
         let wanted: Vec<Algorithm> = upload.algorithm.into_iter().collect();
         let mut intake = Intake::new(&reader.inner.files, checksums::hasher(&wanted));
         if let Some(mut reading) = reading {
-            while let Some(bytes) = reading.next()? {
+            while let Some(bytes) = reading.read_on()? {
                 intake.write(&bytes)?;
             }
         }

@@ -18,9 +18,12 @@ struct Api {
     _directory: TempDir,
 }
 
+/// A model: its name, its components with their sensors, its sampling rate in microseconds.
+type Asked<'a> = (&'a str, &'a [(&'a str, &'a [&'a str])], Option<i64>);
+
 impl Api {
     /// With the dataset `d`, and the models whose sensors and sampling rate are given.
-    async fn with(models: &[(&str, &[(&str, &[&str])], Option<i64>)]) -> Api {
+    async fn with(models: &[Asked<'_>]) -> Api {
         let directory = tempfile::tempdir().unwrap();
         let api = Api {
             store: Store::open(directory.path()).unwrap(),
