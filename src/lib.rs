@@ -27,5 +27,5 @@ pub mod vitals;
 
 #[cfg(test)]
 #[path = "../tests/it/skipped.rs"]
-#[allow(dead_code, reason = "the tests of the library lack less than others")]
+#[expect(dead_code, reason = "the tests of the library lack less than others")]
 mod skipped;

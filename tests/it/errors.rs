@@ -46,6 +46,17 @@ impl Errors {
         std::mem::take(&mut *self.heard.lock().expect("the list of errors"))
     }
 
+    /// Waits until there is an ERROR, for as long as a loaded machine may take, and expects it.
+    pub async fn expect_soon(&self, part: &str) {
+        for _ in 0..1_000 {
+            if !self.heard.lock().expect("the list of errors").is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        self.expect(part);
+    }
+
     /// Takes the ERRORs and asserts that there are some, all with `part` in them.
     #[track_caller]
     pub fn expect(&self, part: &str) {

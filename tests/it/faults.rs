@@ -278,7 +278,7 @@ async fn a_key_with_other_bytes_is_set_aside_never_overwritten_and_retried_or_sk
             entries.iter().any(|e| e.state == State::Quarantined)
         })
         .await;
-    errors.expect("window set aside");
+    errors.expect_soon("window set aside").await;
     assert_eq!(store.objects()[taken], theirs, "overwritten");
     running.clock.advance(chrono::TimeDelta::minutes(5));
     running.settle().await;
@@ -305,7 +305,7 @@ async fn a_key_with_other_bytes_is_set_aside_never_overwritten_and_retried_or_sk
                 .any(|e| e.state == State::Quarantined && e.reason.is_some())
         })
         .await;
-    errors.expect("window set aside");
+    errors.expect_soon("window set aside").await;
     assert_eq!(store.objects()[taken], theirs, "overwritten");
 
     // The operator moves the other object away.
@@ -323,7 +323,7 @@ async fn a_key_with_other_bytes_is_set_aside_never_overwritten_and_retried_or_sk
             entries.iter().any(|e| e.state == State::Quarantined)
         })
         .await;
-    errors.expect("window set aside");
+    errors.expect_soon("window set aside").await;
     let third = "2026-01-01T00:15:00Z";
     lookoutd(
         &data_dir,

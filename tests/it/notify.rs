@@ -280,18 +280,13 @@ async fn troubled(directory: &Path, failing: usize, name: &str) -> PathBuf {
         reason: format!("Could not find data file {name}"),
         ..Fleet::default()
     };
-    // The schedulers of the fleet wake long after the test.
     let places = fleet
-        .write(
-            &directory.join("service"),
-            None,
-            "plant",
-            Utc::now() + TimeDelta::hours(1),
-        )
+        .write(&directory.join("service"), None, "plant", Utc::now())
         .await;
+    // The schedulers wake long after the test.
     let db = rusqlite::Connection::open(&places.state).unwrap();
     db.execute_batch(
-        "UPDATE scheduler SET status = 'RUNNING';
+        "UPDATE scheduler SET status = 'RUNNING', delay_minutes = 60, due_us = due_us + 3540000000;
          UPDATE execution SET status = 'FAILED', failed_reason = 'Could not find data file' WHERE scheduler_uuid <> 's0'
              AND boundary_us = (SELECT max(boundary_us) FROM execution e WHERE e.scheduler_uuid = execution.scheduler_uuid);",
     )
@@ -379,6 +374,7 @@ async fn messages_are_signed_retried_through_every_failure_and_kept_in_order() {
     let db = rusqlite::Connection::open(&state).unwrap();
     db.execute_batch(
         "UPDATE scheduler SET latest_result = 'NORMAL';
+         UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);
          UPDATE execution SET status = 'SUCCESS' WHERE scheduler_uuid = 's1';",
     )
     .unwrap();

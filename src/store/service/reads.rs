@@ -166,17 +166,15 @@ pub async fn get_object(
             let _ = sender.send(found);
             Ok(Some(spans))
         });
-        let damaged = |problem| {
-            reader.note_damage(&name.0, &name.1, &problem);
-            problem
-        };
-        let found = reading.map_err(damaged)?.zip(receiver.recv().ok());
+        let found = reading?.zip(receiver.recv().ok());
         let (mut reading, found) = found.ok_or(Problem::Closed)?;
         // What is damaged at its beginning is no 200.
-        let first = reading.read_on().map_err(damaged)?;
+        let first = reading.read_on()?;
         Ok((found, reading, first))
     });
-    let (found, reading, first) = opened.await.map_err(S3Error::internal_error)??;
+    let opened = opened.await.map_err(S3Error::internal_error)?;
+    let (found, reading, first) =
+        opened.inspect_err(|problem| store.note_damage(&name.0, &name.1, problem))?;
     let length = found.bytes.end - found.bytes.start;
     let body = Sending {
         first,

@@ -124,6 +124,12 @@ async fn an_object_that_the_disk_will_not_keep_is_refused_and_not_there_until_it
         let scratch = directory();
         let data_dir = scratch.path().join("data");
         let path = data_dir.join("s3").join(path);
+        // A store that is there: making one syncs as well.
+        let Some(mut made) = Traced::serve(&data_dir, "fsync:retval=0:when=65535", &[]) else {
+            return;
+        };
+        made.address("S3 ");
+        drop(made);
         let Some(mut serve) = Traced::serve(&data_dir, "fsync,fdatasync:error=EIO", &[path]) else {
             return;
         };
