@@ -46,7 +46,8 @@ impl Site {
         write_sample(&directory.path().join("plant"), &options, &mut |_| {}).expect("a plant");
         let text = format!(
             "data_dir = \"{0}/data\"\n[source]\nparquet = \"{0}/plant/signals.parquet\"\n\
-             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[feed]\ndrain_per_minute = 6000\nmax_age = \"2h\"\n",
+             tags = \"{0}/plant/tags_description.csv\"\n[service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n[feed]\ndrain_per_minute = 6000\nmax_age = \"2h\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n",
             directory.path().display()
         );
         std::fs::write(directory.path().join("lookoutd.toml"), text).expect("a configuration");
