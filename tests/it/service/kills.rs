@@ -21,6 +21,7 @@ use l4e::types::{
     LabelsInputConfiguration, LabelsS3InputConfiguration, Tag,
 };
 use lookoutd::clock::Clock;
+use lookoutd::store::export::Contents;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -34,6 +35,12 @@ use crate::s3_server;
 static STEPS: Library = Library::of("tests/it/service/steps.c");
 /// Longest a service may take for what is due, or to come to the step it dies at.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What the names of objects begin with among those of files.
+const OBJECTS: &str = "s3/plant";
+/// A commit of the service: something is claimed or recorded.
+const STATE: &str = "sync service/state.db-wal";
+/// A commit of the store: an object.
+const OBJECT: &str = "sync s3/store.db-wal";
 /// Cases at once; each waits for its disk most of the time.
 const AT_ONCE: usize = 4;
 
@@ -44,9 +51,11 @@ struct Trial {
     state: Vec<String>,
     /// Query that counts what is still to be done.
     left: String,
+    /// Beginnings of the names of files and objects that an undisturbed run leaves; so what is compared is there.
+    made: Vec<String>,
 }
 
-/// What a run left: the rows of each query, and the files of store, models and datasets.
+/// What a run left: the rows of each query, the files of models and datasets, and the objects of the store.
 #[derive(PartialEq)]
 struct Left {
     rows: Vec<(String, Vec<Vec<Value>>)>,
@@ -128,8 +137,13 @@ impl Trial {
 
     fn left(&self, data: &Path) -> Left {
         let mut found = BTreeMap::new();
-        for part in ["s3/plant", "service/models", "service/datasets"] {
+        for part in ["service/models", "service/datasets"] {
             files(data, &data.join(part), &mut found);
+        }
+        let store = Contents::open(&data.join("s3")).unwrap();
+        for key in store.keys(BUCKET).unwrap() {
+            let bytes = store.read(BUCKET, &key).unwrap();
+            found.insert(format!("{OBJECTS}/{key}"), bytes);
         }
         // When late results were scored.
         for (name, bytes) in &mut found {
@@ -178,6 +192,14 @@ impl Trial {
         copy(self.template.path(), &data);
         let log = scratch.path().join("undisturbed.steps");
         let expected = self.undisturbed(&data, &log, "undisturbed");
+        for beginning in &self.made {
+            let mut names = expected.files.keys();
+            assert!(
+                names.any(|name| name.starts_with(beginning)),
+                "no {beginning} is left: {:#?}",
+                expected.files.keys()
+            );
+        }
         let steps = steps(&log);
         // The shape of an execution or a job, so that a step that is lost from the list is missed.
         let mut rest = steps.iter();
@@ -292,8 +314,18 @@ async fn three_windows(end: DateTime<Utc>) -> Trial {
         }
     }
     let last = end.timestamp_micros();
+    let results = |window: i64, name: &str| {
+        let start = hours(window).format(ISO);
+        format!("{OBJECTS}/out/{start}Z/{name}")
+    };
     Trial {
         template: template(&plant),
+        made: vec![
+            results(-3, "results.jsonl"),
+            results(-3, "late.json"),
+            results(-2, "results.jsonl"),
+            results(-1, "results.jsonl"),
+        ],
         state: vec![
             "SELECT boundary_us, start_us, scheduled_us, status, input, output, model_version, result_bucket, result_key,
                     failed_reason, rows, anomalous FROM execution ORDER BY boundary_us"
@@ -319,14 +351,12 @@ fn killed_at_every_durable_step_of_an_execution_each_boundary_is_scored_once_as_
     let now = Clock::system().now();
     let end = hour_of(now);
     let trial = runtime().block_on(three_windows(end));
-    let claimed_scored_recorded = [
-        "sync service/state.db-wal",
-        "/results.jsonl",
-        "sync service/state.db-wal",
-    ];
-    let late = ["/results.jsonl", "/late.json", "sync service/state.db-wal"];
+    let claimed_scored_recorded = [STATE, OBJECT, STATE];
+    // The look is noted, then there are results and the record beside them; the next window is claimed after that.
+    let late = [STATE, OBJECT, OBJECT, STATE];
     let shape = [
-        &claimed_scored_recorded[..],
+        &["remove service/state.clean"][..],
+        &claimed_scored_recorded,
         &late,
         &claimed_scored_recorded,
     ]
@@ -388,6 +418,11 @@ async fn three_jobs(now: DateTime<Utc>) -> Trial {
     plant.down().await;
     Trial {
         template: template(&plant),
+        made: vec![
+            format!("{OBJECTS}/train/"),
+            "service/models/".into(),
+            "service/datasets/".into(),
+        ],
         state: vec![
             "SELECT name, uuid, status, schema, job_id FROM dataset ORDER BY name".into(),
             "SELECT id, dataset_uuid, status, failed_reason, quality, files, size, start_us, end_us FROM ingestion_job
@@ -468,14 +503,7 @@ async fn settled(plant: &Plant, query: &str) {
 #[test]
 fn killed_at_every_durable_step_of_the_jobs_each_is_done_once_as_if_undisturbed() {
     let trial = runtime().block_on(three_jobs(Clock::system().now()));
-    trial.kill_at(
-        &[
-            "sync service/state.db-wal",
-            "/models/",
-            "sync service/state.db-wal",
-        ],
-        |_, _| true,
-    );
+    trial.kill_at(&[STATE, "/models/", STATE], |_, _| true);
 }
 
 #[test]
