@@ -69,17 +69,22 @@ impl Traced {
 
     /// The address in the line of its output that begins with `label`.
     fn address(&mut self, label: &str) -> String {
+        let found = self.address_if_served(label);
+        found.unwrap_or_else(|| panic!("no line {label}: {}", self.said()))
+    }
+
+    /// The same, where it comes so far.
+    fn address_if_served(&mut self, label: &str) -> Option<String> {
         let mut line = String::new();
         while self.stdout.read_line(&mut line).unwrap() > 0 {
             if line.starts_with(label) {
-                let url = line
-                    .split_whitespace()
-                    .find(|word| word.starts_with("http"));
-                return url.unwrap().to_owned();
+                let mut words = line.split_whitespace();
+                let url = words.find(|word| word.starts_with("http"));
+                return url.map(str::to_owned);
             }
             line.clear();
         }
-        panic!("no line {label}: {}", self.said());
+        None
     }
 
     fn said(&self) -> String {
@@ -124,16 +129,20 @@ async fn an_object_that_the_disk_will_not_keep_is_refused_and_not_there_until_it
         let scratch = directory();
         let data_dir = scratch.path().join("data");
         let path = data_dir.join("s3").join(path);
-        // A store that is there: making one syncs as well.
-        let Some(mut made) = Traced::serve(&data_dir, "fsync:retval=0:when=65535", &[]) else {
-            return;
-        };
-        made.address("S3 ");
-        drop(made);
-        let Some(mut serve) = Traced::serve(&data_dir, "fsync,fdatasync:error=EIO", &[path]) else {
-            return;
-        };
-        let url = serve.address("S3 ");
+        // The start syncs as well, so many times: the first sync after them fails, and all others.
+        let mut served = None;
+        for earlier in 0..32 {
+            let inject = format!("fsync,fdatasync:error=EIO:when={}+", earlier + 1);
+            let paths = std::slice::from_ref(&path);
+            let Some(mut serve) = Traced::serve(&data_dir, &inject, paths) else {
+                return;
+            };
+            if let Some(url) = serve.address_if_served("S3 ") {
+                served = Some((serve, url));
+                break;
+            }
+        }
+        let (serve, url) = served.expect("a start");
         let keys = KeyPair::load_or_create(&data_dir).unwrap();
         let bucket = Bucket::new(client(&url, &keys), "lookoutd");
         let refused = bucket.create(key, bytes).await.expect_err(what);
