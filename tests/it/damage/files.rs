@@ -148,9 +148,8 @@ async fn every_damage_of_the_services_state_is_refused_or_changes_no_model() {
         harm.inflict(&state.join("state.db"), &bytes);
         let damaged = std::fs::read(state.join("state.db")).ok();
         match ServiceStore::open(&state) {
-            Ok(store) => {
-                store.sweep().await.unwrap();
-            }
+            // After a clean stop not every page is read: then what meets the damage refuses.
+            Ok(store) => refused += usize::from(store.sweep().await.is_err()),
             Err(error) => {
                 let known = matches!(
                     error,
