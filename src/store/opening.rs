@@ -31,7 +31,7 @@ pub enum OpenError {
     /// There was one.
     #[error(
         "the store's database {path} is gone, but {bodies} bodies lie beside it: put the database back from a backup \
-         (`lookoutd restore`); or, if the objects are not needed, move {beside} away and start with an empty store"
+         of its directory; or, if the objects are not needed, move {beside} away and start with an empty store"
     )]
     Lost {
         /// Where it was.

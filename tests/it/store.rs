@@ -225,7 +225,11 @@ fn a_store_that_is_lost_damaged_newer_or_held_is_refused_and_stays_as_it_is() {
     std::fs::remove_file(&database).unwrap();
     let lost = Store::open(&root, &Options::default()).unwrap_err();
     assert!(matches!(lost, OpenError::Lost { bodies: 1, .. }), "{lost}");
-    assert!(lost.to_string().contains("lookoutd restore"), "{lost}");
+    assert!(
+        lost.to_string()
+            .contains("put the database back from a backup"),
+        "{lost}"
+    );
     assert!(!database.exists());
 
     let mut harmed = whole.clone();
