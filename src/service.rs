@@ -225,6 +225,7 @@ pub struct Service {
     address: SocketAddr,
     store: Store,
     tasks: JoinSet<()>,
+    shutdown: CancellationToken,
 }
 
 impl Service {
@@ -312,12 +313,13 @@ impl Service {
             vitals.pulse("schedules", SILENT),
         );
         tasks.spawn(jobs.run(shutdown.clone()));
-        tasks.spawn(runner.run(shutdown, DRAIN));
+        tasks.spawn(runner.run(shutdown.clone(), DRAIN));
         tracing::info!(%address, "service listening");
         Ok(Service {
             address,
             store,
             tasks,
+            shutdown,
         })
     }
 
@@ -333,7 +335,11 @@ impl Service {
 
     /// Returns when a loop ends before it was told to, with the reason.
     pub async fn failed(&mut self) -> String {
-        match self.tasks.join_next().await {
+        let ended = self.tasks.join_next().await;
+        if self.shutdown.is_cancelled() {
+            return std::future::pending().await;
+        }
+        match ended {
             Some(Ok(())) => "a loop of the service ended".to_owned(),
             Some(Err(error)) => error.to_string(),
             None => std::future::pending().await,

@@ -56,6 +56,7 @@ pub struct Feeder {
     vitals: Vitals,
     wake: Arc<Notify>,
     tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
     /// Alive while a thread does something on the disk for a loop, also for one that was given up.
     under_way: [Weak<dyn Any + Send + Sync>; 2],
     cron: Option<JobScheduler>,
@@ -138,7 +139,7 @@ impl Feeder {
         let under_way = [cutter.under_way(), shipper.under_way()];
         let mut tasks = JoinSet::new();
         tasks.spawn(cutter.run(shutdown.clone()));
-        tasks.spawn(shipper.run(shutdown));
+        tasks.spawn(shipper.run(shutdown.clone()));
         Ok(Self {
             view: View {
                 ledger,
@@ -149,6 +150,7 @@ impl Feeder {
             vitals,
             wake,
             tasks,
+            shutdown,
             under_way,
             cron,
         })
@@ -186,7 +188,11 @@ impl Feeder {
 
     /// Returns when a loop ends before it was told to, with the reason.
     pub async fn failed(&mut self) -> String {
-        match self.tasks.join_next().await {
+        let ended = self.tasks.join_next().await;
+        if self.shutdown.is_cancelled() {
+            return std::future::pending().await;
+        }
+        match ended {
             Some(Ok(Ok(()))) => "a loop ended".to_owned(),
             Some(Ok(Err(error))) => format!("{error:#}"),
             Some(Err(error)) => error.to_string(),

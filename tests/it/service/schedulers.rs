@@ -10,6 +10,7 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
 
 use super::plant::{Plant, at, client, input};
 
@@ -355,10 +356,11 @@ async fn a_thousand_executions_come_in_pages_newest_first_without_gap_or_repeat(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_keys_the_service_listens_on_loopback_only() {
+async fn without_keys_the_service_listens_on_loopback_only_and_a_stop_is_no_failure() {
     use lookoutd::service::{Auth, Config, Service, ServiceError};
     let directory = tempfile::tempdir().unwrap();
     let s3 = crate::s3_server::client("127.0.0.1:1".parse().unwrap());
+    let shutdown = CancellationToken::new();
     let start = async |listen: &str, account: &str| {
         let config = Config {
             listen: listen.parse().unwrap(),
@@ -373,7 +375,7 @@ async fn without_keys_the_service_listens_on_loopback_only() {
             keep_executions: lookoutd::service::KEEP_EXECUTIONS,
         };
         let clock = lookoutd::clock::Clock::manual(at("2026-03-01T10:02:00Z"));
-        Service::start(config, s3.clone(), clock, Default::default()).await
+        Service::start(config, s3.clone(), clock, shutdown.clone()).await
     };
     let refused = start("0.0.0.0:0", "123456789012").await.err().unwrap();
     assert!(
@@ -384,12 +386,18 @@ async fn without_keys_the_service_listens_on_loopback_only() {
         start("127.0.0.1:0", "12").await.err(),
         Some(ServiceError::Account(_))
     ));
-    let open = start("127.0.0.1:0", "123456789012").await.unwrap();
+    let mut open = start("127.0.0.1:0", "123456789012").await.unwrap();
     client(open.address(), "anyone", "anything")
         .list_models()
         .send()
         .await
         .unwrap();
+
+    // Loops that end because they were told to have not failed.
+    shutdown.cancel();
+    let failed = tokio::time::timeout(Duration::from_secs(1), open.failed()).await;
+    assert!(failed.is_err(), "{failed:?}");
+    open.stopped().await;
 }
 
 /// Counts the listings that a client asks for.
