@@ -1,6 +1,8 @@
 //! The store behind the embedded S3: what clients expect of it, what an older version left, and what happens when the disk, the
 //! database or another process is in the way.
 
+mod clients;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
