@@ -132,7 +132,7 @@ fn files_are_refused_in_the_words_of_the_document() {
     for words in wanted {
         let is_said = |said: &String| {
             words
-                .trim_end_matches(|c: char| c == '.')
+                .trim_end_matches('.')
                 .split("...")
                 .all(|part| said.contains(part.trim_end_matches(", ")))
         };
