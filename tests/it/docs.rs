@@ -1,6 +1,7 @@
 //! The documents do what they say: every command line is one that the parser takes, those that need nothing from outside
 //! are run, every key and link exists, and the IAM policies hold every action that the code calls.
 
+mod clients;
 mod pages;
 mod two_machines;
 
@@ -214,7 +215,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("apt", "it changes the machine"),
     ("docker", "it needs a container engine"),
     ("systemctl", "it needs systemd"),
-    ("aws", "it needs a service, and Python"),
+    ("aws", "it needs a service: clients.rs has one for most"),
     (
         "curl",
         "it asks a daemon that runs, or somebody else's machine",

@@ -17,7 +17,7 @@ use crate::rig::directory;
 const SPEED: &str = "75";
 
 /// A process that ends with its test.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
     /// Ends it as systemd does.
@@ -35,13 +35,12 @@ impl Drop for Process {
     }
 }
 
-/// Starts the service with the options of the page; where its API and its S3 listen.
-fn serve(place: &Path, options: &str, since: &str) -> (Process, String, String) {
+/// Starts the service with these options; the ports of its API and its S3.
+pub fn serve(place: &Path, options: &str) -> (Process, String, String) {
     let mut child = lookoutd()
         .current_dir(place)
         .args(["serve", "--data-dir", "service", "--admin-listen", ""])
         .args(words(options))
-        .args(["--speed", SPEED, "--since", since])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -115,15 +114,16 @@ fn a_gateway_and_a_service_set_up_as_the_document_says_come_to_a_result() {
         .into_iter()
         .find(|(_, block)| block.starts_with("OPTIONS="))
         .unwrap();
+    let since = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     let options = mapped(options.trim().strip_prefix("OPTIONS=").unwrap())
         .replace("0.0.0.0:9180", "127.0.0.1:0")
-        .replace("0.0.0.0:9190", "127.0.0.1:0");
-    let since = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-    let (service, ..) = serve(place.path(), &options, &since);
+        .replace("0.0.0.0:9190", "127.0.0.1:0")
+        + &format!(" --speed {SPEED} --since {since}");
+    let (service, ..) = serve(place.path(), &options);
     run(&line("model train"));
     service.stop();
     run(&line("model register").replace("runuser -u lookoutd -- ", ""));
-    let (service, api, s3) = serve(place.path(), &options, &since);
+    let (service, api, s3) = serve(place.path(), &options);
     std::fs::copy(
         place.path().join("service/credentials"),
         place.path().join("aws-credentials"),
