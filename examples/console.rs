@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
         .await;
     let client = local_client(&store.endpoint_url(), &keys.access_key, &keys.secret_key);
     let (_sites, seen) = watch::channel(Some(Site {
+        store: None,
         clock,
         feed: None,
         history: Some(Place::service(places.state.clone())),

@@ -150,11 +150,13 @@ pub async fn run(
             }
         }
     }
-    if !once {
+    let keeping = if once {
+        None
+    } else {
         let embedded = store.embedded.as_ref().map(EmbeddedS3::store);
         let troubles = troubles.clone();
-        retention::start(&config, &data_dir, embedded, &clock, troubles, &servers);
-    }
+        retention::start(&config, &data_dir, embedded, &clock, troubles, &servers)
+    };
     let watched = Watched::default();
     if !config.inference.scheduler.is_empty() {
         tokio::spawn(standing::watch(
@@ -190,6 +192,7 @@ pub async fn run(
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
             vitals: vitals.clone(),
+            store: keeping.clone(),
         }));
     };
     let Some(mut plant) = boot.plant(&mut config, &data_dir, waits).await? else {
@@ -250,6 +253,7 @@ pub async fn run(
             s3: Some(store.bucket.client().clone()),
             watched: watched.clone(),
             vitals: vitals.clone(),
+            store: keeping.clone(),
         }));
         let view = feeder.view();
         let unset = !clock::is_set(clock.now());

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod embedded;
 pub mod executions;
 pub mod feed;
+pub mod hold;
 pub mod inference;
 pub mod model;
 pub mod notify;

@@ -25,6 +25,7 @@ pub mod opening;
 mod ranges;
 pub mod retention;
 pub mod service;
+pub mod standing;
 mod tags;
 pub mod takeover;
 
@@ -125,15 +126,8 @@ struct Inner {
     files: Arc<bodies::Files>,
     clock: Clock,
     root: PathBuf,
-    counts: Counts,
+    harm: Arc<standing::Harm>,
     _lock: std::fs::File,
-}
-
-/// What happened since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Bodies that were not what was stored.
-    pub damaged: std::sync::atomic::AtomicU64,
 }
 
 impl Store {
@@ -141,7 +135,9 @@ impl Store {
     pub fn open(root: &Path, options: &Options) -> Result<Self, OpenError> {
         let opened = opening::open(root, options)?;
         let files = opened.files;
-        let writer = Writer::start(opened.connection, files.clone(), options.clock.clone());
+        let harm = Arc::new(standing::Harm::default());
+        let (clock, told) = (options.clock.clone(), harm.clone());
+        let writer = Writer::start(opened.connection, files.clone(), clock, told);
         let readers = opening::Readers::new(root.join(DATABASE), options.shared_disk);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -150,7 +146,7 @@ impl Store {
                 files,
                 clock: options.clock.clone(),
                 root: root.to_owned(),
-                counts: Counts::default(),
+                harm,
                 _lock: opened.lock,
             }),
         })
@@ -159,6 +155,11 @@ impl Store {
     /// The directory it lies in.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// What is wrong with it is told there.
+    pub fn tell(&self, troubles: crate::vitals::Troubles) {
+        self.inner.harm.tell(troubles);
     }
 
     /// Writes: `work` runs in a transaction of the one writer, and is answered when it is durable.
@@ -201,7 +202,11 @@ impl Store {
         if self.inner.readers.by_the_writer() {
             return self.write_blocking(|turn| work(turn.db));
         }
-        self.inner.readers.read(work)
+        let done = self.inner.readers.read(work);
+        if let Err(problem @ Problem::Sqlite(_)) = &done {
+            self.inner.harm.refused(problem, self.inner.clock.now());
+        }
+        done
     }
 
     /// Makes sure a bucket exists.
@@ -272,17 +277,14 @@ impl Store {
         self.inner.clock.now().timestamp_millis()
     }
 
-    /// Says that a body is not what was stored.
+    /// Says that the disk refused something.
+    fn note_refusal(&self, problem: &Problem) {
+        self.inner.harm.refused(problem, self.inner.clock.now());
+    }
+
+    /// Says that an object cannot be read as it was stored.
     fn note_damage(&self, bucket: &str, key: &str, problem: &Problem) {
-        if let Problem::Damaged(what) = problem {
-            use std::sync::atomic::Ordering;
-            self.inner.counts.damaged.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(
-                bucket,
-                key,
-                what,
-                "an object in the store is damaged: restore it from a copy, `lookoutd store verify` lists all such"
-            );
-        }
+        let now = self.inner.clock.now();
+        self.inner.harm.object(bucket, key, problem, now);
     }
 }

@@ -212,6 +212,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     )
     .await?;
     sites.send_replace(Some(Site {
+        store: None,
         clock: clock.clone(),
         feed: Some(feeder.site(&config, &store, &tags)),
         history: lookout.history(&config, &data_dir),

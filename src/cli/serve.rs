@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::{TimeArgs, output};
 use crate::clock::Clock;
 use crate::config;
-use crate::daemon::{Lookout, Store, service_config};
+use crate::daemon::{Lookout, Store, retention, service_config};
 use crate::embedded::KeyPair;
 use crate::executions::Place;
 use crate::notify::{self, Notifier, Pace};
@@ -173,6 +173,16 @@ async fn serve(
         servers.clone(),
     )?;
     let console = console(&admin, judgement, vitals.troubles(), servers.clone()).await?;
+    // Its objects have the machine's time, whatever schedulers go by.
+    let keeping = store.embedded.as_ref().map(|s3| {
+        retention::start_others(
+            &config.store.rules,
+            s3.store(),
+            &Clock::system(),
+            vitals.troubles().clone(),
+            &servers,
+        )
+    });
     let clock = args.time.clock();
     let mut service = Service::start_tls(
         crate::service::Config {
@@ -203,6 +213,7 @@ async fn serve(
         s3: Some(store.bucket.client().clone()),
         watched: Watched::default(),
         vitals: vitals.clone(),
+        store: keeping,
         archive: Some(Lookout::archived(config, &args.data_dir)),
     }));
     let mut said = format!("Lookout API   {scheme}://{}\n", service.address());

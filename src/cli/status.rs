@@ -3,6 +3,7 @@
 //! The verdict is the running daemon's own, the one of `/readyz`: it is asked for it. Only where it is down, or does not
 //! answer, is judged from the disk, and that is said. Windows and the last result are read from the disk in any case.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,12 +15,14 @@ use super::ConfigArgs;
 use super::output::{self, Output};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{archive, describe};
+use crate::daemon::{archive, describe, retention};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Census, Entry, Ledger, Spool};
 use crate::inference::{Archived, Index};
 use crate::ops::ask::{Question, Reason, ask};
 use crate::ops::lock;
+use crate::store::export::Contents;
+use crate::store::standing::Standing;
 
 /// Windows that are looked at, at most.
 const RECENT: usize = 500;
@@ -75,6 +78,8 @@ pub(super) struct Status {
     spool_free_bytes: Option<u64>,
     /// The newest archived execution.
     last_execution: Option<Archived>,
+    /// The embedded store: what it holds, and what it keeps for how long.
+    store: Option<Standing>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -167,6 +172,7 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
             Ok(Some(index)) => index.newest(&config.inference.scheduler)?,
             _ => None,
         },
+        store: None,
         spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
     };
     // A probe that was not given the daemon's configuration goes by the windows it finds.
@@ -180,8 +186,12 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
             status.judged_by = "daemon";
             (status.verdict, status.why) = rendered(&status, &told.reasons);
             status.reasons = told.reasons;
+            status.store = told.store;
         }
-        None => (status.verdict, status.why) = judge(&status, cadence, now),
+        None => {
+            (status.verdict, status.why) = judge(&status, cadence, now);
+            status.store = stored(config, &data_dir, now);
+        }
         Some(Err(error)) => {
             let (verdict, why) = judge(&status, cadence, now);
             status.verdict = match verdict {
@@ -192,6 +202,18 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         }
     }
     Ok(status)
+}
+
+/// The embedded store of a daemon that is down, where it can be read.
+fn stored(config: &Config, data_dir: &Path, now: DateTime<Utc>) -> Option<Standing> {
+    let contents = Contents::open(&data_dir.join("s3")).ok()?;
+    let rules = retention::rules(config);
+    let horizon = retention::horizon(config, data_dir).ok()?;
+    Some(Standing {
+        figures: contents.figures().ok()?,
+        kept: contents.due(&rules, now, horizon).ok()?,
+        ..Standing::default()
+    })
 }
 
 /// The daemon's own judgement in one line.
@@ -342,5 +364,60 @@ fn print(status: &Status) {
             output::bytes(free),
             status.data_dir
         );
+    }
+    if let Some(store) = &status.store {
+        tell_store(store);
+    }
+}
+
+fn tell_store(store: &Standing) {
+    let figures = &store.figures;
+    let full = match store.days_to_full {
+        Some(days) => format!(", full in {days:.0} days"),
+        None => String::new(),
+    };
+    say!(
+        "store      {} objects, {}, {} on disk of which {} free{full}",
+        figures.objects,
+        output::bytes(figures.bytes),
+        output::bytes(figures.file_bytes),
+        output::bytes(figures.free_bytes),
+    );
+    if figures.uploads > 0 {
+        let begun = figures
+            .oldest_upload_ms
+            .and_then(DateTime::from_timestamp_millis)
+            .map_or_else(String::new, |at| {
+                format!(", the oldest of {}", output::utc(at))
+            });
+        say!(
+            "           {} uploads begun and not completed, {}{begun}",
+            figures.uploads,
+            output::bytes(figures.upload_bytes)
+        );
+    }
+    for one in &store.kept {
+        let waiting = match one.waiting {
+            0 => String::new(),
+            n => format!(", {n} wait for delivery, scoring or the archive"),
+        };
+        let held = match one.held {
+            true => format!(
+                ", deletion of {} held: lookoutd store retention --dry-run",
+                one.due
+            ),
+            false => String::new(),
+        };
+        say!(
+            "kept       {}/{} {}: {} objects, {}{waiting}{held}",
+            one.bucket,
+            one.prefix,
+            one.keep,
+            one.objects,
+            output::bytes(one.bytes)
+        );
+    }
+    if let Some(at) = store.last_pass {
+        say!("           last looked through {}", output::utc(at));
     }
 }

@@ -11,6 +11,7 @@ use crate::feed::{Entry, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{Readiness, Reason, judge, span};
 use crate::ops::site::{FeedSnapshot, Site, Snapshot, resident_bytes};
+use crate::store::standing::Standing;
 
 /// Schedulers on this page.
 const SCHEDULERS: usize = 8;
@@ -182,9 +183,26 @@ fn figures(snapshot: &Snapshot) -> Markup {
                 (figure("Anomalies", format!("{} active", counts.active_count), counts.active.iter().take(3).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")))
                 (figure("Last hour", format!("{} executions", counts.last_hour.iter().map(|(_, count)| count).sum::<u64>()), words(&counts.last_hour)))
             }
+            @if let Some(store) = &snapshot.store {
+                (figure("Store", bytes(store.figures.file_bytes), store_words(store)))
+            }
             (figure("Memory", resident_bytes().map_or("unknown".into(), bytes), "resident".into()))
         }
     }
+}
+
+fn store_words(store: &Standing) -> String {
+    let mut words = format!("{} objects", store.figures.objects);
+    if let Some(days) = store.days_to_full {
+        words += &format!(", full in {days:.0} days");
+    }
+    for one in &store.kept {
+        words += &format!(" · {} {}", one.prefix, one.keep);
+        if one.held {
+            words += ", held";
+        }
+    }
+    words
 }
 
 fn windows(count: u64) -> String {

@@ -103,6 +103,20 @@ pub fn horizon(config: &Config, data_dir: &Path) -> anyhow::Result<Option<DateTi
     Ok(Some(horizon))
 }
 
+/// Starts to keep a store of `serve` to the rules of the configuration, which are all that it has.
+pub fn start_others(
+    rules: &[KeepRule],
+    store: &crate::store::Store,
+    clock: &Clock,
+    troubles: Troubles,
+    shutdown: &CancellationToken,
+) -> Retention {
+    let retention = Retention::new(store.clone(), others(rules)).telling(troubles);
+    let ask = async || None;
+    tokio::spawn(retention.clone().run(clock.clone(), ask, shutdown.clone()));
+    retention
+}
+
 /// Starts to keep the embedded store to its rules, and the archive to its span.
 pub fn start(
     config: &Config,

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::health::judge;
 use super::judgement::Judgement;
+use crate::store::standing::Standing;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "lookoutd.sock";
@@ -36,6 +37,9 @@ pub struct Told {
     pub reasons: Vec<Reason>,
     /// When it was judged, UTC.
     pub at: Option<DateTime<Utc>>,
+    /// How the embedded store stands.
+    #[serde(default)]
+    pub store: Option<Standing>,
 }
 
 /// A reason as /readyz has it.
@@ -143,6 +147,7 @@ async fn tell(mut stream: tokio::net::UnixStream, judgement: &Judgement) -> anyh
                 let readiness = judge(&snapshot);
                 told.ready = readiness.ready;
                 told.at = Some(snapshot.now);
+                told.store.clone_from(&snapshot.store);
                 told.reasons = readiness.reasons.iter().map(Reason::from).collect();
             }
             None => told.reasons.push(Reason {

@@ -15,6 +15,7 @@ use super::health::{Reason, judge};
 use super::site::{FeedSnapshot, Snapshot, resident_bytes};
 use crate::executions::LatestScore;
 use crate::feed::{State, Uploads};
+use crate::store::standing::Standing;
 use crate::vitals::Code;
 
 /// The media type of [`encode`].
@@ -78,6 +79,9 @@ impl Collector for Scrape {
                 "Windows of the newest 500 that were delivered and never scored",
                 Some(windows as f64),
             )?;
+        }
+        if let Some(store) = &snapshot.store {
+            store_metrics(&mut sheet, store)?;
         }
         if let Some(standing) = &snapshot.watched {
             let running = standing.status.as_deref() == Some("RUNNING");
@@ -263,6 +267,91 @@ fn feed_metrics(
     sheet.uploads(&feed.conditions.uploads)
 }
 
+fn store_metrics(sheet: &mut Sheet<'_, '_>, store: &Standing) -> fmt::Result {
+    let figures = &store.figures;
+    sheet.gauge(
+        "store_objects",
+        "Objects in the embedded store",
+        Some(figures.objects as f64),
+    )?;
+    sheet.gauge(
+        "store_bytes",
+        "Bytes of the objects in the embedded store",
+        Some(figures.bytes as f64),
+    )?;
+    sheet.gauge(
+        "store_file_bytes",
+        "Bytes that the embedded store takes on its disk",
+        Some(figures.file_bytes as f64),
+    )?;
+    sheet.gauge(
+        "store_file_free_bytes",
+        "Bytes of its files that the embedded store has free for new objects",
+        Some(figures.free_bytes as f64),
+    )?;
+    sheet.gauge(
+        "store_disk_free_bytes",
+        "Bytes free on the disk of the embedded store",
+        store.disk_free_bytes.map(|free| free as f64),
+    )?;
+    sheet.gauge(
+        "store_days_to_full",
+        "Days until that disk is full, at the rate the embedded store grew lately",
+        store.days_to_full,
+    )?;
+    sheet.gauge(
+        "store_uploads",
+        "Uploads in parts that were begun and not completed",
+        Some(figures.uploads as f64),
+    )?;
+    sheet.gauge(
+        "store_upload_bytes",
+        "Bytes of their parts",
+        Some(figures.upload_bytes as f64),
+    )?;
+    sheet.counter(
+        "store_damaged",
+        "Readings of objects that were not what was stored, since the start",
+        store.damaged,
+    )?;
+    sheet.gauge(
+        "store_retention_timestamp_seconds",
+        "When the embedded store was last looked through for what is old, seconds since 1970",
+        store.last_pass.map(|at| at.timestamp() as f64),
+    )?;
+    // Prefixes come from the configuration; there may be any number of buckets.
+    let mut kept: Vec<(&str, f64, f64, f64)> = Vec::new();
+    for one in &store.kept {
+        let (bytes, waiting) = (one.bytes as f64, one.waiting as f64);
+        let held = if one.held { one.due as f64 } else { 0.0 };
+        match kept.iter_mut().find(|known| known.0 == one.prefix) {
+            Some(known) => *known = (known.0, known.1 + bytes, known.2 + waiting, known.3 + held),
+            None => kept.push((&one.prefix, bytes, waiting, held)),
+        }
+    }
+    let of = |pick: fn(&(&str, f64, f64, f64)) -> f64| -> Vec<(&str, f64)> {
+        kept.iter().map(|one| (one.0, pick(one))).collect()
+    };
+    sheet.family(
+        "store_kept_bytes",
+        "Bytes of the objects that a rule of retention is about",
+        "prefix",
+        &of(|one| one.1),
+    )?;
+    sheet.family(
+        "store_kept_waiting",
+        "Objects that are old enough and wait for delivery, scoring or the archive",
+        "prefix",
+        &of(|one| one.2),
+    )?;
+    sheet.family(
+        "store_retention_held",
+        "Objects whose deletion is held because there are so many",
+        "prefix",
+        &of(|one| one.3),
+    )
+}
+
 fn named(counts: &[(String, u64)]) -> Vec<(&str, f64)> {
     counts
         .iter()
@@ -429,6 +518,17 @@ mod tests {
             executed: None,
             unarchived: Some(0),
             unscored: None,
+            store: Some(crate::store::standing::Standing {
+                disk_free_bytes: Some(1 << 30),
+                days_to_full: Some(800.0),
+                last_pass: Some(at(2)),
+                kept: vec![crate::store::retention::Prefix {
+                    prefix: "input/".into(),
+                    bytes: 42,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
             failures: Vec::new(),
             troubles: Vec::new(),
             stalled: Vec::new(),
@@ -473,6 +573,9 @@ mod tests {
             "lookoutd_event_active{scheduler=\"pump \\\"1\\\"\"} 1.0",
             "lookoutd_upload_seconds_bucket{le=\"+Inf\"} 0",
             "lookoutd_anomaly_score{scheduler=\"pump\"} 0.25",
+            "lookoutd_store_kept_bytes{prefix=\"input/\"} 42.0",
+            "lookoutd_store_days_to_full 800.0",
+            "lookoutd_store_damaged_total 0",
         ] {
             assert!(text.contains(line), "{line} not in {text}");
         }
@@ -494,6 +597,7 @@ mod tests {
             feed.readings = Readings::default();
             feed.days_to_full = None;
         }
+        snapshot.store = None;
         let text = encode(&snapshot, &[]).unwrap();
         for name in [
             "clock_offset",

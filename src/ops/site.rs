@@ -21,6 +21,8 @@ use crate::feed::{
 };
 use crate::s3::{Bucket, Readings};
 use crate::signal::{NameFormat, TagList};
+use crate::store::retention::Retention;
+use crate::store::standing::Standing as Stored;
 use crate::vitals::{Code, Trouble, Vitals};
 
 /// Windows a snapshot looks back.
@@ -50,6 +52,8 @@ pub struct Site {
     pub watched: Watched,
     /// The loops of this process.
     pub vitals: Vitals,
+    /// What the embedded store keeps, where it is one's own.
+    pub store: Option<Retention>,
 }
 
 /// The feeder's parts.
@@ -113,6 +117,8 @@ pub struct Snapshot {
     pub unarchived: Option<u64>,
     /// Windows that were delivered and never scored.
     pub unscored: Option<Unscored>,
+    /// The embedded store, as it was last looked at.
+    pub store: Option<Stored>,
     /// What could not be read.
     pub failures: Vec<String>,
     /// What the loops found wrong.
@@ -420,6 +426,7 @@ impl Snapshot {
             executed: None,
             unarchived: None,
             unscored: None,
+            store: site.store.as_ref().and_then(Retention::standing),
             failures: Vec::new(),
             troubles: site.vitals.troubles().now(),
             stalled: site

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tracing::warn;
 
 use super::bodies::Files;
+use super::standing::Harm;
 use super::{Problem, Step};
 use crate::clock::Clock;
 
@@ -35,6 +36,8 @@ pub struct Turn<'a> {
 /// Where work is handed in; the thread behind it ends when the last handle is gone.
 pub struct Writer {
     inbox: Option<Sender<Job>>,
+    harm: Arc<Harm>,
+    clock: Clock,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -49,13 +52,16 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     /// Starts the thread that owns the connection.
-    pub fn start(db: Connection, files: Arc<Files>, clock: Clock) -> Self {
+    pub(super) fn start(db: Connection, files: Arc<Files>, clock: Clock, harm: Arc<Harm>) -> Self {
         let (sender, receiver) = channel::<Job>();
+        let (of, told) = (clock.clone(), harm.clone());
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || run(db, &files, &clock, &receiver));
+            .spawn(move || run(db, &files, &of, &told, &receiver));
         Self {
             inbox: Some(sender),
+            harm,
+            clock,
             thread: thread.ok(),
         }
     }
@@ -66,8 +72,12 @@ impl Writer {
         work: impl FnOnce(&mut Turn<'_>) -> Result<T, Problem> + Send + 'static,
         reply: impl FnOnce(Result<T, Problem>) + Send + 'static,
     ) {
+        let (harm, clock) = (self.harm.clone(), self.clock.clone());
         let job: Job = Box::new(move |turn| {
             let done = turn.and_then(work);
+            if let Err(problem) = &done {
+                harm.refused(problem, clock.now());
+            }
             let ok = done.is_ok();
             let answer: Answer = Box::new(move |committed| {
                 reply(match committed {
@@ -96,7 +106,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(db: Connection, files: &Files, clock: &Clock, inbox: &Receiver<Job>) {
+fn run(db: Connection, files: &Files, clock: &Clock, harm: &Harm, inbox: &Receiver<Job>) {
     let mut unsettled = false;
     loop {
         let first = if unsettled {
@@ -104,6 +114,7 @@ fn run(db: Connection, files: &Files, clock: &Clock, inbox: &Receiver<Job>) {
                 Ok(job) => Ok(job),
                 Err(RecvTimeoutError::Timeout) => {
                     unsettled = false;
+                    files.remove_doomed(&db);
                     let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
                     continue;
                 }
@@ -115,7 +126,7 @@ fn run(db: Connection, files: &Files, clock: &Clock, inbox: &Receiver<Job>) {
         let Ok(first) = first else { break };
         let rest = std::iter::from_fn(|| inbox.try_recv().ok()).take(MOST - 1);
         let batch: Vec<Job> = std::iter::once(first).chain(rest).collect();
-        commit(&db, files, clock, batch);
+        commit(&db, files, clock, harm, batch);
         files.remove_doomed(&db);
         unsettled = true;
     }
@@ -123,7 +134,7 @@ fn run(db: Connection, files: &Files, clock: &Clock, inbox: &Receiver<Job>) {
 }
 
 /// One transaction with all that came together.
-fn commit(db: &Connection, files: &Files, clock: &Clock, batch: Vec<Job>) {
+fn commit(db: &Connection, files: &Files, clock: &Clock, harm: &Harm, batch: Vec<Job>) {
     let mut doomed = Vec::new();
     let mut turn = Turn {
         db,
@@ -131,6 +142,7 @@ fn commit(db: &Connection, files: &Files, clock: &Clock, batch: Vec<Job>) {
         now_ms: clock.now().timestamp_millis(),
         doomed: &mut doomed,
     };
+    let mut wrote = false;
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
     let mut outcome = db.execute_batch("BEGIN IMMEDIATE").map_err(Problem::from);
     for job in batch {
@@ -145,6 +157,7 @@ fn commit(db: &Connection, files: &Files, clock: &Clock, batch: Vec<Job>) {
             continue;
         }
         let (ok, answer) = job(Ok(&mut turn));
+        wrote |= ok;
         answers.push(answer);
         let ended = if db.is_autocommit() {
             Err(Problem::Io(std::io::ErrorKind::StorageFull.into()))
@@ -166,8 +179,13 @@ fn commit(db: &Connection, files: &Files, clock: &Clock, batch: Vec<Job>) {
         let _ = db.execute_batch("ROLLBACK");
     }
     files.doom(doomed);
-    if let Err(problem) = &outcome {
-        warn!(%problem, writes = answers.len(), "the store could not commit: the writes are refused and can be repeated");
+    match &outcome {
+        Ok(()) if wrote => harm.wrote(),
+        Ok(()) => {}
+        Err(problem) => {
+            warn!(%problem, writes = answers.len(), "the store could not commit: the writes are refused and can be repeated");
+            harm.refused(problem, clock.now());
+        }
     }
     for answer in answers {
         answer(match &outcome {

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::bodies::{Files, Reading, Spans};
 use super::opening::read_only;
-use super::retention::{Figures, Prefix, Rule, figures, look};
+use super::retention::{Prefix, Rule, look};
+use super::standing::{Figures, figures};
 use super::{BODIES, DATABASE, Problem, objects};
 
 /// A store that is looked at.

@@ -5,17 +5,20 @@
 //! scored or archived stays. A pass that would take more than half of a prefix is held until somebody says so
 //! (`lookoutd store retention --apply`); one at a time that the clock is not trusted deletes nothing.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::commit::Turn;
 use super::listing::after_all;
+use super::standing::{Growth, Standing, figures};
 use super::{Problem, Store, multipart, objects};
 use crate::clock::Clock;
 use crate::config::{Keep, KeepRule};
@@ -24,6 +27,8 @@ use crate::vitals::{Code, Trouble, Troubles};
 /// Deletions of one transaction, and the pause after it: a PUT in between waits for no more than this.
 const AT_ONCE: usize = 50;
 const PAUSE: Duration = Duration::from_millis(5);
+/// Rows of one snapshot.
+const PAGE: usize = 2_000;
 /// Pages that are given back to the disk at once.
 const PAGES: usize = 64;
 /// Uploads that were begun and left go after this.
@@ -81,7 +86,7 @@ pub struct Rule {
 }
 
 /// What a pass would do, or has done, to one prefix.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prefix {
     /// The bucket.
     pub bucket: String,
@@ -103,25 +108,6 @@ pub struct Prefix {
     pub held: bool,
 }
 
-/// What the store holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Figures {
-    /// Objects.
-    pub objects: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes of the database and the bodies' files.
-    pub file_bytes: u64,
-    /// Of which nothing is in.
-    pub free_bytes: u64,
-    /// Uploads that were begun and not completed.
-    pub uploads: u64,
-    /// Their bytes.
-    pub upload_bytes: u64,
-    /// When the oldest of them was begun, in milliseconds since 1970.
-    pub oldest_upload_ms: Option<i64>,
-}
-
 /// A key that is to go, and the write that made it old.
 pub(super) struct Due {
     bucket: i64,
@@ -134,7 +120,8 @@ pub(super) struct Due {
 pub struct Retention {
     store: Store,
     rules: Arc<Vec<Rule>>,
-    last: Arc<RwLock<Vec<Prefix>>>,
+    standing: Arc<RwLock<Option<Standing>>>,
+    growth: Arc<Mutex<Growth>>,
     /// Where a pass that is held is said.
     troubles: Option<Troubles>,
 }
@@ -151,27 +138,58 @@ impl Retention {
         Self {
             store,
             rules: Arc::new(rules),
-            last: Arc::default(),
+            standing: Arc::default(),
+            growth: Arc::default(),
             troubles: None,
         }
     }
 
     /// A pass that is held is a trouble there.
     pub fn telling(mut self, troubles: Troubles) -> Self {
+        self.store.tell(troubles.clone());
         self.troubles = Some(troubles);
         self
     }
 
-    /// What the last pass found.
-    pub fn last(&self) -> Vec<Prefix> {
-        self.last
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// How the store stood when it was last looked at; none before the first look.
+    pub fn standing(&self) -> Option<Standing> {
+        let standing = self.standing.read();
+        standing.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks how the store stands, and again at what was damaged.
+    pub fn look(&self, now: DateTime<Utc>) -> Result<(), Problem> {
+        self.store.inner.harm.recheck(&self.store, now);
+        let bodies = self.store.inner.files.bytes()?;
+        let figures = self.store.read_blocking(move |db| figures(db, bodies))?;
+        let disk = rustix::fs::statvfs(self.store.root()).ok();
+        let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = figures.file_bytes.saturating_sub(figures.free_bytes);
+        let days_to_full = free.and_then(|free| growth.forecast(now, used, free));
+        self.change(|standing| {
+            standing.figures = figures;
+            standing.disk_free_bytes = free;
+            standing.days_to_full = days_to_full;
+            standing.damaged = self.store.inner.harm.damaged();
+        });
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Standing)) {
+        let standing = self.standing.write();
+        change(
+            standing
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_default(),
+        );
     }
 
     /// Says what is kept for how long.
     pub fn announce(&self) {
+        if self.rules.is_empty() {
+            info!("the embedded store keeps every object until it is deleted");
+        }
         for rule in self.rules.iter() {
             info!(
                 bucket = rule.bucket.as_deref().unwrap_or("every bucket"),
@@ -199,16 +217,36 @@ impl Retention {
         F: Future<Output = Option<DateTime<Utc>>>,
     {
         self.announce();
+        // What the rules come to is known before the first pass, which is an hour away.
+        let (first, waits) = (self.clone(), horizon().await);
+        let now_ms = clock.now().timestamp_millis();
+        let done = tokio::task::spawn_blocking(move || {
+            let rules = first.rules.clone();
+            let (kept, _) = first
+                .store
+                .read_blocking(move |db| look(db, &rules, now_ms, waits))?;
+            first.change(|standing| standing.kept = kept);
+            Ok(())
+        });
+        looked_through(done.await);
         loop {
             // Somebody may ask for a pass meanwhile.
-            let (mut left, mut apply) = (self.pace(), false);
+            let (mut left, mut apply, mut rest) = (self.pace(), false, Duration::ZERO);
             while !left.is_zero() && !apply {
+                if rest.is_zero() {
+                    let (looking, now) = (self.clone(), clock.now());
+                    let began = Instant::now();
+                    looked_through(tokio::task::spawn_blocking(move || looking.look(now)).await);
+                    // However much there is, looking takes a hundredth of the time at most.
+                    rest = began.elapsed() * 100;
+                }
                 let step = left.min(OFTEN);
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = clock.pause(step) => {}
                 }
                 left -= step;
+                rest = rest.saturating_sub(step);
                 let store = self.store.clone();
                 let asked = tokio::task::spawn_blocking(move || asked(&store)).await;
                 apply = matches!(asked, Ok(Ok(true)));
@@ -216,14 +254,9 @@ impl Retention {
             let horizon = horizon().await;
             let pass = self.clone();
             let now_ms = clock.now().timestamp_millis();
-            let done = tokio::task::spawn_blocking(move || pass.pass(now_ms, horizon, apply));
-            match done.await {
-                Ok(Ok(_)) => {}
-                Ok(Err(problem)) => {
-                    warn!(%problem, "the store could not be looked through for what is old: the next pass tries again")
-                }
-                Err(error) => warn!(%error, "a pass through the store ended"),
-            }
+            let done =
+                tokio::task::spawn_blocking(move || pass.pass(now_ms, horizon, apply).map(drop));
+            looked_through(done.await);
         }
     }
 
@@ -267,7 +300,11 @@ impl Retention {
         self.tell(&prefixes, now_ms);
         self.abort_old_uploads(now_ms)?;
         self.give_back()?;
-        *self.last.write().unwrap_or_else(PoisonError::into_inner) = prefixes.clone();
+        let kept = prefixes.clone();
+        self.change(|standing| {
+            standing.kept = kept;
+            standing.last_pass = DateTime::from_timestamp_millis(now_ms);
+        });
         Ok(prefixes)
     }
 
@@ -340,6 +377,16 @@ impl Retention {
     }
 }
 
+fn looked_through(done: Result<Result<(), Problem>, tokio::task::JoinError>) {
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(problem)) => {
+            warn!(%problem, "the store could not be looked through for what is old: the next pass tries again")
+        }
+        Err(error) => warn!(%error, "a pass through the store ended"),
+    }
+}
+
 /// Whether `lookoutd store retention --apply` has asked for a pass, which is then forgotten.
 fn asked(store: &Store) -> Result<bool, Problem> {
     let asked = store.read_blocking(|db| {
@@ -371,6 +418,41 @@ pub fn ask(root: &std::path::Path) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Keys below a prefix with size and time, in pages: no snapshot lasts longer than one.
+fn below<'a>(
+    db: &'a Connection,
+    bucket: i64,
+    prefix: &str,
+) -> Result<impl Iterator<Item = Result<(String, u64, i64), Problem>> + 'a, Problem> {
+    let mut page = db.prepare_cached(
+        "SELECT key, size, written_ms FROM objects WHERE bucket = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key
+         LIMIT ?4",
+    )?;
+    let end = after_all(prefix);
+    let (mut from, mut ready, mut over) = (prefix.to_owned(), VecDeque::new(), false);
+    Ok(std::iter::from_fn(move || {
+        if ready.is_empty() && !over {
+            let asked = params![bucket, from, end, PAGE as i64];
+            let read = page.query_map(asked, |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?))
+            });
+            match read.and_then(Iterator::collect::<rusqlite::Result<VecDeque<_>>>) {
+                Ok(found) => ready = found,
+                Err(error) => {
+                    over = true;
+                    return Some(Err(error.into()));
+                }
+            }
+            over = ready.len() < PAGE;
+            if let Some((last, _, _)) = ready.back() {
+                // The least key behind it.
+                from = format!("{last}\0");
+            }
+        }
+        ready.pop_front().map(Ok)
+    }))
+}
+
 /// What is there and what is due, rule by rule.
 pub(super) fn look(
     db: &Connection,
@@ -389,13 +471,8 @@ pub(super) fn look(
                 ..Prefix::default()
             };
             let mut due = Vec::new();
-            let end = after_all(&rule.prefix);
-            let mut scan = db.prepare_cached(
-                "SELECT key, size, written_ms FROM objects WHERE bucket = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key",
-            )?;
-            let mut rows = scan.query(params![bucket.id, rule.prefix, end])?;
-            while let Some(row) = rows.next()? {
-                let key: String = row.get(0)?;
+            for row in below(db, bucket.id, &rule.prefix)? {
+                let (key, size, written_ms) = row?;
                 let longer = rules.iter().filter(here).any(|other| {
                     other.prefix.len() > rule.prefix.len() && key.starts_with(&other.prefix)
                 });
@@ -409,7 +486,6 @@ pub(super) fn look(
                         window => window,
                     },
                 };
-                let (size, written_ms) = (row.get::<_, i64>(1)? as u64, row.get(2)?);
                 told.objects += 1;
                 told.bytes += size;
                 let Some(keep) = rule.keep else { continue };
@@ -446,36 +522,6 @@ fn remove_if_unchanged(turn: &mut Turn<'_>, due: &Due) -> Result<(), Problem> {
         objects::remove(turn, due.bucket, &due.key, |_| Ok(()))?;
     }
     Ok(())
-}
-
-/// What a store holds, of an open connection.
-pub fn figures(db: &Connection, bodies: u64) -> Result<Figures, Problem> {
-    let (objects, bytes): (i64, i64) = db.query_row(
-        "SELECT count(*), coalesce(sum(size), 0) FROM objects",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let (uploads, oldest_upload_ms): (i64, Option<i64>) =
-        db.query_row("SELECT count(*), min(begun_ms) FROM uploads", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    let upload_bytes: i64 =
-        db.query_row("SELECT coalesce(sum(size), 0) FROM parts", [], |row| {
-            row.get(0)
-        })?;
-    let pragma = |name: &str| -> rusqlite::Result<i64> {
-        db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
-    };
-    let page = pragma("page_size")?;
-    Ok(Figures {
-        objects: objects as u64,
-        bytes: bytes as u64,
-        file_bytes: (page * pragma("page_count")?) as u64 + bodies,
-        free_bytes: (page * pragma("freelist_count")?) as u64,
-        uploads: uploads as u64,
-        upload_bytes: upload_bytes as u64,
-        oldest_upload_ms,
-    })
 }
 
 #[cfg(test)]
@@ -590,7 +636,9 @@ mod tests {
         let retention = old.retention(days(10), None);
         let held = retention.pass(old.now_ms(), None, false).unwrap();
         assert!(held[0].held && held[0].due == 300);
-        assert_eq!((old.keys(), retention.last()[0].held), (300, true));
+        let standing = retention.standing().unwrap();
+        assert_eq!((old.keys(), standing.kept[0].held), (300, true));
+        assert_eq!(standing.last_pass, Some(at(old.now_ms())));
         retention.pass(old.now_ms(), None, true).unwrap();
         assert_eq!(old.keys(), 0);
     }

@@ -85,6 +85,7 @@ codes! {
     ExecutionMissing "execution-missing" Attention "An execution did not come";
     ExecutionsFailing "executions-failing" Attention "The last executions failed";
     RetentionHeld "retention-held" Attention "A large deletion from the embedded store waits for somebody";
+    StoreDamaged "store-damaged" Attention "An object in the embedded store cannot be read as it was stored";
     ModelUnusable "model-unusable" Attention "A model's file is missing or cannot be used";
     JobsFailing "jobs-failing" Attention "Background jobs of the service cannot go on";
     NotificationsFailing "notifications-failing" Attention "Notifications are not told";

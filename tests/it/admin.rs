@@ -134,6 +134,7 @@ fn site(
     config: lookoutd::feed::Config,
 ) -> Site {
     Site {
+        store: None,
         clock: running.clock.clone(),
         feed: Some(FeedSite {
             config,
@@ -287,6 +288,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     let mut plant = Plant::start().await;
     let watched = Watched::default();
     let desk = Desk::over(Site {
+        store: None,
         clock: plant.clock.clone(),
         feed: None,
         history: None,
@@ -751,6 +753,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
         )
         .await;
     let desk = Desk::over(Site {
+        store: None,
         clock: Clock::manual(now),
         feed: None,
         history: Some(Place::service(places.state.clone())),

@@ -296,6 +296,7 @@ async fn troubled(directory: &Path, failing: usize, name: &str) -> PathBuf {
 
 fn service_site(state: &Path, clock: Clock) -> Site {
     Site {
+        store: None,
         clock,
         feed: None,
         history: Some(Place::service(state)),

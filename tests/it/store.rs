@@ -2,6 +2,7 @@
 //! database or another process is in the way.
 
 mod clients;
+mod harm;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -177,6 +177,7 @@ pub async fn get_object(
         opened.inspect_err(|problem| store.note_damage(&name.0, &name.1, problem))?;
     let length = found.bytes.end - found.bytes.start;
     let body = Sending {
+        of: (store.clone(), name.0, name.1),
         first,
         left: length as usize,
         state: State::Idle(Some(Box::new(reading))),
@@ -389,6 +390,7 @@ pub async fn get_object_tagging(
 
 /// A body on its way to the client, some blocks at a time.
 struct Sending {
+    of: (Store, String, String),
     first: Option<Bytes>,
     left: usize,
     state: State,
@@ -437,7 +439,8 @@ impl Stream for Sending {
                         Ok(bytes) => bytes,
                         Err(problem) => {
                             self.state = State::Idle(None);
-                            tracing::error!(%problem, "an object in the store is damaged: its reading was broken off, `lookoutd store verify` lists all such");
+                            let (store, bucket, key) = &self.of;
+                            store.note_damage(bucket, key, &problem);
                             return Poll::Ready(Some(Err(problem.into())));
                         }
                     };

@@ -49,6 +49,7 @@ pub async fn select_object_content(
     }
     let query = Query::parse(&asked.expression)?;
     let (bucket, key) = (input.bucket, input.key);
+    let name = (bucket.clone(), key.clone());
     let reader = store.clone();
     let selected = tokio::task::spawn_blocking(move || -> Result<_, Problem> {
         let reading = reader.lookup(move |db| {
@@ -69,7 +70,9 @@ pub async fn select_object_content(
             query.select(records, &asked.output_serialization)?,
         ))
     });
-    let (read, text) = selected.await.map_err(S3Error::internal_error)??;
+    let selected = selected.await.map_err(S3Error::internal_error)?;
+    let (read, text) =
+        selected.inspect_err(|problem| store.note_damage(&name.0, &name.1, problem))?;
     let stats = Stats {
         bytes_processed: Some(read as i64),
         bytes_returned: Some(text.len() as i64),

@@ -197,8 +197,9 @@ pub async fn upload_part_copy(
     let range = input.copy_source_range;
     let reader = store.clone();
     let copied = tokio::task::spawn_blocking(move || -> Result<_, Problem> {
+        let (of, at) = source.clone();
         let reading = reader.lookup(move |db| {
-            let object = objects::get(db, &source.0, &source.1)?;
+            let object = objects::get(db, &of, &at)?;
             conditions.of_source(object.version())?;
             let bytes = ranges::of_source(range.as_deref(), object.size)?;
             Ok(Some(Spans::of(db, object.body, bytes)?))
@@ -206,7 +207,10 @@ pub async fn upload_part_copy(
         let wanted: Vec<Algorithm> = upload.algorithm.into_iter().collect();
         let mut intake = Intake::new(&reader.inner.files, checksums::hasher(&wanted));
         if let Some(mut reading) = reading {
-            while let Some(bytes) = reading.read_on()? {
+            while let Some(bytes) = reading
+                .read_on()
+                .inspect_err(|problem| reader.note_damage(&source.0, &source.1, problem))?
+            {
                 intake.write(&bytes)?;
             }
         }

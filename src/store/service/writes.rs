@@ -108,7 +108,7 @@ pub async fn receive(store: &Store, body: Option<StreamingBlob>, said: &Said) ->
             waiting.extend_from_slice(&bytes);
             if waiting.len() >= AT_ONCE {
                 let now = std::mem::take(&mut waiting);
-                intake = blocking(move || {
+                intake = blocking(store, move || {
                     intake.write(&now)?;
                     Ok(intake)
                 })
@@ -127,7 +127,11 @@ pub async fn receive(store: &Store, body: Option<StreamingBlob>, said: &Said) ->
         intake.write(&waiting)?;
         Ok(intake.finish()?)
     };
-    let draft = if small { end()? } else { blocking(end).await? };
+    let draft = if small {
+        end()?
+    } else {
+        blocking(store, end).await?
+    };
     let mut sent = said.checksums.clone();
     if let Some(trailing) = said.trailing.as_ref().and_then(TrailingHeaders::take) {
         for algorithm in Algorithm::ALL {
@@ -145,10 +149,12 @@ pub async fn receive(store: &Store, body: Option<StreamingBlob>, said: &Said) ->
 
 /// Does what waits for the disk.
 async fn blocking<T: Send + 'static>(
+    store: &Store,
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> S3Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(S3Error::internal_error)??)
+    let done = done.map_err(S3Error::internal_error)?;
+    Ok(done.inspect_err(|problem| store.note_refusal(problem))?)
 }
 
 /// Why a body did not come in whole.
