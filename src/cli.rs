@@ -7,6 +7,7 @@
 #[macro_use]
 mod output;
 
+mod backup;
 mod check;
 mod config;
 mod demo;
@@ -99,6 +100,10 @@ enum Command {
     Results(results::ResultsArgs),
     /// The embedded store: verify, export, how long what is kept
     Store(store::StoreArgs),
+    /// Copies the data directory, also of a running daemon, as one consistent and verified set
+    Backup(backup::BackupArgs),
+    /// Puts a backup into an empty data directory
+    Restore(backup::RestoreArgs),
     /// Notifications: a test message, and what waits to be sent
     Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
@@ -267,6 +272,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
         Command::Store(args) => store::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::restore(args),
         Command::Model(args) => model::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),

@@ -3,6 +3,7 @@
 //!
 //! The modules are the stations of one straight line: source, feed, S3, inference; beside it the service and its model.
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

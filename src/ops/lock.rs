@@ -11,6 +11,9 @@ use std::time::Duration;
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What a restore that is not finished has in a data directory.
+pub const RESTORING: &str = ".restoring";
+
 /// A held lock on a data directory.
 #[derive(Debug)]
 pub struct DataDirLock {
@@ -62,6 +65,10 @@ pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
         source,
     };
     create_private(data_dir).map_err(unusable)?;
+    if data_dir.join(RESTORING).exists() {
+        let text = "a backup was being restored and that was cut short: empty the directory and restore again";
+        return Err(unusable(std::io::Error::other(text)));
+    }
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

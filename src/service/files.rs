@@ -107,6 +107,21 @@ impl Files {
         self.folder(folder).join(name)
     }
 
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether a file is there and holds what its name says; names of earlier builds say nothing.
+    pub fn is_whole(&self, folder: Folder, name: &str) -> bool {
+        let path = self.path(folder, name);
+        let stem = name.split('.').next().unwrap_or_default();
+        if stem.len() != 64 {
+            return path.is_file();
+        }
+        hash_of(&path).is_ok_and(|hash| is_named(name, &hash))
+    }
+
     /// The bytes of a model file; refused if they are not what was written.
     pub fn model(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path(Folder::Models, name);

@@ -35,7 +35,7 @@ pub mod transitions;
 pub mod versions;
 mod words;
 
-pub use leftovers::Swept;
+pub use leftovers::{Swept, unlike};
 pub use once::Once;
 use opening::CleanStop;
 pub use opening::examine;
@@ -181,6 +181,9 @@ impl Store {
             opening::refuse_if_damaged(&connection, &path)?;
         }
         opening::refuse_if_emptied(found, &path, directory)?;
+        if (1..MIGRATIONS.len()).contains(&found) {
+            opening::keep_copy(&connection, &path, found).map_err(wrap)?;
+        }
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
             let transaction = connection.transaction().map_err(wrap)?;
             transaction.execute_batch(migration).map_err(wrap)?;

@@ -12,6 +12,7 @@ mod ad;
 mod admin;
 mod awsclients;
 mod backlog;
+mod backup;
 mod chaos;
 mod commands;
 mod configure;

@@ -8,9 +8,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
-use super::{Store, takeover};
+use super::{Store, StoreError, takeover};
+use crate::hold;
 use crate::service::faults::Fault;
 use crate::service::files::{Files, Folder, Staged, maker};
 
@@ -41,6 +42,9 @@ impl Store {
         let files = self.files.clone();
         let swept = self.transact(move |db| {
             let mut swept = Swept::default();
+            if hold::is_held(files.root()) {
+                return Ok(swept);
+            }
             let makers = names(db, MAKERS)?;
             for folder in [Folder::Datasets, Folder::Models] {
                 let kept = kept(db, folder)?;
@@ -161,6 +165,27 @@ fn kept(db: &Connection, folder: Folder) -> rusqlite::Result<HashSet<String>> {
             Ok(kept)
         }
     }
+}
+
+/// Files that the state in `directory` refers to, and that are gone or not what their names say.
+pub fn unlike(directory: &Path) -> Result<Vec<String>, StoreError> {
+    let path = directory.join("state.db");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let files = Files::new(directory);
+    let look = || -> rusqlite::Result<Vec<String>> {
+        let db = Connection::open_with_flags(&path, flags)?;
+        let mut unlike = Vec::new();
+        for folder in [Folder::Models, Folder::Datasets] {
+            for name in kept(&db, folder)? {
+                if !files.is_whole(folder, &name) {
+                    unlike.push(format!("service/{}/{name}", folder.name()));
+                }
+            }
+        }
+        unlike.sort();
+        Ok(unlike)
+    };
+    look().map_err(|source| StoreError::of(&path, source))
 }
 
 fn names(db: &Connection, query: &str) -> rusqlite::Result<HashSet<String>> {

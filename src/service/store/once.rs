@@ -160,6 +160,16 @@ mod tests {
         .unwrap();
         drop(db);
         drop(Store::open(directory.path()).unwrap());
+        // What it was is kept beside it, with what it held then.
+        let before = Connection::open(directory.path().join("state.db.format-3")).unwrap();
+        let kept: (i64, i64) = before
+            .query_row(
+                "SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM idempotency",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!(kept, (3, 3));
         let db = Connection::open(directory.path().join("state.db")).unwrap();
         let tokens = || -> Vec<String> {
             let mut statement = db.prepare("SELECT token FROM idempotency").unwrap();

@@ -147,6 +147,22 @@ pub fn examine(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Copies a database of format `found` before it is brought to another: `state.db.format-N` beside it, until the next such time.
+pub fn keep_copy(connection: &Connection, path: &Path, found: usize) -> rusqlite::Result<()> {
+    let name = |found: usize| path.with_extension(format!("db.format-{found}"));
+    let making = path.with_extension("db.format.new");
+    let _ = std::fs::remove_file(&making);
+    connection.execute("VACUUM INTO ?1", [making.to_string_lossy()])?;
+    let kept = std::fs::File::open(&making)
+        .and_then(|copy| copy.sync_all())
+        .and_then(|()| std::fs::rename(&making, name(found)));
+    kept.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    for earlier in 0..found {
+        let _ = std::fs::remove_file(name(earlier));
+    }
+    Ok(())
+}
+
 /// Refuses a database that is damaged as far as that can be seen.
 pub fn refuse_if_damaged(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let check: String = connection
