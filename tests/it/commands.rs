@@ -868,13 +868,13 @@ fn exit_codes_are_those_that_are_documented() {
 // --- bad input ---
 
 /// Columns of a test history: a schema and, for each field, its cells.
-enum Cells {
+pub enum Cells {
     F64(Vec<f64>),
     I64(Vec<i64>),
     Text(Vec<&'static str>),
 }
 
-fn write_history(path: &Path, schema: &str, columns: Vec<Cells>) {
+pub fn write_history(path: &Path, schema: &str, columns: Vec<Cells>) {
     let schema = Arc::new(parse_message_type(&format!("message m {{ {schema} }}")).unwrap());
     let file = std::fs::File::create(path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();

@@ -1,9 +1,11 @@
 //! The documents do what they say: every command line is one that the parser takes, those that need nothing from outside
 //! are run, every key and link exists, and the IAM policies hold every action that the code calls.
 
+mod clients;
+mod pages;
+mod two_machines;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use lookoutd::cli::accepts;
@@ -216,7 +218,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("apt", "it changes the machine"),
     ("docker", "it needs a container engine"),
     ("systemctl", "it needs systemd"),
-    ("aws", "it needs a service, and Python"),
+    ("aws", "it needs a service: clients.rs has one for most"),
     (
         "curl",
         "it asks a daemon that runs, or somebody else's machine",
@@ -349,70 +351,6 @@ fn the_shim_for_the_old_helper_leads_it_here() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// The body of the one request that comes to a listener.
-fn one_request(listener: &TcpListener) -> Value {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let line = line.trim().to_lowercase();
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    stream
-        .write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    serde_json::from_slice(&body).unwrap()
-}
-
-#[test]
-fn the_relay_of_the_documents_tells_slack_teams_and_pagerduty() {
-    let Some(python) = crate::skipped::python() else {
-        return;
-    };
-    let text = std::fs::read_to_string(root().join("docs/notify.md")).unwrap();
-    let (_, relay) = blocks(&text, "python").pop().unwrap();
-    let place = directory();
-    let file = |name: &str| place.path().join(name);
-    std::fs::write(file("lookoutd-tell"), relay).unwrap();
-    for (how, before, title) in [
-        ("slack", "", "/text"),
-        ("teams", "", "/attachments/0/content/body/0/text"),
-        ("pagerduty", "ROUTINGKEY ", "/payload/summary"),
-    ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::fs::write(file("secret"), format!("{before}http://{address}/one\n")).unwrap();
-        let command = serde_json::json!([python, file("lookoutd-tell"), how, file("secret")]);
-        let config = format!(
-            "data_dir = \"{}\"\n[notify]\nname = \"gw7\"\ntimeout = \"60s\"\ncommand = {command}\n",
-            place.path().display()
-        );
-        std::fs::write(file("lookoutd.toml"), config).unwrap();
-        let receiver = std::thread::spawn(move || one_request(&listener));
-        let output = lookoutd()
-            .args(["notify", "test", "--config"])
-            .arg(file("lookoutd.toml"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{how}: {output:?}");
-        let body = receiver.join().unwrap();
-        let said = body.pointer(title).and_then(Value::as_str);
-        assert!(
-            said.is_some_and(|said| said.starts_with("[gw7] test: test")),
-            "{how}: {body}"
-        );
-    }
 }
 
 /// Every key of the configuration.
