@@ -283,6 +283,7 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(args) => status::healthcheck(args),
         Command::Diag(args) => diag::run(&args),
     };
+    crate::ops::log::flush();
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -310,6 +311,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             return if error.is_retryable() { 69 } else { 78 };
         }
         if let Some(error) = cause.downcast_ref::<SourceError>() {
+            if std::error::Error::source(error).is_some_and(|source| source.is::<S3Error>()) {
+                // The store's own answer decides: whether it refuses or does not answer.
+                continue;
+            }
             return if error.is_retryable() { 69 } else { 78 };
         }
         if let Some(error) = cause.downcast_ref::<LockError>() {
@@ -320,6 +325,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<S3Error>() {
             return match (error.disposition(), error.failure.transport) {
+                (_, Some(Transport::Region | Transport::Endpoint)) => 78,
                 (Disposition::Hold(_), None | Some(Transport::Credentials)) => 77,
                 (Disposition::Throttled, _) => 75,
                 _ => 69,
@@ -327,6 +333,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<ApiError>() {
             return match (error.advice(), error.is_unreachable()) {
+                _ if error.needs_setting() => 78,
                 (_, true) => 69,
                 (Advice::Retry, _) => 75,
                 (Advice::Hold(_), _) => 77,
@@ -397,6 +404,35 @@ mod tests {
         assert!((-600..=600).contains(&apart), "{apart} ms");
         let run = (first.now() - since).num_seconds();
         assert!((6_000..6_600).contains(&run), "{run} s");
+    }
+
+    #[test]
+    fn a_history_that_the_store_refuses_is_refused_and_one_that_does_not_answer_is_unavailable() {
+        let failed = |failure| {
+            anyhow::Error::from(SourceError::Unavailable {
+                name: "s3://plant/history.parquet".into(),
+                source: Box::new(S3Error {
+                    operation: "HeadObject",
+                    bucket: "plant".into(),
+                    key: "history.parquet".into(),
+                    failure,
+                }),
+            })
+        };
+        let refused = crate::s3::Failure {
+            status: Some(403),
+            code: Some("AccessDenied".into()),
+            transport: None,
+            message: String::new(),
+        };
+        let silent = crate::s3::Failure {
+            status: None,
+            code: None,
+            transport: Some(Transport::Refused),
+            message: String::new(),
+        };
+        assert_eq!(exit_code(&failed(refused)), 77);
+        assert_eq!(exit_code(&failed(silent)), 69);
     }
 
     #[test]

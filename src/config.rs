@@ -260,6 +260,9 @@ impl Config {
                 "is needed with s3.bucket: the Parquet history, a path or s3://bucket/key",
             );
         }
+        for (key, problem) in self.s3.problems() {
+            say(key, &problem);
+        }
         if self.is_embedded() && !self.s3.endpoint_url.is_empty() {
             say("s3.bucket", "is needed with s3.endpoint_url");
         }

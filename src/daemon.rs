@@ -4,6 +4,7 @@
 //! within the drain deadline and loses nothing, because what is sealed is durable; SIGHUP puts a new configuration in
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
+mod beside;
 mod boot;
 mod feeder;
 mod lookout;
@@ -18,27 +19,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Loaded};
-use crate::console;
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
 use crate::feed::disk::LocalDisk;
-use crate::notify::{Notifier, Pace};
-use crate::ops::admin::Admin;
 use crate::ops::cors::Cors;
 use crate::ops::judgement::Judgement;
 use crate::ops::signals::Requests;
 use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
-use crate::ops::{ask, lock, notify as systemd};
+use crate::ops::{ask, lock, notify as systemd, orphans};
 use crate::s3::{Bucket, local_client};
 use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
+
+use beside::{Beside, Surroundings};
 
 pub use crate::service::{ACCOUNT, REGION};
 pub use feeder::{Feeder, Parts, View};
@@ -111,45 +110,19 @@ pub async fn run(
     let (sites, seen) = watch::channel(None);
     let judgement = Judgement::from(seen);
     let troubles = vitals.troubles();
-    let telling = match Notifier::open(&config.notify, &data_dir) {
-        Ok(notifier) if !once => notifier
-            .map(|notifier| notifier.start(judgement.clone(), Pace::default(), servers.clone())),
-        Ok(_) => None,
-        // Feeding is worth more than telling.
-        Err(error) => {
-            error!(%error, "no notifications: feeding goes on without them");
-            troubles.raise(Trouble::new(
-                Code::NotificationsFailing,
-                clock.now(),
-                format!("nobody is told: {error}"),
-                "correct [notify] and restart; lookoutd notify test tries it",
-            ));
-            None
-        }
-    };
+    let watched = Watched::default();
     ask::answer(&data_dir, judgement.clone(), servers.clone());
-    if !once {
-        // A port that is taken must not keep a gateway from feeding.
-        match Admin::start(&config.admin, judgement, console::router(), servers.clone()).await {
-            Ok(Some(admin)) => {
-                let (url, token) = (admin.url(), admin.is_protected());
-                info!(url, token, "console, metrics and health are up");
-            }
-            Ok(None) => {}
-            Err(error) => {
-                error!(
-                    error = format!("{error:#}"),
-                    "no console, metrics and health: feeding goes on without them"
-                );
-                troubles.raise(Trouble::new(
-                    Code::AdminUnavailable,
-                    clock.now(),
-                    format!("no console, metrics and health: {error:#}"),
-                    "free the address or change admin.listen, then restart",
-                ));
-            }
-        }
-    }
+    orphans::reap(servers.clone());
+    let mut beside = Beside::new(Surroundings {
+        data_dir: data_dir.clone(),
+        judgement,
+        troubles: troubles.clone(),
+        clock: clock.clone(),
+        watched: watched.clone(),
+        servers: servers.clone(),
+        once,
+    });
+    beside.apply(&config, lookout.client()).await;
     let keeping = if once {
         None
     } else {
@@ -157,17 +130,6 @@ pub async fn run(
         let troubles = troubles.clone();
         retention::start(&config, &data_dir, embedded, &clock, troubles, &servers)
     };
-    let watched = Watched::default();
-    if !config.inference.scheduler.is_empty() {
-        tokio::spawn(standing::watch(
-            lookout.client().clone(),
-            config.inference.scheduler.clone(),
-            config.inference.wanted,
-            watched.clone(),
-            clock.clone(),
-            servers.clone(),
-        ));
-    }
     let watchdog = tokio::spawn(systemd::watchdog(vitals.clone(), servers.clone()));
     let mut ready = false;
     let boot = boot::Boot {
@@ -195,12 +157,18 @@ pub async fn run(
             store: keeping.clone(),
         }));
     };
-    let Some(mut plant) = boot.plant(&mut config, &data_dir, waits).await? else {
+    let Some(mut plant) = boot
+        .plant(&mut config, &data_dir, &mut beside, &lookout, waits)
+        .await?
+    else {
         systemd::stopping();
         servers.cancel();
-        finish(telling).await;
+        beside.finish().await;
         return Ok(Ended::Stopped);
     };
+    if lookout.reopen(&config).await {
+        beside.look(&config, lookout.client());
+    }
     let ended = loop {
         let stop = CancellationToken::new();
         let mut feeder = Feeder::start(
@@ -286,6 +254,8 @@ pub async fn run(
                     break Err(if done { Ended::Stopped } else { Ended::Waiting });
                 }
                 () = requests.reload.notified() => {
+                    store.bucket.renew();
+                    lookout.renew();
                     // A history that is far away must not hold a stop up.
                     let outcome = tokio::select! {
                         () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
@@ -320,25 +290,26 @@ pub async fn run(
         }
         match next {
             Ok((new_config, new_plant)) => {
-                info!("the new configuration is in place");
-                troubles.all_over(Code::ConfigurationRefused);
                 config = new_config;
                 plant = new_plant;
+                let change = async {
+                    lookout.reopen(&config).await;
+                    beside.apply(&config, lookout.client()).await;
+                };
+                tokio::select! {
+                    () = change => {}
+                    () = requests.shutdown.cancelled() => break Ended::Stopped,
+                }
+                troubles.all_over(Code::ConfigurationRefused);
+                info!("the new configuration is in place");
             }
             Err(ended) => break ended,
         }
     };
     watchdog.abort();
     servers.cancel();
-    finish(telling).await;
+    beside.finish().await;
     Ok(ended)
-}
-
-/// Gives notifications a moment. What is not sent stays in the queue.
-async fn finish(telling: Option<JoinHandle<()>>) {
-    if let Some(telling) = telling {
-        let _ = tokio::time::timeout(DRAIN / 3, telling).await;
-    }
 }
 
 /// Says that a new configuration is refused, where somebody may look.
@@ -475,15 +446,20 @@ fn reread(
     data_dir: &Path,
 ) -> anyhow::Result<Config> {
     let new = load()?.config;
-    let fixed: [(&str, bool); 8] = [
+    let in_process = |config: &Config| config.inference.endpoint_url.is_empty();
+    let fixed: [(&str, bool); 6] = [
         ("data_dir", new.data_dir() != *data_dir),
         ("s3", new.s3 != old.s3),
         ("service", new.service != old.service),
-        ("inference", new.inference != old.inference),
+        (
+            "inference.endpoint_url of an embedded service",
+            old.is_embedded() && in_process(&new) != in_process(old),
+        ),
+        (
+            "inference.archive_keep",
+            new.inference.archive_keep != old.inference.archive_keep,
+        ),
         ("store", new.store != old.store),
-        ("admin", new.admin != old.admin),
-        ("notify", new.notify != old.notify),
-        ("log", new.log != old.log),
     ];
     let changed: Vec<_> = fixed
         .iter()
@@ -491,6 +467,13 @@ fn reread(
         .collect();
     if !changed.is_empty() {
         anyhow::bail!("{} can only change with a restart", changed.join(", "));
+    }
+    // What would not start is refused before anything is stopped.
+    if new.notify != old.notify {
+        new.notify.targets()?;
+    }
+    if new.admin != old.admin {
+        new.admin.look()?;
     }
     Ok(new)
 }

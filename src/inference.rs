@@ -62,6 +62,8 @@ pub struct Config {
     pub region: String,
     /// Named profile of the shared AWS configuration; empty means that of `s3`.
     pub profile: String,
+    /// An AWS shared-credentials file to use instead of the standard one; empty means that of `s3`.
+    pub credentials_file: String,
     /// The role the service takes to read input and write results.
     pub role_arn: String,
     /// Bucket of the results; empty means that of the input files.
@@ -119,6 +121,7 @@ impl Default for Config {
             endpoint_url: String::new(),
             region: String::new(),
             profile: String::new(),
+            credentials_file: String::new(),
             role_arn: "arn:aws:iam::000000000000:role/lookoutd".into(),
             output_bucket: String::new(),
             output_prefix: "output/".into(),
@@ -148,6 +151,9 @@ impl Config {
                 "inference.model",
                 "is needed with inference.scheduler: the name of the trained model; or set inference.wanted to \"observe\"",
             );
+        }
+        if let Some(problem) = s3::endpoint_problem(&self.endpoint_url) {
+            say("inference.endpoint_url", &problem);
         }
         if !is_role(&self.role_arn) {
             say(
@@ -232,7 +238,7 @@ impl Config {
     }
 
     /// The client of the configured API. Region, profile and credentials not set here are those of the store.
-    pub async fn client(&self, s3: &s3::Config) -> aws_sdk_lookoutequipment::Client {
+    pub async fn client(&self, s3: &s3::Config) -> Reached {
         let mut shared = s3.clone();
         if !self.region.is_empty() {
             shared.region.clone_from(&self.region);
@@ -240,8 +246,24 @@ impl Config {
         if !self.profile.is_empty() {
             shared.profile.clone_from(&self.profile);
         }
-        client(&shared.load().await, &self.endpoint_url)
+        if !self.credentials_file.is_empty() {
+            shared.credentials_file.clone_from(&self.credentials_file);
+        }
+        let access = shared.load().await;
+        Reached {
+            client: client(&access, &self.endpoint_url),
+            keeper: access.keeper,
+        }
     }
+}
+
+/// A client of the API, and what keeps its credentials.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// The client.
+    pub client: aws_sdk_lookoutequipment::Client,
+    /// Its credentials.
+    pub keeper: s3::Keeper,
 }
 
 const NAME: &str = "has 1 to 200 letters, digits, hyphens and underscores";

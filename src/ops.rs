@@ -11,6 +11,7 @@ pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod orphans;
 pub mod signals;
 pub mod site;
 pub mod slots;

@@ -9,50 +9,35 @@
 //! It does not queue, and logs no secret: clients are built by aws-config from the standard chain.
 
 mod classify;
+mod config;
+mod credentials;
 mod listing;
 mod meters;
 mod range;
+mod route;
+mod standing;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 pub use classify::{Disposition, Failure, Transport, classify};
+pub use config::{Access, Config, endpoint_problem};
+pub use credentials::Keeper;
 pub use listing::Listed;
 pub use meters::{Meters, Readings};
 pub use range::RangeReader;
-
-/// Where objects go and how to reach the store.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Bucket of the input files. Empty selects the embedded store.
-    pub bucket: String,
-    /// Key prefix of the input files; empty, or ending with `/`.
-    pub input_prefix: String,
-    /// Endpoint of an S3-compatible store, such as `http://127.0.0.1:9190`. Empty means AWS.
-    pub endpoint_url: String,
-    /// Region; empty means the standard chain (environment, profile, instance metadata).
-    pub region: String,
-    /// Named profile of the shared AWS configuration; empty means the default one.
-    pub profile: String,
-    /// An AWS shared-credentials file to use instead of the standard one.
-    pub credentials_file: String,
-    /// Address buckets in the path instead of the host name. Unset: true for a custom endpoint.
-    pub path_style: Option<bool>,
-}
+pub use route::direct;
 
 /// A failed call to the store.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +112,19 @@ pub enum Conditional {
     Honoured,
     /// It is ignored: a second create overwrote the first.
     Ignored,
+    /// A request with it is refused: there are no conditional creates.
+    Refused,
+}
+
+impl Conditional {
+    /// What follows where a store does not honour it, for people.
+    pub fn lacking(self) -> Option<&'static str> {
+        match self {
+            Self::Honoured => None,
+            Self::Ignored => Some("ignores If-None-Match"),
+            Self::Refused => Some("refuses If-None-Match: it has no conditional creates"),
+        }
+    }
 }
 
 /// One bucket of a store.
@@ -134,7 +132,9 @@ pub enum Conditional {
 pub struct Bucket {
     client: Client,
     name: String,
-    head_first: bool,
+    /// What is known of its conditional creates; clones learn from one another.
+    conditional: Arc<AtomicU8>,
+    keeper: Option<Keeper>,
     /// How long one attempt to write may take, where it is not the client's own time.
     patience: Option<Duration>,
     meters: Meters,
@@ -142,71 +142,6 @@ pub struct Bucket {
 
 /// How long a store may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
-
-// === impl Config ===
-
-impl Config {
-    /// Loads region, credentials and timeouts from the standard AWS chain, overridden by what is configured here.
-    pub async fn load(&self) -> aws_config::SdkConfig {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(Duration::from_secs(5))
-                    .read_timeout(Duration::from_secs(30))
-                    .operation_attempt_timeout(Duration::from_secs(60))
-                    .build(),
-            )
-            // Two retries inside the SDK: they carry its clock-skew correction. The endless loop is the shipper's.
-            .retry_config(
-                RetryConfig::standard()
-                    .with_max_attempts(3)
-                    .with_initial_backoff(Duration::from_millis(100))
-                    .with_max_backoff(Duration::from_secs(1)),
-            );
-        if !self.region.is_empty() {
-            loader = loader.region(Region::new(self.region.clone()));
-        }
-        if !self.profile.is_empty() {
-            loader = loader.profile_name(&self.profile);
-        }
-        if !self.credentials_file.is_empty() {
-            loader = loader.profile_files(
-                aws_runtime::env_config::file::EnvConfigFiles::builder()
-                    .include_default_config_file(true)
-                    .with_file(
-                        aws_runtime::env_config::file::EnvConfigFileKind::Credentials,
-                        PathBuf::from(&self.credentials_file),
-                    )
-                    .build(),
-            );
-        }
-        loader.load().await
-    }
-
-    /// The client of the configured store.
-    pub async fn client(&self) -> Client {
-        Client::from_conf(self.builder(&self.load().await).build())
-    }
-
-    /// The configured bucket, its clock and credentials metered.
-    pub async fn open(&self) -> Bucket {
-        let shared = self.load().await;
-        let (meters, mut builder) = (Meters::default(), self.builder(&shared));
-        if let Some(provider) = shared.credentials_provider() {
-            builder = builder.credentials_provider(meters.watch(provider));
-        }
-        Bucket::metered(Client::from_conf(builder.build()), &self.bucket, meters)
-    }
-
-    fn builder(&self, shared: &aws_config::SdkConfig) -> aws_sdk_s3::config::Builder {
-        let mut builder = aws_sdk_s3::config::Builder::from(shared);
-        if !self.endpoint_url.is_empty() {
-            builder = builder.endpoint_url(&self.endpoint_url);
-        }
-        let path_style = self.path_style.unwrap_or(!self.endpoint_url.is_empty());
-        builder.force_path_style(path_style)
-    }
-}
 
 /// A client for a store on this machine with a known key pair; asks no credential chain and no metadata service.
 pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> Client {
@@ -230,12 +165,6 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
     })
 }
 
-/// An HTTP client for what this process itself serves without TLS: whatever proxy the environment names is not asked for it.
-pub fn direct(endpoint_url: &str) -> Option<SharedHttpClient> {
-    let plain = endpoint_url.starts_with("http://");
-    plain.then(|| aws_smithy_http_client::Builder::new().build_http())
-}
-
 // === impl Bucket ===
 
 impl Bucket {
@@ -253,9 +182,23 @@ impl Bucket {
         Self {
             client: Client::from_conf(config),
             name: name.into(),
-            head_first: false,
+            conditional: Arc::default(),
+            keeper: None,
             patience: None,
             meters,
+        }
+    }
+
+    /// One whose credentials `keeper` keeps.
+    fn kept_by(mut self, keeper: Keeper) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    /// Asks for credentials anew with the next request.
+    pub fn renew(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.ask_again();
         }
     }
 
@@ -277,19 +220,34 @@ impl Bucket {
     /// Finds out whether the store honours `If-None-Match: *`, with one small object under `prefix` that stays there.
     /// Where it does not, later creates look before they write.
     pub async fn probe(&mut self, prefix: &str) -> Result<Conditional, S3Error> {
-        let key = format!("{prefix}_lookoutd/conditional-create");
+        let (key, bytes) = (
+            format!("{prefix}_lookoutd/conditional-create"),
+            b"lookoutd\n",
+        );
         for _ in 0..2 {
-            match self.put(&key, b"lookoutd\n".to_vec(), CSV).await {
+            match self.put(&key, bytes.to_vec(), CSV, true).await {
                 Ok(()) => {}
                 Err(error) if error.failure.is_precondition_failed() => {
-                    self.head_first = false;
-                    return Ok(Conditional::Honoured);
+                    return Ok(self.learnt(Conditional::Honoured));
+                }
+                Err(error) if error.failure.refuses_a_header() => {
+                    // Another header may be what it refuses.
+                    self.put(&key, bytes.to_vec(), CSV, false).await?;
+                    return Ok(self.learnt(Conditional::Refused));
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.head_first = true;
-        Ok(Conditional::Ignored)
+        Ok(self.learnt(Conditional::Ignored))
+    }
+
+    fn learnt(&self, conditional: Conditional) -> Conditional {
+        self.conditional.store(conditional as u8, Ordering::Relaxed);
+        conditional
+    }
+
+    fn is(&self, conditional: Conditional) -> bool {
+        self.conditional.load(Ordering::Relaxed) == conditional as u8
     }
 
     /// Creates `key` with `bytes` unless it exists. May be repeated until it succeeds: the same bytes end as
@@ -305,12 +263,13 @@ impl Bucket {
         bytes: &[u8],
         attributes: Attributes<'_>,
     ) -> Result<Created, S3Error> {
-        if self.head_first
+        if !self.is(Conditional::Honoured)
             && let Some(outcome) = self.compare(key, bytes).await?
         {
             return Ok(outcome);
         }
-        match self.put(key, bytes.to_vec(), attributes).await {
+        let conditional = !self.is(Conditional::Refused);
+        match self.put(key, bytes.to_vec(), attributes, conditional).await {
             Ok(()) => Ok(Created::Written),
             Err(error) if error.failure.is_precondition_failed() => {
                 match self.compare(key, bytes).await? {
@@ -318,6 +277,14 @@ impl Bucket {
                     // Deleted between the two calls: the next attempt writes it.
                     None => Err(error),
                 }
+            }
+            // A bucket that was not probed, or a store that is another since.
+            Err(error) if conditional && error.failure.refuses_a_header() => {
+                if let Some(outcome) = self.compare(key, bytes).await? {
+                    return Ok(outcome);
+                }
+                self.put(key, bytes.to_vec(), attributes, false).await?;
+                Ok(Created::Written)
             }
             Err(error) => Err(error),
         }
@@ -404,6 +371,7 @@ impl Bucket {
         key: &str,
         bytes: Vec<u8>,
         attributes: Attributes<'_>,
+        conditional: bool,
     ) -> Result<(), S3Error> {
         let metadata = attributes.metadata.iter();
         let metadata: HashMap<String, String> = metadata
@@ -414,8 +382,8 @@ impl Bucket {
             .put_object()
             .bucket(&self.name)
             .key(key)
-            .if_none_match("*")
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .set_if_none_match(conditional.then(|| "*".to_owned()))
+            .set_checksum_algorithm(self.checksums().then_some(ChecksumAlgorithm::Crc32))
             .content_type(attributes.content_type)
             .set_metadata((!metadata.is_empty()).then_some(metadata))
             .body(ByteStream::from(bytes));
@@ -440,6 +408,12 @@ impl Bucket {
             })
     }
 
+    /// Whether requests carry checksums, as the SDK is set: some stores refuse them.
+    fn checksums(&self) -> bool {
+        let set = self.client.config().request_checksum_calculation();
+        set != Some(&RequestChecksumCalculation::WhenRequired)
+    }
+
     /// Compares the stored object with `bytes`; `None` where there is no object.
     async fn compare(&self, key: &str, bytes: &[u8]) -> Result<Option<Created>, S3Error> {
         let head = match self
@@ -447,7 +421,7 @@ impl Bucket {
             .head_object()
             .bucket(&self.name)
             .key(key)
-            .checksum_mode(ChecksumMode::Enabled)
+            .set_checksum_mode(self.checksums().then_some(ChecksumMode::Enabled))
             .send()
             .await
         {

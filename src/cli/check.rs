@@ -256,11 +256,13 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
     let place = format!("s3://{}/{prefix}", bucket.name());
     match bucket.probe(&prefix).await {
         Ok(Conditional::Honoured) => looks.push(good("store", format!("{place} takes conditional creates"))),
-        Ok(Conditional::Ignored) => looks.push(Look {
+        Ok(conditional) => looks.push(Look {
             what: "store",
             ok: false,
             detail: format!(
-                "{place} ignores If-None-Match: two writers may overwrite each other; run one gateway per prefix"
+                "{place} {}: keys are looked up before each upload, and two writers may overwrite each other; run one gateway per \
+                 prefix",
+                conditional.lacking().unwrap_or_default()
             ),
             code: 3,
         }),

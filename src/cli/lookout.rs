@@ -13,7 +13,7 @@ use crate::signal::TagList;
 /// The API of a configuration: the configured one, or that of the embedded daemon on this data directory.
 pub async fn api(config: &Config) -> anyhow::Result<Client> {
     if !config.is_embedded() || !config.inference.endpoint_url.is_empty() {
-        return Ok(config.inference.client(&config.s3).await);
+        return Ok(config.inference.client(&config.s3).await.client);
     }
     let data_dir = config.data_dir();
     if !data_dir.join("credentials").exists() {

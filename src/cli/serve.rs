@@ -20,10 +20,10 @@ use crate::executions::Place;
 use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
 use crate::ops::judgement::Judgement;
+use crate::ops::signals::{self, Requests};
 use crate::ops::site::{Site, Watched};
 use crate::ops::tls::{Tls, Validity};
-use crate::ops::{ask, lock, log, notify as systemd, signals};
-use crate::s3::Bucket;
+use crate::ops::{ask, lock, log, notify as systemd, orphans};
 use crate::service::{Auth, Service};
 use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
@@ -111,7 +111,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(&args, &config, requests.shutdown));
+    let result = runtime.block_on(serve(&args, &config, requests));
     runtime.shutdown_timeout(Duration::from_millis(300));
     result?;
     Ok(ExitCode::SUCCESS)
@@ -120,8 +120,9 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 async fn serve(
     args: &ServeArgs,
     config: &config::Config,
-    shutdown: CancellationToken,
+    requests: Requests,
 ) -> anyhow::Result<()> {
+    let shutdown = requests.shutdown.clone();
     let _lock = lock::lock(&args.data_dir)?;
     let keys = KeyPair::load_or_create(&args.data_dir)?;
     let file = |file: &Option<String>| file.clone().unwrap_or_default();
@@ -153,7 +154,7 @@ async fn serve(
         .await?
     } else {
         Store {
-            bucket: Bucket::new(config.s3.client().await, &config.s3.bucket),
+            bucket: config.s3.open().await,
             prefix: config.s3.input_prefix.clone(),
             embedded: None,
         }
@@ -234,12 +235,19 @@ async fn serve(
     );
     output::mention(&said);
     systemd::ready();
+    orphans::reap(servers.clone());
     let watchdog = tokio::spawn(systemd::watchdog(vitals, servers.clone()));
-    let failed = tokio::select! {
-        () = shutdown.cancelled() => None,
-        outcome = service.failed() => {
-            error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
-            Some(outcome)
+    let failed = loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break None,
+            () = requests.reload.notified() => {
+                store.bucket.renew();
+                info!("credentials are read again; the rest of the configuration can only change with a restart");
+            }
+            outcome = service.failed() => {
+                error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
+                break Some(outcome);
+            }
         }
     };
     systemd::stopping();

@@ -7,14 +7,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::beside::Beside;
+use super::lookout::Lookout;
 use super::plant::{Plant, may_come};
 use super::{refused, reread};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::ops::signals::Requests;
-use crate::vitals::Vitals;
+use crate::vitals::{Code, Vitals};
 
 /// How often it is looked whether the plant is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -39,6 +41,8 @@ impl Boot<'_> {
         &self,
         config: &mut Config,
         data_dir: &Path,
+        beside: &mut Beside,
+        lookout: &Lookout,
         mut waits: impl FnMut(&Config),
     ) -> anyhow::Result<Option<Plant>> {
         let mut told = String::new();
@@ -68,7 +72,12 @@ impl Boot<'_> {
             tokio::select! {
                 () = self.requests.shutdown.cancelled() => return Ok(None),
                 () = self.requests.reload.notified() => match reread(self.load, config, data_dir) {
-                    Ok(new) => *config = new,
+                    Ok(new) => {
+                        *config = new;
+                        beside.apply(config, lookout.client()).await;
+                        self.vitals.troubles().all_over(Code::ConfigurationRefused);
+                        info!("the new configuration is in place");
+                    }
                     Err(error) => refused(&error, self.vitals.troubles(), self.clock),
                 },
                 () = tokio::time::sleep(LOOK_AGAIN) => {}

@@ -20,7 +20,7 @@ use crate::feed::Ledger;
 use crate::inference::{self, Archive, Deliveries, Delivery, Target, Wanted, Watcher, describe};
 use crate::ops::cors::Cors;
 use crate::ops::lock;
-use crate::s3::Bucket;
+use crate::s3::{Bucket, Keeper};
 use crate::service::{self, ACCOUNT, AccessKey, Auth, REGION, Service};
 use crate::vitals::Vitals;
 
@@ -69,6 +69,9 @@ impl Keeping {
 /// The API of a daemon.
 pub struct Lookout {
     client: Client,
+    keeper: Option<Keeper>,
+    /// What its client was made from.
+    opened: inference::Config,
     service: Option<Service>,
 }
 
@@ -86,8 +89,11 @@ impl Lookout {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         if store.embedded.is_none() || !config.inference.endpoint_url.is_empty() {
+            let kept = config.inference.client(&config.s3).await;
             return Ok(Self {
-                client: config.inference.client(&config.s3).await,
+                client: kept.client,
+                keeper: Some(kept.keeper),
+                opened: config.inference.clone(),
                 service: None,
             });
         }
@@ -141,6 +147,8 @@ impl Lookout {
         info!(url, credentials = %data_dir.join("credentials").display(), "embedded Lookout API is up");
         Ok(Self {
             client: inference::local_client(&url, &keys.access_key, &keys.secret_key),
+            keeper: None,
+            opened: inference::Config::default(),
             service: Some(service),
         })
     }
@@ -148,6 +156,26 @@ impl Lookout {
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Takes the client of another configuration, where the API is elsewhere. Whether it did.
+    pub async fn reopen(&mut self, config: &Config) -> bool {
+        let inference = &config.inference;
+        if self.service.is_some() || self.opened == *inference {
+            return false;
+        }
+        self.opened = inference.clone();
+        let reached = inference.client(&config.s3).await;
+        self.client = reached.client;
+        self.keeper = Some(reached.keeper);
+        true
+    }
+
+    /// Asks for credentials anew with the next request.
+    pub fn renew(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.ask_again();
+        }
     }
 
     /// The service, where it is in process.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_lookoutequipment::Client;
 use aws_sdk_lookoutequipment::config::Builder;
@@ -17,7 +17,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::DateTime as Wire;
 use chrono::{DateTime, Utc};
 
-use crate::s3::{Failure, Transport};
+use crate::s3::{Access, Failure, Transport};
 
 /// A failed call of the API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,13 +37,21 @@ pub enum Advice {
     Hold(&'static str),
 }
 
-/// The client for an SDK configuration; `endpoint_url` empty leaves the endpoint to the standard chain.
-pub fn client(shared: &SdkConfig, endpoint_url: &str) -> Client {
-    let mut builder = Builder::from(shared).retry_config(retries());
+/// The client for an access; `endpoint_url` empty leaves the endpoint to the standard chain.
+pub fn client(access: &Access, endpoint_url: &str) -> Client {
+    let mut builder = Builder::from(&access.shared).retry_config(retries());
     if !endpoint_url.is_empty() {
         builder = builder.endpoint_url(endpoint_url);
     }
-    Client::from_conf(builder.build())
+    let endpoint = match endpoint_url {
+        "" => access.endpoint("LookoutEquipment"),
+        configured => Some(configured.to_owned()),
+    };
+    let standing = match endpoint {
+        Some(endpoint) => access.standing.clone().with_endpoint(&endpoint),
+        None => access.standing.clone(),
+    };
+    Client::from_conf(builder.interceptor(standing).build())
 }
 
 /// A client for a service on this machine with a known key pair; asks no credential chain and no metadata service.
@@ -110,9 +118,20 @@ impl ApiError {
         self.code() == Some("UnknownOperationException")
     }
 
+    /// Something that every request needs is not set.
+    pub fn needs_setting(&self) -> bool {
+        matches!(
+            self.failure.transport,
+            Some(Transport::Region | Transport::Endpoint)
+        )
+    }
+
     /// No answer came.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self.failure.transport, Some(kind) if kind != Transport::Credentials)
+        matches!(
+            self.failure.transport,
+            Some(kind) if kind != Transport::Credentials && !self.needs_setting()
+        )
     }
 
     /// What to do about it (the codes of contract 1.2).
@@ -150,6 +169,12 @@ impl ApiError {
                 }
                 (_, Some(Transport::Credentials)) => Hold(
                     "no usable credentials: set a profile, environment variables or a credentials file",
+                ),
+                (_, Some(Transport::Region)) => {
+                    Hold("no region is known: set inference.region or s3.region, or AWS_REGION")
+                }
+                (_, Some(Transport::Endpoint)) => Hold(
+                    "the address cannot be asked: correct inference.endpoint_url, or AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT",
                 ),
                 (_, Some(Transport::Dns)) => Hold(
                     "the endpoint's name does not resolve: check inference.endpoint_url and DNS",

@@ -108,6 +108,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Token and certificate, read.
+    pub fn look(&self) -> anyhow::Result<(Option<[u8; 32]>, Option<Tls>)> {
+        if self.listen.is_empty() {
+            return Ok((None, None));
+        }
+        let token = match self.token_file.as_str() {
+            "" => None,
+            path => Some(read_token(Path::new(path))?),
+        };
+        let tls = Tls::open(&self.tls_cert, &self.tls_key).context("admin.tls_cert")?;
+        Ok((token, tls))
+    }
+}
+
 /// What every answer is made from.
 #[derive(Clone)]
 pub struct Shared(Arc<Inner>);
@@ -142,11 +157,7 @@ impl Admin {
             bail!("{key}: {problem}");
         }
         let listen: SocketAddr = config.listen.parse().context("admin.listen")?;
-        let token = match config.token_file.as_str() {
-            "" => None,
-            path => Some(read_token(Path::new(path))?),
-        };
-        let tls = Tls::open(&config.tls_cert, &config.tls_key).context("admin.tls_cert")?;
+        let (token, tls) = config.look()?;
         if tls.is_none() && !listen.ip().is_loopback() {
             warn!(address = %listen, "the admin listener is reached from elsewhere without TLS, its token can be read on the way: set admin.tls_cert and admin.tls_key");
         }

@@ -1,16 +1,23 @@
 //! Logs: text for people on a terminal, one JSON object a line otherwise, always on standard error.
 //!
 //! Messages are constant and values are fields. Levels mean loss: ERROR data lost or somebody must act, WARN unexpected
-//! and nothing lost, INFO one line per window cut, window shipped and execution archived, DEBUG one per file. A line that
-//! cannot be written, because whoever read the log has gone, is dropped: the work goes on.
+//! and nothing lost, INFO one line per window cut, window shipped and execution archived, DEBUG one per file. Lines for the
+//! journal begin with their priority, as sd-daemon(3) says. What is logged can change while it runs ([`change`]).
+
+mod lines;
 
 use std::io::{IsTerminal, stderr};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
+
+use lines::Lines;
 
 /// How much is logged, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,8 +67,44 @@ impl Config {
     }
 }
 
+type Output = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What this process logs with, once it does.
+static STARTED: OnceLock<(reload::Handle<Output, Registry>, Lines)> = OnceLock::new();
+
 /// Starts logging for this process. A second call changes nothing.
 pub fn start(config: &Config) -> Result<(), String> {
+    let lines = Lines::start();
+    let (output, handle) = reload::Layer::new(output(config, &lines)?);
+    // An embedding program or a test may have a subscriber already; its choice stands.
+    if tracing_subscriber::registry()
+        .with(output)
+        .try_init()
+        .is_ok()
+    {
+        // Nobody was before, or there had been a subscriber.
+        let _ = STARTED.set((handle, lines));
+    }
+    Ok(())
+}
+
+/// Logs so from now on.
+pub fn change(config: &Config) -> Result<(), String> {
+    let Some((handle, lines)) = STARTED.get() else {
+        return config.filter().map(drop);
+    };
+    let output = output(config, lines)?;
+    handle.reload(output).map_err(|error| error.to_string())
+}
+
+/// Waits, but not long, until what was logged is written.
+pub fn flush() {
+    if let Some((_, lines)) = STARTED.get() {
+        lines.flush(Duration::from_millis(200));
+    }
+}
+
+fn output(config: &Config, lines: &Lines) -> Result<Output, String> {
     let level = config.filter()?;
     // The libraries below speak when something is wrong; their chatter is not about windows.
     let filter = [
@@ -97,25 +140,21 @@ pub fn start(config: &Config) -> Result<(), String> {
         Format::Text => false,
         Format::Json => true,
     };
-    let registry = tracing_subscriber::registry().with(filter);
-    let started = if json {
+    Ok(if json {
         let layer = tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
             .log_internal_errors(false)
-            .with_writer(stderr);
-        registry.with(layer).try_init()
+            .with_writer(lines.clone());
+        filter.and_then(layer).boxed()
     } else {
         let layer = tracing_subscriber::fmt::layer()
             .with_ansi(terminal)
             .with_target(false)
             .log_internal_errors(false)
-            .with_writer(stderr);
-        registry.with(layer).try_init()
-    };
-    // An embedding program or a test may have a subscriber already; its choice stands.
-    drop(started);
-    Ok(())
+            .with_writer(lines.clone());
+        filter.and_then(layer).boxed()
+    })
 }

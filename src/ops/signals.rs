@@ -43,6 +43,7 @@ pub fn listen() -> std::io::Result<Requests> {
                     given.reload.notify_one();
                 } else if given.shutdown.is_cancelled() {
                     warn!("second signal: exiting now, what is sealed stays sealed");
+                    super::log::flush();
                     std::process::exit(128 + signal);
                 } else {
                     info!(signal, "stopping");

@@ -10,6 +10,8 @@ use std::fmt;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::standing::Missing;
+
 /// What went wrong, reduced to what a decision needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -36,6 +38,10 @@ pub enum Transport {
     Tls,
     /// No credentials could be found or refreshed.
     Credentials,
+    /// Nothing says in which region.
+    Region,
+    /// The endpoint, or the endpoint and the bucket's name together, are no address.
+    Endpoint,
     /// Reset, cut off, or anything else on the way.
     Other,
 }
@@ -119,7 +125,8 @@ pub fn classify(failure: &Failure) -> Disposition {
             }
             "NotImplemented" => {
                 return Hold(
-                    "the store does not implement this request: see docs/compatibility.md",
+                    "the store does not implement this request: if it names a checksum, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required \
+                     for lookoutd; see \"Stores\" in docs/compatibility.md",
                 );
             }
             _ => {}
@@ -146,6 +153,12 @@ pub fn classify(failure: &Failure) -> Disposition {
     match failure.transport {
         Some(Transport::Credentials) => Hold(
             "no usable credentials: set a profile, environment variables, a credentials file or an instance role",
+        ),
+        Some(Transport::Region) => {
+            Hold("no region is known: set s3.region, or AWS_REGION, or the profile's region")
+        }
+        Some(Transport::Endpoint) => Hold(
+            "the address cannot be asked: correct s3.endpoint_url, AWS_ENDPOINT_URL or the profile's endpoint_url, and s3.bucket",
         ),
         Some(Transport::Tls) => {
             Hold("TLS failed: check the endpoint, its certificate and this machine's clock")
@@ -198,6 +211,26 @@ impl Failure {
         classify(self) == Disposition::Exists
     }
 
+    /// The request cannot be done as it was put: a header that the store does not implement, as the answers of different
+    /// stores to `If-None-Match` or a checksum say it. Whether it is that header the same request without it tells.
+    pub fn refuses_a_header(&self) -> bool {
+        match (self.status, self.code.as_deref()) {
+            (Some(501), _) => true,
+            (Some(400), None) => true,
+            (Some(400), Some(code)) => matches!(
+                code,
+                "NotImplemented"
+                    | "NotSupported"
+                    | "UnsupportedOperation"
+                    | "InvalidArgument"
+                    | "InvalidRequest"
+                    | "InvalidHeader"
+                    | "BadRequest"
+            ),
+            _ => false,
+        }
+    }
+
     /// The object, not the bucket, is absent.
     pub fn is_no_such_key(&self) -> bool {
         match self.code.as_deref() {
@@ -223,6 +256,14 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     fn from(error: &SdkError<E, HttpResponse>) -> Self {
+        if let Some(missing) = missing(error) {
+            let kind = match missing {
+                Missing::Region => Transport::Region,
+                Missing::Endpoint(_) => Transport::Endpoint,
+                Missing::Credentials { .. } => Transport::Credentials,
+            };
+            return Self::transport(kind, missing);
+        }
         match error {
             SdkError::TimeoutError(_) => Self {
                 message: "no answer in time".into(),
@@ -245,11 +286,18 @@ where
                     message: text,
                 }
             }
-            SdkError::ConstructionFailure(_) => Self {
-                // Credentials are resolved while the request is built.
-                message: chain(error),
-                ..Self::transport(Transport::Credentials, error)
-            },
+            // Credentials and addresses are resolved while the request is built.
+            SdkError::ConstructionFailure(_) => {
+                let text = chain(error);
+                let kind = match transport_kind(Some(error), &text) {
+                    Transport::Other | Transport::Dns => Transport::Credentials,
+                    kind => kind,
+                };
+                Self {
+                    message: text,
+                    ..Self::transport(kind, error)
+                }
+            }
             _ => Self {
                 status: error
                     .raw_response()
@@ -263,6 +311,18 @@ where
             },
         }
     }
+}
+
+/// What a request was refused for before it was sent, if that is why.
+fn missing<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Missing> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(missing) = error.downcast_ref::<Missing>() {
+            return Some(missing);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Names the way a connection failed, from the I/O error where there is one, else from the text of the chain.
@@ -281,6 +341,13 @@ fn transport_kind(source: Option<&(dyn Error + 'static)>, text: &str) -> Transpo
     let text = text.to_ascii_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
     if has(&[
+        "resolving endpoint",
+        "valid uri",
+        "invalid uri",
+        "bucket name",
+    ]) {
+        Transport::Endpoint
+    } else if has(&[
         "dns error",
         "failed to lookup",
         "name or service not known",
@@ -418,7 +485,13 @@ mod tests {
                 "{transport:?}"
             );
         }
-        for transport in [Transport::Dns, Transport::Tls, Transport::Credentials] {
+        for transport in [
+            Transport::Dns,
+            Transport::Tls,
+            Transport::Credentials,
+            Transport::Region,
+            Transport::Endpoint,
+        ] {
             assert!(is_hold(classify(&cut(transport))), "{transport:?}");
         }
     }

@@ -10,6 +10,8 @@ use aws_sdk_s3::config::{Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::credentials::Keeper;
+
 /// Written by a client's requests, read by metrics and health. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Meters(Arc<Mutex<Readings>>);
@@ -31,10 +33,10 @@ impl Meters {
         self.lock().clone()
     }
 
-    /// A provider that asks `inner` and notes when its credentials end.
-    pub fn watch(&self, inner: SharedCredentialsProvider) -> SharedCredentialsProvider {
+    /// A provider that asks `keeper` and notes when its credentials end.
+    pub fn watch(&self, keeper: Keeper) -> SharedCredentialsProvider {
         SharedCredentialsProvider::new(Watched {
-            inner,
+            inner: keeper,
             meters: self.clone(),
         })
     }
@@ -48,7 +50,7 @@ impl Meters {
 
 #[derive(Debug)]
 struct Watched {
-    inner: SharedCredentialsProvider,
+    inner: Keeper,
     meters: Meters,
 }
 
@@ -63,7 +65,7 @@ impl ProvideCredentials for Watched {
             match &renewed {
                 Ok(credentials) => {
                     readings.expiry = credentials.expiry().map(DateTime::<Utc>::from);
-                    readings.renewal = None;
+                    readings.renewal = self.inner.failing();
                 }
                 Err(error) => readings.renewal = Some(causes(error)),
             }
@@ -74,7 +76,7 @@ impl ProvideCredentials for Watched {
 }
 
 /// An error and what it says are its causes, each once.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -440,6 +440,146 @@ fn the_plan_names_the_next_windows_their_keys_columns_and_rows() {
 // --- run ---
 
 #[test]
+fn log_admin_notify_and_inference_change_with_a_reload_and_what_would_not_start_is_refused() {
+    let directory = directory();
+    let store = Store::start();
+    let ports: Vec<u16> = (0..2)
+        .map(|_| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        })
+        .collect();
+    let admin = |port: u16| format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let answers = |port: u16| {
+        (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
+    };
+    let config = gateway(directory.path(), &store, &admin(ports[0]));
+    let plain = std::fs::read_to_string(&config).unwrap();
+    let mut daemon = Daemon::start(&config);
+    daemon.says("window shipped", 1);
+    assert!(answers(ports[0]));
+    assert!(!daemon.log().iter().any(|line| line.contains("DEBUG")));
+    let told = directory.path().join("told");
+    let program = directory.path().join("tell.sh");
+    std::fs::write(&program, format!("#!/bin/sh\ncat >> {}\n", show(&told))).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let reload = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        daemon.signal("-HUP");
+    };
+    let notify = format!("[notify]\ncommand = [\"{}\"]\n", show(&program));
+    let moved = plain.replace(&admin(ports[0]), &admin(ports[1]));
+    let changed = format!(
+        "{moved}{notify}[log]\nlevel = \"debug\"\n[inference]\nscheduler = \"pump\"\nmodel = \"m\"\n\
+         endpoint_url = \"http://127.0.0.1:1\"\n"
+    );
+    reload(&changed);
+    daemon.says("the new configuration is in place", 1);
+    assert!(answers(ports[1]));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", ports[0])).is_err());
+    daemon.says("notifications are on", 1);
+    daemon.says("DEBUG", 1);
+    // The scheduler is asked for from now on, at an address where nobody is.
+    daemon.says("the inference side fails", 1);
+    // Back to where it listened before, which is free again.
+    reload(&changed.replace(&admin(ports[1]), &admin(ports[0])));
+    daemon.says("the new configuration is in place", 2);
+    assert!(answers(ports[0]));
+    let absent = directory.path().join("absent");
+    for wrong in [
+        changed.replace(show(&program), show(&absent)),
+        changed.replace(
+            &admin(ports[1]),
+            &format!("{}token_file = \"{}\"\n", admin(ports[1]), show(&absent)),
+        ),
+    ] {
+        let refused = daemon
+            .log()
+            .iter()
+            .filter(|line| line.contains("is refused, the old one stays"))
+            .count();
+        reload(&wrong);
+        daemon.says("is refused, the old one stays", refused + 1);
+        assert!(answers(ports[0]));
+    }
+    daemon.signal("-TERM");
+    daemon.ends_within(Duration::from_secs(2));
+}
+
+#[test]
+fn lines_for_the_journal_begin_with_their_priority_and_a_reader_that_stops_holds_nothing_up() {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let directory = directory();
+    let store = Store::start();
+    store.proxy.inject(Rule::puts(
+        "input",
+        usize::MAX,
+        Fault::Answer(403, "AccessDenied"),
+    ));
+    let config = gateway(
+        directory.path(),
+        &store,
+        "[log]\nlevel = \"trace\"\n[admin]\nlisten = \"\"\n",
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let held = std::fs::File::from(writer.as_fd().try_clone_to_owned().unwrap());
+    let stat = held.metadata().unwrap();
+    let mut child = lookoutd()
+        .args(["run", "--config", show(&config)])
+        .env("JOURNAL_STREAM", format!("{}:{}", stat.dev(), stat.ino()))
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    drop(held);
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    let mut seen = BTreeSet::new();
+    for line in lines.by_ref() {
+        let level = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"]
+            .into_iter()
+            .find(|level| line.contains(&format!("\"level\":\"{level}\"")));
+        let priority = match level {
+            Some("ERROR") => "<3>",
+            Some("WARN") => "<4>",
+            Some("INFO") => "<6>",
+            Some(_) => "<7>",
+            None => continue,
+        };
+        assert!(line.starts_with(priority), "{line}");
+        seen.insert(priority);
+        if seen.contains("<3>") && seen.contains("<6>") && seen.contains("<7>") {
+            break;
+        }
+    }
+    assert!(seen.contains("<3>"), "{seen:?}");
+    // From here on nobody reads, and the pipe fills.
+    store.proxy.heal();
+    let status = || run(&["status", "--config", show(&config)]);
+    let shipped = (0..600).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        status().status.success()
+    });
+    assert!(shipped, "{}", text(&status()));
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let told = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(told.elapsed() < Duration::from_secs(2), "it does not stop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_within_two_seconds() {
     let directory = directory();
     let store = Store::start();

@@ -131,7 +131,6 @@ async fn failures_that_need_a_person_say_so_once_keep_the_bytes_and_end_by_thems
         (400, "AuthorizationHeaderMalformed"),
         (400, "EntityTooLarge"),
         (400, "KMS.DisabledException"),
-        (501, "NotImplemented"),
         (507, ""),
         (418, "Unheard"),
     ];

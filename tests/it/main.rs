@@ -37,6 +37,7 @@ mod notify;
 mod peers;
 mod preload;
 mod proxy;
+mod quirks;
 mod restarts;
 mod rig;
 mod s3_server;

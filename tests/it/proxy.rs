@@ -39,6 +39,10 @@ pub enum Fault {
     Slow(Duration),
     /// Answered with 200 and a web page, as a captive portal does.
     Portal,
+    /// Answered with 200 and this document.
+    Document(&'static str),
+    /// Answered with this status and error code if it has a header whose name begins so; else forwarded.
+    RefuseHeader(&'static str, u16, &'static str),
     /// Forwarded with one byte of the body changed.
     Damage,
     /// The key is deleted first, so that a conditional create overwrites: a store that ignores the condition.
@@ -133,6 +137,14 @@ impl Rule {
         None
     }
 
+    /// All requests of this method.
+    pub fn all(method: Method, fault: Fault) -> Rule {
+        Rule {
+            method: Some(method),
+            ..Rule::any(usize::MAX, fault)
+        }
+    }
+
     /// As it is, but `passed` requests of its kind go through first.
     pub fn after(mut self, passed: usize) -> Rule {
         self.after = passed;
@@ -178,7 +190,9 @@ impl Proxy {
 
     /// Requests that rules are still waiting for.
     pub fn pending(&self) -> usize {
-        lock(&self.state.rules).iter().map(|rule| rule.times).sum()
+        lock(&self.state.rules)
+            .iter()
+            .fold(0, |sum, rule| sum.saturating_add(rule.times))
     }
 
     /// Every request so far.
@@ -308,6 +322,19 @@ impl State {
             Some(Fault::Portal) => Ok(Response::new(Full::from(
                 "<html><body>Welcome to the plant's guest network</body></html>",
             ))),
+            Some(Fault::Document(text)) => {
+                let mut answer = Response::new(Full::from(text));
+                let xml = hyper::header::HeaderValue::from_static("application/xml");
+                answer.headers_mut().insert("content-type", xml);
+                Ok(answer)
+            }
+            Some(Fault::RefuseHeader(name, status, code)) => {
+                let mut names = parts.headers.keys();
+                if names.any(|header| header.as_str().starts_with(name)) {
+                    return Ok(refusal(status, code));
+                }
+                self.forward(request(body)).await
+            }
             Some(Fault::Damage) => {
                 let mut bytes = body.to_vec();
                 if let Some(last) = bytes.last_mut() {

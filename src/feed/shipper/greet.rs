@@ -62,6 +62,10 @@ impl Shipper {
                             bucket = self.bucket.name(),
                             "the store ignores If-None-Match: keys are looked up before each upload, and two writers may race"
                         ),
+                        Conditional::Refused => warn!(
+                            bucket = self.bucket.name(),
+                            "the store refuses If-None-Match: keys are looked up before each upload, and two writers may race"
+                        ),
                     }
                     if self.rebuild.is_none() {
                         return Ok(());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_sdk_s3::Client;
 use tokio::sync::OnceCell;
 
-use crate::s3::{Bucket, Conditional, S3Error};
+use crate::s3::{Bucket, S3Error};
 
 /// The buckets, by name.
 pub struct Buckets {
@@ -42,10 +42,12 @@ impl Buckets {
     pub async fn write(&self, name: &str, prefix: &str) -> Result<Bucket, S3Error> {
         let Known { mut bucket, met } = self.known(name);
         let meet = async {
-            if bucket.probe(prefix).await? == Conditional::Ignored {
+            let lacking = bucket.probe(prefix).await?.lacking();
+            if let Some(lacking) = lacking {
                 tracing::warn!(
                     bucket = name,
-                    "the store ignores If-None-Match: results are looked up before each is written, and two writers may race"
+                    lacking,
+                    "the store takes no conditional creates: results are looked up before each is written, and two writers may race"
                 );
             }
             Ok(bucket)

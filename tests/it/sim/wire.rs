@@ -202,7 +202,17 @@ impl Link {
                 tokio::time::sleep(time).await;
                 self.forward(asked).await
             }
-            Some(Fault::Portal) => Ok(portal(asked.method == "HEAD")),
+            Some(Fault::Portal | Fault::Document(_)) => Ok(portal(asked.method == "HEAD")),
+            Some(Fault::RefuseHeader(name, status, code)) => {
+                let refused = asked
+                    .headers
+                    .iter()
+                    .any(|(header, _)| header.starts_with(name));
+                if refused {
+                    return Ok(self.refusal(status, code));
+                }
+                self.forward(asked).await
+            }
             Some(Fault::Damage) => {
                 let mut bytes = asked.body.to_vec();
                 if let Some(last) = bytes.last_mut() {
