@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
-use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -31,126 +30,69 @@ pub mod tags;
 pub mod versions;
 
 /// What an operation does with a request. `Value::Null` is an empty body.
-#[derive(Clone, Copy)]
-pub enum Run {
-    /// Asks the store.
-    Asks(for<'a> fn(&'a Request<'a>) -> Answer<'a>),
-    /// Runs in a transaction of its own; those that have not moved into the store.
-    Transacts(fn(&Call<'_>) -> Result<Value, Fault>),
-}
+pub type Run = for<'a> fn(&'a Request<'a>) -> Answer<'a>;
 
 /// The answer to come.
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Fault>> + Send + 'a>>;
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Fault>> + Send + 'a>>;
 
-/// An operation that asks the store.
+/// An operation of the table.
 macro_rules! asks {
     ($operation:path) => {
-        Some(Run::Asks(|request| Box::pin($operation(request))))
+        Some(|request| Box::pin($operation(request)))
     };
 }
 
 /// Every operation of the API, in the order of the service model; `None` is answered `UnknownOperationException`.
 pub static OPERATIONS: [(&str, Option<Run>); 49] = [
     ("CreateDataset", asks!(datasets::create)),
-    (
-        "CreateInferenceScheduler",
-        Some(Run::Transacts(schedulers::create)),
-    ),
+    ("CreateInferenceScheduler", asks!(schedulers::create)),
     ("CreateLabel", asks!(labels::create)),
     ("CreateLabelGroup", asks!(labels::create_group)),
-    ("CreateModel", Some(Run::Transacts(models::create))),
-    (
-        "CreateRetrainingScheduler",
-        Some(Run::Transacts(retraining::create)),
-    ),
+    ("CreateModel", asks!(models::create)),
+    ("CreateRetrainingScheduler", asks!(retraining::create)),
     ("DeleteDataset", asks!(datasets::delete)),
-    (
-        "DeleteInferenceScheduler",
-        Some(Run::Transacts(schedulers::delete)),
-    ),
+    ("DeleteInferenceScheduler", asks!(schedulers::delete)),
     ("DeleteLabel", asks!(labels::delete)),
     ("DeleteLabelGroup", asks!(labels::delete_group)),
-    ("DeleteModel", Some(Run::Transacts(models::delete))),
+    ("DeleteModel", asks!(models::delete)),
     ("DeleteResourcePolicy", asks!(policies::delete)),
-    (
-        "DeleteRetrainingScheduler",
-        Some(Run::Transacts(retraining::delete)),
-    ),
+    ("DeleteRetrainingScheduler", asks!(retraining::delete)),
     ("DescribeDataIngestionJob", asks!(ingestion::describe)),
     ("DescribeDataset", asks!(datasets::describe)),
-    (
-        "DescribeInferenceScheduler",
-        Some(Run::Transacts(schedulers::describe)),
-    ),
+    ("DescribeInferenceScheduler", asks!(schedulers::describe)),
     ("DescribeLabel", asks!(labels::describe)),
     ("DescribeLabelGroup", asks!(labels::describe_group)),
-    ("DescribeModel", Some(Run::Transacts(models::describe))),
-    (
-        "DescribeModelVersion",
-        Some(Run::Transacts(versions::describe)),
-    ),
+    ("DescribeModel", asks!(models::describe)),
+    ("DescribeModelVersion", asks!(versions::describe)),
     ("DescribeResourcePolicy", asks!(policies::describe)),
-    (
-        "DescribeRetrainingScheduler",
-        Some(Run::Transacts(retraining::describe)),
-    ),
+    ("DescribeRetrainingScheduler", asks!(retraining::describe)),
     ("ImportDataset", asks!(imports::dataset)),
-    (
-        "ImportModelVersion",
-        Some(Run::Transacts(imports::model_version)),
-    ),
+    ("ImportModelVersion", asks!(imports::model_version)),
     ("ListDataIngestionJobs", asks!(ingestion::list)),
     ("ListDatasets", asks!(datasets::list)),
     ("ListInferenceEvents", asks!(events::list)),
     ("ListInferenceExecutions", asks!(executions::list)),
-    (
-        "ListInferenceSchedulers",
-        Some(Run::Transacts(schedulers::list)),
-    ),
+    ("ListInferenceSchedulers", asks!(schedulers::list)),
     ("ListLabelGroups", asks!(labels::list_groups)),
     ("ListLabels", asks!(labels::list)),
-    ("ListModelVersions", Some(Run::Transacts(versions::list))),
-    ("ListModels", Some(Run::Transacts(models::list))),
-    (
-        "ListRetrainingSchedulers",
-        Some(Run::Transacts(retraining::list)),
-    ),
+    ("ListModelVersions", asks!(versions::list)),
+    ("ListModels", asks!(models::list)),
+    ("ListRetrainingSchedulers", asks!(retraining::list)),
     ("ListSensorStatistics", asks!(ingestion::statistics)),
     ("ListTagsForResource", asks!(tags::list)),
     ("PutResourcePolicy", asks!(policies::put)),
     ("StartDataIngestionJob", asks!(ingestion::start)),
-    (
-        "StartInferenceScheduler",
-        Some(Run::Transacts(schedulers::start)),
-    ),
-    (
-        "StartRetrainingScheduler",
-        Some(Run::Transacts(retraining::start)),
-    ),
-    (
-        "StopInferenceScheduler",
-        Some(Run::Transacts(schedulers::stop)),
-    ),
-    (
-        "StopRetrainingScheduler",
-        Some(Run::Transacts(retraining::stop)),
-    ),
+    ("StartInferenceScheduler", asks!(schedulers::start)),
+    ("StartRetrainingScheduler", asks!(retraining::start)),
+    ("StopInferenceScheduler", asks!(schedulers::stop)),
+    ("StopRetrainingScheduler", asks!(retraining::stop)),
     ("TagResource", asks!(tags::tag)),
     ("UntagResource", asks!(tags::untag)),
-    (
-        "UpdateActiveModelVersion",
-        Some(Run::Transacts(versions::activate)),
-    ),
-    (
-        "UpdateInferenceScheduler",
-        Some(Run::Transacts(schedulers::update)),
-    ),
+    ("UpdateActiveModelVersion", asks!(versions::activate)),
+    ("UpdateInferenceScheduler", asks!(schedulers::update)),
     ("UpdateLabelGroup", asks!(labels::update_group)),
-    ("UpdateModel", Some(Run::Transacts(models::update))),
-    (
-        "UpdateRetrainingScheduler",
-        Some(Run::Transacts(retraining::update)),
-    ),
+    ("UpdateModel", asks!(models::update)),
+    ("UpdateRetrainingScheduler", asks!(retraining::update)),
 ];
 
 /// The identity ARNs are made of.
@@ -210,18 +152,6 @@ pub fn answer(made: impl Serialize) -> Result<Value, Fault> {
     })
 }
 
-/// One call of an operation that runs in a transaction of its own.
-pub struct Call<'a> {
-    /// The transaction.
-    pub db: &'a Connection,
-    /// Validated input.
-    pub input: &'a Input,
-    /// Time of the call.
-    pub now: DateTime<Utc>,
-    /// For ARNs.
-    pub identity: &'a Identity,
-}
-
 /// The validated members of a request.
 pub struct Input(Map<String, Value>);
 
@@ -251,35 +181,14 @@ pub async fn call(
     let members = shapes::input_of(name).ok_or_else(Fault::internal)?;
     let mut input = Input(shapes::validate(members, body)?);
     input.name_key(identity);
-    let run = match run {
-        Run::Transacts(run) => run,
-        Run::Asks(run) => {
-            let request = Request {
-                store,
-                operation: name,
-                input: &input,
-                now,
-                identity,
-            };
-            return run(&request)
-                .await
-                .inspect(|answer| hold_to_model(name, answer));
-        }
+    let request = Request {
+        store,
+        operation: name,
+        input: &input,
+        now,
+        identity,
     };
-    let identity = identity.clone();
-    store
-        .transact(move |db| {
-            let call = Call {
-                db,
-                input: &input,
-                now,
-                identity: &identity,
-            };
-            match input.once(name) {
-                Some(once) => once.run(db, now, || run(&call)),
-                None => run(&call),
-            }
-        })
+    run(&request)
         .await
         .inspect(|answer| hold_to_model(name, answer))
 }
@@ -296,18 +205,6 @@ fn hold_to_model(operation: &str, answer: &Value) {
     }
     #[cfg(not(debug_assertions))]
     let _ = (operation, answer);
-}
-
-impl Call<'_> {
-    /// An ARN of this service.
-    pub fn arn(&self, kind: &str, name: &str, uuid: &str) -> String {
-        self.identity.arn(kind, name, uuid)
-    }
-
-    /// The page this request asks for.
-    pub fn page(&self, list: &str) -> Result<Page, Fault> {
-        self.input.page(list)
-    }
 }
 
 impl Input {

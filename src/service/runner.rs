@@ -21,7 +21,7 @@ use crate::service::store::Store;
 use crate::service::store::executions::{
     CatchUp, Claim, Due, End, Failed, FailureKind, Look, Rewound,
 };
-use crate::service::store::transitions::Passing;
+use crate::service::store::schedulers::SchedulerStatus;
 use crate::vitals::{Code, Pulse, Trouble};
 use buckets::Buckets;
 use execute::Context;
@@ -75,7 +75,7 @@ pub struct Runner {
     /// The execution each task runs.
     tasks: HashMap<Id, (String, i64)>,
     /// When a scheduler that was seen in PENDING or STOPPING leaves it.
-    leaving: HashMap<(String, Passing), Instant>,
+    leaving: HashMap<(String, SchedulerStatus), Instant>,
     /// Until when that was looked at; whoever should have left before waits for an execution, whose end is told.
     judged: Option<Instant>,
     pulse: Pulse,
@@ -246,7 +246,7 @@ impl Runner {
 
     /// Completes PENDING and STOPPING a moment after they were first seen; STOPPING waits for its execution.
     async fn transitions(&mut self, now: DateTime<Utc>) -> Result<(), Fault> {
-        let passing: HashSet<(String, Passing)> =
+        let passing: HashSet<(String, SchedulerStatus)> =
             self.context.store.passing().await?.into_iter().collect();
         self.leaving.retain(|key, _| passing.contains(key));
         let real_now = Instant::now();
@@ -268,8 +268,8 @@ impl Runner {
         for left in settled {
             let scheduler = left.scheduler;
             match left.from {
-                Passing::Pending => tracing::info!(scheduler, "scheduler running"),
-                Passing::Stopping => tracing::info!(scheduler, "scheduler stopped"),
+                SchedulerStatus::Stopping => tracing::info!(scheduler, "scheduler stopped"),
+                _ => tracing::info!(scheduler, "scheduler running"),
             }
         }
         Ok(())

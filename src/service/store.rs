@@ -19,15 +19,19 @@ use super::files::Files;
 pub mod datasets;
 pub mod events;
 pub mod executions;
+pub mod imports;
 pub mod ingestion;
 pub mod labels;
 mod leftovers;
+pub mod making;
+pub mod models;
 mod once;
 mod opening;
 pub mod past;
 pub mod policies;
 pub mod reading;
 mod registering;
+pub mod retraining;
 pub mod schedulers;
 pub mod tags;
 mod takeover;
@@ -205,8 +209,9 @@ impl Store {
         })
     }
 
-    /// Runs `work` in one transaction on the blocking pool. It is committed if `work` succeeds.
-    pub async fn transact<T: Send + 'static>(
+    /// Runs `work` in one transaction on the blocking pool. It is committed if `work` succeeds. Nobody outside this module
+    /// gets a connection.
+    async fn transact<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
@@ -255,7 +260,7 @@ fn json_column<T: serde::de::DeserializeOwned>(
 }
 
 /// A JSON column, null where it is empty.
-pub fn stored_json(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<serde_json::Value> {
+fn stored_json(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<serde_json::Value> {
     let text: Option<String> = row.get(index)?;
     Ok(text
         .and_then(|text| serde_json::from_str(&text).ok())
@@ -263,7 +268,7 @@ pub fn stored_json(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<se
 }
 
 /// JSON that this service stored.
-pub fn parse(text: &str) -> Result<serde_json::Value, Fault> {
+fn parse(text: &str) -> Result<serde_json::Value, Fault> {
     serde_json::from_str(text).map_err(|error| {
         tracing::error!(%error, "stored JSON is damaged");
         Fault::internal()

@@ -58,19 +58,17 @@ impl Fleet {
         bucket: &str,
         now: DateTime<Utc>,
     ) -> Places {
-        let store = Store::open(directory).unwrap();
+        drop(Store::open(directory).unwrap());
         let newest = now.timestamp() / 300 * 300;
-        let sql = self.sql(bucket, newest);
-        store
-            .transact(move |db| {
-                for (statement, values) in &sql {
-                    db.prepare_cached(statement)?
-                        .execute(rusqlite::params_from_iter(values))?;
-                }
-                Ok(())
-            })
-            .await
-            .unwrap();
+        let mut db = rusqlite::Connection::open(directory.join("state.db")).unwrap();
+        let transaction = db.transaction().unwrap();
+        for (statement, values) in &self.sql(bucket, newest) {
+            let mut statement = transaction.prepare_cached(statement).unwrap();
+            let values = rusqlite::params_from_iter(values);
+            statement.execute(values).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(db);
         for back in 0..self.with_files {
             let start = DateTime::from_timestamp(newest - 300 * (back + 1), 0).unwrap();
             self.objects(objects.unwrap(), bucket, start, back);

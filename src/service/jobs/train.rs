@@ -23,7 +23,8 @@ use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
 use crate::service::s3_problem;
 use crate::service::schema::Schema;
-use crate::service::store::versions::{self, Making};
+use crate::service::store::making::{self, Making};
+use crate::service::store::versions::SourceType;
 use crate::service::store::with_range;
 
 /// Sensors a model may learn (contract 4.4).
@@ -53,7 +54,7 @@ pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
     tracing::info!(
         model = job.model,
         version = job.version,
-        source = job.source_type,
+        source = %job.source_type,
         "training started"
     );
     let made = match &job.file {
@@ -103,7 +104,7 @@ async fn train(jobs: &Jobs, job: &Making) -> Result<Made> {
     let prior = job
         .active
         .clone()
-        .filter(|_| job.source_type == "RETRAINING")
+        .filter(|_| job.source_type == SourceType::Retraining)
         .and_then(|(_, file)| file);
     let job = job.clone();
     tokio::task::spawn_blocking(move || {
@@ -204,8 +205,8 @@ fn make(job: &Making, dataset: &Dataset, labels: Vec<Span>, prior: Option<&Model
         }
         _ => None,
     };
-    let promotion =
-        (job.source_type == "RETRAINING").then(|| promotion(job, judged.as_ref(), before.as_ref()));
+    let promotion = (job.source_type == SourceType::Retraining)
+        .then(|| promotion(job, judged.as_ref(), before.as_ref()));
     let diagnosed = evaluation.unwrap_or((from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)));
     let wanted = job.detail["ModelDiagnosticsOutputConfiguration"].is_object();
     let diagnostics = wanted
@@ -375,7 +376,7 @@ async fn keep(jobs: &Jobs, job: &Making, made: Made) -> Result<()> {
         );
     }
     let now = jobs.clock.now();
-    let imported = job.source_type == "IMPORT";
+    let imported = job.source_type == SourceType::Import;
     if imported {
         let ended = crate::service::operations::time(now.timestamp_micros());
         detail = with(&detail, "ImportJobEndTime", ended);
@@ -398,7 +399,7 @@ async fn keep(jobs: &Jobs, job: &Making, made: Made) -> Result<()> {
         quality,
         "training succeeded"
     );
-    let made = versions::Made {
+    let made = making::Made {
         file,
         metrics: made.metrics,
         quality,

@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Call, Request, answer, maybe_time, time};
+use super::{Request, answer, maybe_time, time};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
-use crate::service::store::datasets::{self, Dataset, NewDataset};
-pub use crate::service::store::stored_json;
+use crate::service::store::datasets::NewDataset;
 
 /// CreateDataset.
 pub async fn create(request: &Request<'_>) -> Result<Value, Fault> {
@@ -83,9 +82,4 @@ pub async fn delete(request: &Request<'_>) -> Result<Value, Fault> {
     let name = request.input.required("DatasetName")?;
     request.store.delete_dataset(name).await?;
     Ok(Value::Null)
-}
-
-/// The dataset that a request names which runs in a transaction of its own.
-pub fn named(call: &Call<'_>) -> Result<Dataset, Fault> {
-    datasets::named(call.db, call.input.required("DatasetName")?)
 }

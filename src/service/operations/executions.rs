@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Request, time};
 use crate::service::faults::Fault;
+use crate::service::store::executions::ExecutionStatus;
 use crate::service::store::past::ExecutionsAsked;
 
 /// ListInferenceExecutions.
@@ -22,7 +23,7 @@ pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
         before_us: after.unwrap_or(i64::MAX),
         from_us: input.time_us("DataStartTimeAfter").unwrap_or(i64::MIN),
         to_us: input.time_us("DataEndTimeBefore").unwrap_or(i64::MAX),
-        status: input.text("Status").map(str::to_owned),
+        status: input.text("Status").and_then(ExecutionStatus::from_sql),
         limit: page.limit(),
     };
     let found = request.store.executions(asked).await?;

@@ -258,12 +258,12 @@ impl Store {
 }
 
 /// The dataset of that name; that there is none is the fault.
-pub(in crate::service) fn named(db: &Connection, name: &str) -> Result<Dataset, Fault> {
+pub(super) fn named(db: &Connection, name: &str) -> Result<Dataset, Fault> {
     by_name(db, name)?.ok_or_else(|| Fault::not_found(format!("Dataset '{name}' does not exist")))
 }
 
 /// The dataset of that name.
-pub(in crate::service) fn by_name(db: &Connection, name: &str) -> Result<Option<Dataset>, Fault> {
+pub(super) fn by_name(db: &Connection, name: &str) -> Result<Option<Dataset>, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM dataset WHERE name = ?1");
     Ok(db
         .prepare_cached(&sql)?

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Store;
 use super::events::{self, Anomaly};
 use super::parse;
-use super::schedulers::{self, COLUMNS, Scheduler};
+use super::schedulers::{self, COLUMNS, LatestResult, Scheduler};
 use super::words::words;
 use crate::service::faults::Fault;
 use crate::service::options::Options;
@@ -42,6 +42,18 @@ pub struct Claim {
     pub model_version: i64,
     /// The model's running state after the last execution.
     pub scoring_state: Option<Vec<u8>>,
+}
+
+words! {
+    /// Where an execution stands.
+    pub enum ExecutionStatus {
+        /// It was claimed and has not ended.
+        InProgress = "IN_PROGRESS",
+        /// Its results are in S3.
+        Success = "SUCCESS",
+        /// It has none.
+        Failed = "FAILED",
+    }
 }
 
 words! {
@@ -224,13 +236,12 @@ fn succeed(
     else {
         return Ok(());
     };
-    if !record(db, uuid, boundary_us, now, end, "IN_PROGRESS")? {
+    if !record(db, uuid, boundary_us, now, end, ExecutionStatus::InProgress)? {
         return Ok(());
     }
-    let latest = if anomalies.is_empty() {
-        "NORMAL"
-    } else {
-        "ANOMALOUS"
+    let latest = match anomalies.is_empty() {
+        true => LatestResult::Normal,
+        false => LatestResult::Anomalous,
     };
     db.prepare_cached(
         "UPDATE scheduler SET latest_result = ?2, scoring_state = coalesce(?3, scoring_state) WHERE uuid = ?1",
@@ -246,7 +257,7 @@ fn record(
     boundary_us: i64,
     now: DateTime<Utc>,
     end: &End,
-    from: &str,
+    from: ExecutionStatus,
 ) -> Result<bool, Fault> {
     let End::Success {
         bucket,

@@ -164,7 +164,7 @@ pub fn keep_copy(connection: &Connection, path: &Path, found: usize) -> rusqlite
 }
 
 /// Refuses a database that is damaged as far as that can be seen.
-pub fn refuse_if_damaged(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_if_damaged(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let check: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|source| StoreError::of(path, source))?;
@@ -194,7 +194,7 @@ pub fn refuse_if_emptied(version: usize, path: &Path, directory: &Path) -> Resul
 }
 
 /// Refuses a database of this build's schema whose rows hold what no build wrote.
-pub fn refuse_if_odd(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_if_odd(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let wrap = |source| StoreError::of(path, source);
     let damaged = |what: String| StoreError::Damaged {
         path: path.to_owned(),

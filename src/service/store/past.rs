@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::schedulers::{self, Scheduler};
+use super::executions::ExecutionStatus;
 use super::{Store, json_column};
 use crate::service::faults::Fault;
 use crate::signal::Cadence;
@@ -32,7 +32,7 @@ pub struct ExecutionsAsked {
     /// Those whose window ends then or earlier, microseconds.
     pub to_us: i64,
     /// Those in this status.
-    pub status: Option<String>,
+    pub status: Option<ExecutionStatus>,
     /// So many at most.
     pub limit: i64,
 }
@@ -46,8 +46,8 @@ pub struct Past {
     pub start_us: i64,
     /// When it was to run.
     pub scheduled_us: i64,
-    /// `IN_PROGRESS`, `SUCCESS` or `FAILED`.
-    pub status: String,
+    /// Where it stands.
+    pub status: ExecutionStatus,
     /// `DataInputConfiguration` then.
     pub input: Value,
     /// `DataOutputConfiguration` then.
@@ -74,17 +74,6 @@ pub struct PastEvent {
 }
 
 impl Store {
-    /// The inference scheduler of that name.
-    pub async fn scheduler(&self, name: &str) -> Result<Scheduler, Fault> {
-        let name = name.to_owned();
-        self.transact(move |db| {
-            schedulers::by_name(db, &name)?.ok_or_else(|| {
-                Fault::not_found(format!("Inference scheduler '{name}' does not exist"))
-            })
-        })
-        .await
-    }
-
     /// Executions of a scheduler, newest first.
     pub async fn executions(&self, asked: ExecutionsAsked) -> Result<Vec<Past>, Fault> {
         self.transact(move |db| {
@@ -288,7 +277,7 @@ mod tests {
             before_us: i64::MAX,
             from_us,
             to_us: i64::MAX,
-            status: status.map(str::to_owned),
+            status: status.and_then(ExecutionStatus::from_sql),
             limit: 1_000_000,
         };
         let found = store.executions(asked).await.unwrap();

@@ -4,11 +4,10 @@ use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
-use super::{Store, leftovers, seconds};
+use super::{Store, leftovers, seconds, versions};
 use crate::model::{Model, Span};
 use crate::service::faults::Fault;
 use crate::service::files::{Folder, model_name};
-use crate::service::operations::versions;
 
 /// A trained model to be put under the service's care without its training API.
 #[derive(Debug, Clone)]
@@ -75,11 +74,7 @@ impl Store {
                 );
                 (uuid, arn)
             });
-            let version = 1 + db.query_row(
-                "SELECT coalesce(max(version), 0) FROM model_version WHERE model_uuid = ?1",
-                [&uuid],
-                |row| row.get::<_, i64>(0),
-            )?;
+            let version = versions::next_number(db, &uuid)?;
             // Here and not before: no job is making it, a sweep would take it for unfinished work.
             let staged = files.stage_model(&uuid, &model.file).map_err(|error| {
                 tracing::error!(model = model.name, %error, "model file not written");

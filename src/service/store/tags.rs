@@ -44,11 +44,7 @@ impl Store {
 }
 
 /// Puts `tags` on the resource `arn`, within the quota.
-pub(in crate::service) fn set(
-    db: &Connection,
-    arn: &str,
-    tags: &[(String, String)],
-) -> Result<(), Fault> {
+pub(super) fn set(db: &Connection, arn: &str, tags: &[(String, String)]) -> Result<(), Fault> {
     for (key, value) in tags {
         db.execute(
             "INSERT INTO tag (arn, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (arn, key) DO UPDATE SET value = ?3",
@@ -67,7 +63,7 @@ pub(in crate::service) fn set(
 }
 
 /// The tags of a resource, by key.
-pub(in crate::service) fn of(db: &Connection, arn: &str) -> Result<Vec<(String, String)>, Fault> {
+pub(super) fn of(db: &Connection, arn: &str) -> Result<Vec<(String, String)>, Fault> {
     let mut statement =
         db.prepare_cached("SELECT key, value FROM tag WHERE arn = ?1 ORDER BY key")?;
     let rows = statement.query_map([arn], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -75,7 +71,7 @@ pub(in crate::service) fn of(db: &Connection, arn: &str) -> Result<Vec<(String, 
 }
 
 /// Removes every tag of a deleted resource.
-pub(in crate::service) fn forget(db: &Connection, arn: &str) -> Result<(), Fault> {
+pub(super) fn forget(db: &Connection, arn: &str) -> Result<(), Fault> {
     db.execute("DELETE FROM tag WHERE arn = ?1", [arn])?;
     Ok(())
 }

@@ -24,7 +24,7 @@ struct OldIndex {
 }
 
 /// Names every file that the rows refer to by what is in it.
-pub fn take_over(db: &Connection, files: &Files) -> rusqlite::Result<()> {
+pub(super) fn take_over(db: &Connection, files: &Files) -> rusqlite::Result<()> {
     let models = rows(
         db,
         "SELECT model_uuid, version, detail FROM model_version WHERE status = 'SUCCESS' AND file IS NULL",
@@ -120,7 +120,7 @@ pub fn take_over(db: &Connection, files: &Files) -> rusqlite::Result<()> {
 }
 
 /// Notes the files that an index names.
-pub fn insert_parts(db: &Connection, staged: &Staged) -> rusqlite::Result<()> {
+pub(super) fn insert_parts(db: &Connection, staged: &Staged) -> rusqlite::Result<()> {
     for part in &staged.parts {
         db.execute(
             "INSERT OR IGNORE INTO dataset_part (file, part) VALUES (?1, ?2)",

@@ -5,33 +5,21 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Store;
 use super::executions::{self, CatchUp};
-use super::schedulers::{self, COLUMNS};
-use super::words::words;
+use super::schedulers::{self, COLUMNS, SchedulerStatus};
 use crate::service::faults::Fault;
 
-words! {
-    /// A state that passes by itself.
-    #[derive(Hash)]
-    pub enum Passing {
-        /// Created or started, and not running yet.
-        Pending = "PENDING",
-        /// Told to stop.
-        Stopping = "STOPPING",
-    }
-}
-
-/// A scheduler that left such a state.
+/// A scheduler that left a state that passes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// Its name.
     pub scheduler: String,
     /// The state it left.
-    pub from: Passing,
+    pub from: SchedulerStatus,
 }
 
 impl Store {
     /// The schedulers in a state that passes, by identity.
-    pub async fn passing(&self) -> Result<Vec<(String, Passing)>, Fault> {
+    pub async fn passing(&self) -> Result<Vec<(String, SchedulerStatus)>, Fault> {
         self.transact(|db| {
             let sql = "SELECT uuid, status FROM scheduler WHERE status IN ('PENDING', 'STOPPING')";
             let mut statement = db.prepare_cached(sql)?;
@@ -45,7 +33,7 @@ impl Store {
     /// execution under way.
     pub async fn settle(
         &self,
-        ready: Vec<(String, Passing)>,
+        ready: Vec<(String, SchedulerStatus)>,
         now: DateTime<Utc>,
         catch_up: CatchUp,
     ) -> Result<Vec<Settled>, Fault> {
@@ -61,14 +49,15 @@ impl Store {
                     .optional()?;
                 let Some(scheduler) = scheduler else { continue };
                 let left = match from {
-                    Passing::Pending => {
+                    SchedulerStatus::Pending => {
                         executions::begin(db, &scheduler, now, catch_up)?;
-                        schedulers::transition(db, &uuid, "PENDING", "RUNNING")?
+                        schedulers::transition(db, &uuid, from, SchedulerStatus::Running)?
                     }
-                    Passing::Stopping => {
+                    SchedulerStatus::Stopping => {
                         !executions::in_progress(db, &uuid)?
-                            && schedulers::transition(db, &uuid, "STOPPING", "STOPPED")?
+                            && schedulers::transition(db, &uuid, from, SchedulerStatus::Stopped)?
                     }
+                    SchedulerStatus::Running | SchedulerStatus::Stopped => false,
                 };
                 if left {
                     settled.push(Settled {

@@ -1,356 +1,292 @@
-//! The rows of model versions as the jobs that make them see them: claimed, made, failed; and the retrainings that begin one.
-
-use std::path::PathBuf;
+//! Model versions as the API tells them, and which one is active. How they are made is `super::making`.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 
-use super::{Store, leftovers};
+use super::models::{self, Model};
+use super::words::words;
+use super::{Store, stored_json};
 use crate::service::faults::Fault;
-use crate::service::files::{Folder, Staged};
-use crate::service::operations::{models, retraining, versions};
+use crate::service::schema::Schema;
 
-/// The part of a lookback that a retrained version is judged on: its last fifth.
-const JUDGED_PART: i64 = 5;
-/// The API's limit of a reason.
-const LONGEST_REASON: usize = 5000;
-
-/// A version to be made.
-#[derive(Debug, Clone)]
-pub struct Making {
-    /// The model's name.
-    pub model: String,
-    /// Its identity.
-    pub model_uuid: String,
-    /// The number of the version.
-    pub version: i64,
-    /// `TRAINING`, `RETRAINING` or `IMPORT`.
-    pub source_type: String,
-    /// The rows to learn from.
-    pub dataset_file: Option<String>,
-    /// The schema string.
-    pub schema: String,
-    /// Members of Describe answers, as given.
-    pub detail: Value,
-    /// The model file; an import has it from the start.
-    pub file: Option<String>,
-    /// The active version's number and model file.
-    pub active: Option<(i64, Option<String>)>,
+words! {
+    /// Where a model version stands.
+    pub enum VersionStatus {
+        /// It is trained, or waits for it.
+        InProgress = "IN_PROGRESS",
+        /// It can be active.
+        Success = "SUCCESS",
+        /// It was not made.
+        Failed = "FAILED",
+        /// It is imported, or waits for it.
+        ImportInProgress = "IMPORT_IN_PROGRESS",
+        /// It was given up.
+        Canceled = "CANCELED",
+    }
 }
 
-/// How a version came out.
+words! {
+    /// Where a model version comes from.
+    pub enum SourceType {
+        /// CreateModel.
+        Training = "TRAINING",
+        /// The model's retraining scheduler.
+        Retraining = "RETRAINING",
+        /// Another model, or a file.
+        Import = "IMPORT",
+    }
+}
+
+/// One model version as stored.
 #[derive(Debug, Clone)]
-pub struct Made {
-    /// The model file, if it is new.
-    pub file: Option<Staged>,
-    /// Metrics of its evaluation; `None` leaves what an import brought.
+pub struct Version {
+    /// 1, 2, ...
+    pub number: i64,
+    /// ARN.
+    pub arn: String,
+    /// Where it stands.
+    pub status: VersionStatus,
+    /// Where it comes from.
+    pub source_type: SourceType,
+    /// Its schema string.
+    pub schema: Option<String>,
+    /// Why it failed.
+    pub failed_reason: Option<String>,
+    /// Metrics of its evaluation, a JSON string.
     pub metrics: Option<String>,
-    /// Verdict of its evaluation; an import keeps its own.
+    /// Verdict of its evaluation.
     pub quality: Option<String>,
-    /// Members of Describe answers.
+    /// When its training began and ended.
+    pub execution_us: (Option<i64>, Option<i64>),
+    /// Members of Describe answers, as given or found.
     pub detail: Value,
-    /// A retraining that is not to become active.
-    pub held_back: bool,
+    /// Creation, microseconds.
+    pub created_us: i64,
+    /// Last change, microseconds.
+    pub updated_us: i64,
 }
+
+/// Which versions of a model are asked for.
+#[derive(Debug)]
+pub struct VersionsAsked {
+    /// Identity of the model.
+    pub model_uuid: String,
+    /// Those that stand there.
+    pub status: Option<VersionStatus>,
+    /// Those that come from there.
+    pub source_type: Option<SourceType>,
+    /// Those made then, from and to, microseconds.
+    pub created_us: (i64, i64),
+    /// Those with these numbers, from and to.
+    pub numbers: (i64, i64),
+    /// Those with a lower number.
+    pub before: i64,
+    /// So many at most.
+    pub limit: i64,
+}
+
+/// A version that became active.
+#[derive(Debug)]
+pub struct Activated {
+    /// Its model, with what was active before.
+    pub model: Model,
+    /// The version.
+    pub version: Version,
+}
+
+const COLUMNS: &str = "version, arn, status, source_type, schema, failed_reason, metrics, quality, execution_start_us, \
+     execution_end_us, detail, created_us, updated_us";
 
 impl Store {
-    /// The oldest version that is to be made; its making begins now.
-    pub async fn next_to_make(&self, now: DateTime<Utc>) -> Result<Option<Making>, Fault> {
+    /// The version of that number, and its model.
+    pub async fn version(&self, model: &str, number: i64) -> Result<(Model, Version), Fault> {
+        let name = model.to_owned();
         self.transact(move |db| {
-            let sql = "SELECT m.name, m.uuid, v.version, v.source_type, v.dataset_file, coalesce(v.schema, m.schema), v.detail,
-                              v.file, m.active_version, a.file
-                       FROM model_version v JOIN model m ON m.uuid = v.model_uuid
-                       LEFT JOIN model_version a ON a.model_uuid = m.uuid AND a.version = m.active_version
-                       WHERE v.status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY v.created_us LIMIT 1";
-            let read = |row: &rusqlite::Row<'_>| {
-                let detail: String = row.get(6)?;
-                let active: Option<i64> = row.get(8)?;
-                let active_file: Option<String> = row.get(9)?;
-                Ok(Making {
-                    model: row.get(0)?,
-                    model_uuid: row.get(1)?,
-                    version: row.get(2)?,
-                    source_type: row.get(3)?,
-                    dataset_file: row.get(4)?,
-                    schema: row.get(5)?,
-                    detail: serde_json::from_str(&detail).unwrap_or_default(),
-                    file: row.get(7)?,
-                    active: active.map(|version| (version, active_file)),
-                })
-            };
-            let making = db.query_row(sql, [], read).optional()?;
-            if let Some(making) = &making {
-                db.execute(
-                    "UPDATE model_version SET execution_start_us = ?3 WHERE model_uuid = ?1 AND version = ?2",
-                    params![making.model_uuid, making.version, now.timestamp_micros()],
-                )?;
-            }
-            Ok(making)
+            let model = models::named(db, &name)?;
+            let version = numbered(db, &model, number)?;
+            Ok((model, version))
         })
         .await
     }
 
-    /// Puts the model file in its place and makes the version SUCCESS; active if it is the model's first, or a training that
-    /// is not held back. An import into a model that has an active version waits for UpdateActiveModelVersion.
-    pub async fn version_made(
+    /// Versions of a model, newest first.
+    pub async fn versions(&self, asked: VersionsAsked) -> Result<Vec<Version>, Fault> {
+        self.transact(move |db| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM model_version
+                 WHERE model_uuid = ?1 AND version < ?2 AND (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR source_type = ?4)
+                   AND created_us >= ?5 AND created_us <= ?6 AND version >= ?7 AND version <= ?8
+                 ORDER BY version DESC LIMIT ?9"
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let bounds = params![
+                asked.model_uuid,
+                asked.before,
+                asked.status,
+                asked.source_type,
+                asked.created_us.0,
+                asked.created_us.1,
+                asked.numbers.0,
+                asked.numbers.1,
+                asked.limit,
+            ];
+            let rows = statement.query_map(bounds, read)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Makes a version that is SUCCESS, and was made for the sensors the model has, the active one.
+    pub async fn activate_version(
         &self,
-        making: &Making,
-        made: Made,
+        model: &str,
+        number: i64,
         now: DateTime<Utc>,
-    ) -> Result<(), Fault> {
-        if let Some(staged) = &made.file {
-            self.announce(staged.folder, staged.names()).await?;
-        }
-        let (files, making) = (self.files.clone(), making.clone());
-        let now = now.timestamp_micros();
+    ) -> Result<Activated, Fault> {
+        let name = model.to_owned();
         self.transact(move |db| {
-            let imported = making.source_type == "IMPORT";
-            let file = made.file.as_ref().map(|staged| staged.name.as_str());
-            let changed = db.execute(
-                "UPDATE model_version SET status = 'SUCCESS', metrics = coalesce(?3, metrics),
-                                          quality = CASE WHEN ?7 THEN coalesce(quality, ?4) ELSE ?4 END, detail = ?5,
-                                          execution_end_us = ?6, updated_us = ?6, file = coalesce(?8, file),
-                                          dataset_file = NULL
-                 WHERE model_uuid = ?1 AND version = ?2 AND status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS')",
-                params![
-                    making.model_uuid,
-                    making.version,
-                    made.metrics,
-                    made.quality,
-                    made.detail.to_string(),
-                    now,
-                    imported,
-                    file
-                ],
-            )?;
-            if changed == 0 {
-                return Err(Fault::conflict("the version is not in the making any more"));
+            let model = models::named(db, &name)?;
+            let version = numbered(db, &model, number)?;
+            if version.status != VersionStatus::Success {
+                return Err(Fault::conflict(format!(
+                    "Version {number} of model '{name}' is {}: only a version that is SUCCESS can be active",
+                    version.status
+                )));
             }
-            if let Some(staged) = &made.file {
-                leftovers::place(db, &files, staged)?;
+            if let Some(schema) = &version.schema {
+                let (own, other) = (Schema::parse(&model.schema)?, Schema::parse(schema)?);
+                let odd = own
+                    .missing_from(&other)
+                    .or_else(|| other.missing_from(&own));
+                if let Some(odd) = odd {
+                    return Err(Fault::conflict(format!(
+                        "Version {number} of model '{name}' was made for other sensors than the model has, '{odd}' among \
+                         them: it cannot be active"
+                    )));
+                }
             }
-            db.execute(
-                "UPDATE model SET status = 'SUCCESS', updated_us = ?2 WHERE uuid = ?1",
-                params![making.model_uuid, now],
-            )?;
-            if making.active.is_none() || !(made.held_back || imported) {
-                versions::promote(db, &making.model_uuid, making.version, now)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Makes the version FAILED. A model that works goes on with the version it has.
-    pub async fn version_failed(
-        &self,
-        making: &Making,
-        reason: &str,
-        now: DateTime<Utc>,
-    ) -> Result<(), Fault> {
-        let (making, now) = (making.clone(), now.timestamp_micros());
-        let reason: String = reason.chars().take(LONGEST_REASON).collect();
-        self.transact(move |db| {
-            let mut detail = match making.detail.is_object() {
-                true => making.detail,
-                false => json!({}),
-            };
-            if making.source_type == "RETRAINING" {
-                detail["AutoPromotionResult"] = "RETRAINING_CUSTOMER_ERROR".into();
-                detail["AutoPromotionResultReason"] = reason.as_str().into();
-            }
-            db.execute(
-                "UPDATE model_version SET status = 'FAILED', failed_reason = ?3, execution_end_us = ?4, updated_us = ?4,
-                                          detail = ?5, file = NULL, dataset_file = NULL
-                 WHERE model_uuid = ?1 AND version = ?2",
-                params![making.model_uuid, making.version, reason, now, detail.to_string()],
-            )?;
-            db.execute(
-                "UPDATE model SET status = 'FAILED', updated_us = ?2 WHERE uuid = ?1 AND active_version IS NULL",
-                params![making.model_uuid, now],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Where the file of a version lies.
-    pub async fn model_file(&self, model_uuid: &str, version: i64) -> Result<PathBuf, Fault> {
-        let (uuid, files) = (model_uuid.to_owned(), self.files.clone());
-        self.transact(move |db| {
-            let sql = "SELECT file FROM model_version WHERE model_uuid = ?1 AND version = ?2";
-            let file: Option<Option<String>> = db
-                .prepare_cached(sql)?
-                .query_row(params![uuid, version], |row| row.get(0))
-                .optional()?;
-            // What could not be taken over from an earlier layout is missing under its name there.
-            let name = file
-                .flatten()
-                .unwrap_or_else(|| format!("{uuid}-{version}.model"));
-            Ok(files.path(Folder::Models, &name))
-        })
-        .await
-    }
-
-    /// The name of the rows that a dataset holds.
-    pub async fn dataset_rows(&self, dataset: &str) -> Result<Option<String>, Fault> {
-        let name = dataset.to_owned();
-        self.transact(move |db| {
-            let sql = "SELECT j.file FROM dataset d JOIN ingestion_job j ON j.id = d.job_id WHERE d.name = ?1";
-            let file: Option<Option<String>> =
-                db.query_row(sql, [name], |row| row.get(0)).optional()?;
-            Ok(file.flatten())
-        })
-        .await
-    }
-
-    /// Whether a retraining scheduler is PENDING or STOPPING.
-    pub async fn retraining_moves(&self) -> Result<bool, Fault> {
-        self.transact(|db| {
-            let sql = "SELECT 1 FROM retraining_scheduler WHERE status IN ('PENDING', 'STOPPING') LIMIT 1";
-            Ok(db.query_row(sql, [], |_| Ok(())).optional()?.is_some())
-        })
-        .await
-    }
-
-    /// Completes PENDING and STOPPING, and begins every retraining that is due.
-    pub async fn retrain(&self, now: DateTime<Utc>) -> Result<(), Fault> {
-        self.transact(move |db| {
-            for (from, to) in [("PENDING", "RUNNING"), ("STOPPING", "STOPPED")] {
-                db.execute(
-                    "UPDATE retraining_scheduler SET status = ?2 WHERE status = ?1",
-                    [from, to],
-                )?;
-            }
-            while retrain_one(db, now)? {}
-            Ok(())
+            promote(db, &model.uuid, number, now.timestamp_micros())?;
+            Ok(Activated {
+                model: models::named(db, &name)?,
+                version,
+            })
         })
         .await
     }
 }
 
-/// Begins one retraining that is due; false if there is none.
-fn retrain_one(db: &Connection, now: DateTime<Utc>) -> Result<bool, Fault> {
-    let due: Option<(String, String, String, String, i64)> = db
-        .query_row(
-            "SELECT model_name, frequency, lookback, promote, next_us FROM retraining_scheduler
-             WHERE status = 'RUNNING' AND next_us <= ?1 LIMIT 1",
-            [now.timestamp_micros()],
-            |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            },
-        )
-        .optional()?;
-    let Some((name, frequency, lookback, promote, next_us)) = due else {
-        return Ok(false);
+/// A version to be made.
+pub(super) struct NewVersion<'a> {
+    pub model_uuid: &'a str,
+    pub model_arn: &'a str,
+    pub source_type: SourceType,
+    /// The rows to learn from.
+    pub dataset_file: Option<&'a str>,
+    pub schema: &'a str,
+    pub detail: &'a Value,
+}
+
+/// Adds the next version of a model, to be made. Returns its number.
+pub(super) fn insert(
+    db: &Connection,
+    new: &NewVersion<'_>,
+    now: DateTime<Utc>,
+) -> Result<i64, Fault> {
+    let number = next_number(db, new.model_uuid)?;
+    let status = match new.source_type {
+        SourceType::Import => VersionStatus::ImportInProgress,
+        SourceType::Training | SourceType::Retraining => VersionStatus::InProgress,
     };
-    let mut next = DateTime::from_timestamp_micros(next_us).unwrap_or(now);
-    while next <= now {
-        next = retraining::after(next, &frequency).ok_or_else(Fault::internal)?;
-    }
     db.execute(
-        "UPDATE retraining_scheduler SET next_us = ?2 WHERE model_name = ?1",
-        params![name, next.timestamp_micros()],
+        "INSERT INTO model_version (model_uuid, version, arn, status, source_type, created_us, updated_us, dataset_file,
+                                    schema, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)",
+        params![
+            new.model_uuid,
+            number,
+            arn(new.model_arn, number),
+            status,
+            new.source_type,
+            now.timestamp_micros(),
+            new.dataset_file,
+            new.schema,
+            new.detail.to_string()
+        ],
     )?;
-    let model = models::by_name(db, &name)?.ok_or_else(Fault::internal)?;
-    let source: Option<(Option<String>, Option<i64>, Option<i64>)> = match &model.dataset {
-        None => None,
-        Some((dataset, _)) => db
-            .query_row(
-                "SELECT j.file, j.start_us, j.end_us FROM dataset d LEFT JOIN ingestion_job j ON j.id = d.job_id
-                 WHERE d.name = ?1",
-                [dataset],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-            )
-            .optional()?,
-    };
-    let Some((Some(file), Some(start_us), Some(end_us))) = source else {
-        tracing::warn!(
-            model = name,
-            "retraining skipped, the model's dataset holds no data"
-        );
-        return Ok(true);
-    };
-    let days: i64 = lookback.trim_matches(['P', 'D']).parse().unwrap_or(180);
-    let from_us = start_us.max(end_us - days * 86_400_000_000);
-    let mut detail = model.detail.clone();
-    divide(&mut detail, from_us, end_us);
-    detail["RetrainingAvailableDataInDays"] = json!((end_us - from_us) / 86_400_000_000);
-    detail["PromoteMode"] = json!(promote);
-    let version = versions::insert(
-        db,
-        &model.uuid,
-        &model.arn,
-        "RETRAINING",
-        Some(&file),
-        &model.schema,
-        &detail,
-        now.timestamp_micros(),
+    Ok(number)
+}
+
+/// The number of a model's next version.
+pub(super) fn next_number(db: &Connection, model_uuid: &str) -> Result<i64, Fault> {
+    let sql = "SELECT coalesce(max(version), 0) + 1 FROM model_version WHERE model_uuid = ?1";
+    Ok(db.query_row(sql, [model_uuid], |row| row.get(0))?)
+}
+
+/// Makes version `number` the active one; what was active becomes the previous.
+pub(super) fn promote(
+    db: &Connection,
+    model_uuid: &str,
+    number: i64,
+    now: i64,
+) -> Result<(), Fault> {
+    db.execute(
+        "UPDATE model SET previous_version = active_version, previous_activated_us = activated_us, active_version = ?2,
+                          activated_us = ?3, updated_us = ?3,
+                          quality = (SELECT quality FROM model_version WHERE model_uuid = ?1 AND version = ?2)
+         WHERE uuid = ?1 AND active_version IS NOT ?2",
+        params![model_uuid, number, now],
     )?;
-    tracing::info!(model = name, version, "retraining started");
-    Ok(true)
+    Ok(())
 }
 
-/// Divides a lookback into what is learnt and, at its end, what the new and the active version are judged on, where the model
-/// is judged at all: no version is judged on rows that it has learnt.
-fn divide(detail: &mut Value, from_us: i64, end_us: i64) {
-    let labels = detail["LabelsInputConfiguration"]
-        .as_object()
-        .is_some_and(|labels| !labels.is_empty());
-    let judged = labels || detail["EvaluationDataStartTime"].is_number();
-    let second = |us: i64| json!(us as f64 / 1e6);
-    let learnt_us = match judged {
-        // Whole seconds, which the API's numbers hold exactly.
-        true => (end_us - (end_us - from_us) / JUDGED_PART) / 1_000_000 * 1_000_000,
-        false => end_us,
-    };
-    detail["TrainingDataStartTime"] = second(from_us);
-    detail["TrainingDataEndTime"] = second(learnt_us);
-    if judged {
-        detail["EvaluationDataStartTime"] = second(learnt_us);
-        detail["EvaluationDataEndTime"] = second(end_us);
-    }
+/// The ARN of a model's version.
+pub fn arn(model_arn: &str, number: i64) -> String {
+    format!("{model_arn}/model-version/{number}")
 }
 
-/// The index of the rows that a job made.
-pub fn dataset_file(db: &Connection, job: &str) -> Result<Option<String>, Fault> {
-    let sql = "SELECT file FROM ingestion_job WHERE id = ?1";
-    let found: Option<Option<String>> = db.query_row(sql, [job], |row| row.get(0)).optional()?;
-    Ok(found.flatten())
+/// The version of that number.
+pub(super) fn find(
+    db: &Connection,
+    model_uuid: &str,
+    number: i64,
+) -> Result<Option<Version>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM model_version WHERE model_uuid = ?1 AND version = ?2");
+    Ok(db
+        .prepare_cached(&sql)?
+        .query_row(params![model_uuid, number], read)
+        .optional()?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A version of the model that is trained or imported now, or waits for it: its number and status.
+pub(super) fn under_way(
+    db: &Connection,
+    model_uuid: &str,
+) -> Result<Option<(i64, VersionStatus)>, Fault> {
+    let sql = "SELECT version, status FROM model_version
+               WHERE model_uuid = ?1 AND status IN ('IN_PROGRESS', 'IMPORT_IN_PROGRESS') ORDER BY version LIMIT 1";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    Ok(db.query_row(sql, [model_uuid], read).optional()?)
+}
 
-    #[test]
-    fn a_lookback_is_divided_where_the_model_is_judged() {
-        let (from, end) = (1_700_000_000_500_000, 1_700_864_000_500_000);
-        for given in [
-            json!({"EvaluationDataStartTime": 5.0, "EvaluationDataEndTime": 6.0}),
-            json!({"LabelsInputConfiguration": {"LabelGroupName": "g"}}),
-        ] {
-            let mut detail = given;
-            divide(&mut detail, from, end);
-            assert_eq!(detail["TrainingDataStartTime"], 1_700_000_000.5);
-            assert_eq!(detail["TrainingDataEndTime"], 1_700_691_200.0);
-            assert_eq!(detail["EvaluationDataStartTime"], 1_700_691_200.0);
-            assert_eq!(detail["EvaluationDataEndTime"], 1_700_864_000.5);
-        }
-        let mut detail = json!({"LabelsInputConfiguration": {}});
-        divide(&mut detail, from, end);
-        assert_eq!(detail["TrainingDataEndTime"], 1_700_864_000.5);
-        assert!(
-            detail
-                .get("EvaluationDataStartTime")
-                .is_none_or(Value::is_null)
-        );
-    }
+fn numbered(db: &Connection, model: &Model, number: i64) -> Result<Version, Fault> {
+    find(db, &model.uuid, number)?
+        .ok_or_else(|| Fault::not_found(format!("Model '{}' has no version {number}", model.name)))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Version> {
+    Ok(Version {
+        number: row.get(0)?,
+        arn: row.get(1)?,
+        status: row.get(2)?,
+        source_type: row.get(3)?,
+        schema: row.get(4)?,
+        failed_reason: row.get(5)?,
+        metrics: row.get(6)?,
+        quality: row.get(7)?,
+        execution_us: (row.get(8)?, row.get(9)?),
+        detail: stored_json(row, 10)?,
+        created_us: row.get(11)?,
+        updated_us: row.get(12)?,
+    })
 }

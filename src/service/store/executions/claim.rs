@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rewind::{self, Rewound};
-use super::{Claim, Failed, FailureKind, options, scoring_state};
+use super::{Claim, ExecutionStatus, Failed, FailureKind, options, scoring_state};
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::schedulers::{self, COLUMNS, Scheduler};
@@ -192,7 +192,7 @@ fn one(db: &Connection, look: &Look, uuid: &str, found: &mut Due) -> Result<(), 
             window.end().timestamp_micros(),
             window.start().timestamp_micros(),
             (window.end() + delay).timestamp_micros(),
-            if failed.is_some() { "FAILED" } else { "IN_PROGRESS" },
+            if failed.is_some() { ExecutionStatus::Failed } else { ExecutionStatus::InProgress },
             failed.map(|failed| failed.kind),
             failed.map(|failed| &failed.reason),
             failed.map(|_| look.now.timestamp_micros()),

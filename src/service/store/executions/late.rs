@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 
-use super::{Claim, End, FailureKind, at_once, options, record, window_of};
+use super::{Claim, End, ExecutionStatus, FailureKind, at_once, options, record, window_of};
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::schedulers::Scheduler;
@@ -31,8 +31,10 @@ impl Store {
     pub async fn end_late(&self, claim: &Claim, now: DateTime<Utc>, end: End) -> Result<(), Fault> {
         let uuid = claim.scheduler.uuid.clone();
         let boundary_us = claim.window.end().timestamp_micros();
-        self.transact(move |db| record(db, &uuid, boundary_us, now, &end, "FAILED").map(drop))
-            .await
+        self.transact(move |db| {
+            record(db, &uuid, boundary_us, now, &end, ExecutionStatus::Failed).map(drop)
+        })
+        .await
     }
 }
 

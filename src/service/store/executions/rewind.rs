@@ -25,7 +25,7 @@ pub struct Rewound {
 }
 
 /// Puts every scheduler back that is ahead of `now`; returns what was changed.
-pub fn all(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Rewound>, Fault> {
+pub(super) fn all(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Rewound>, Fault> {
     let mut statement = db.prepare_cached(
         "SELECT uuid, name, frequency, delay_minutes, next_boundary_us, status = 'RUNNING', created_us
          FROM scheduler",
@@ -81,7 +81,7 @@ pub fn all(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Rewound>, Fault> {
 }
 
 /// Forgets failed executions of windows that begin after the `current` one; returns how many there were.
-pub fn void(db: &Connection, uuid: &str, current: Window) -> Result<usize, Fault> {
+pub(super) fn void(db: &Connection, uuid: &str, current: Window) -> Result<usize, Fault> {
     let sql = "DELETE FROM execution WHERE scheduler_uuid = ?1 AND boundary_us > ?2 AND status = 'FAILED'";
     Ok(db
         .prepare_cached(sql)?
