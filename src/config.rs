@@ -192,7 +192,7 @@ fn merge(
                 findings.push(Finding {
                     origin: origin.clone(),
                     key: key.clone(),
-                    problem: plain(&error),
+                    problem: among(&key, &value).unwrap_or_else(|| plain(&error)),
                 });
                 continue;
             }
@@ -231,16 +231,22 @@ impl Config {
     fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let mut say = |key, problem: &str| problems.push((key, problem.to_owned()));
-        if !self.s3.input_prefix.is_empty() && !self.s3.input_prefix.ends_with('/') {
+        let prefix = self.s3.input_prefix.as_str();
+        let right = match prefix.trim_matches('/') {
+            "" => String::new(),
+            bare => format!("{bare}/"),
+        };
+        if prefix.starts_with('/') {
             say(
                 "s3.input_prefix",
-                "must end with a slash, or the scheduler will not find the files: write it as \"input/\"",
+                &format!("must not start with a slash, keys have none: write it as \"{right}\""),
             );
-        }
-        if self.s3.input_prefix.starts_with('/') {
+        } else if !prefix.is_empty() && !prefix.ends_with('/') {
             say(
                 "s3.input_prefix",
-                "must not start with a slash: keys have none",
+                &format!(
+                    "must end with a slash, or the scheduler will not find the files: write it as \"{right}\""
+                ),
             );
         }
         match (self.source.parquet.is_empty(), self.source.tags.is_empty()) {
@@ -447,6 +453,37 @@ pub fn suggestion(key: &str, known: &[String]) -> String {
     }
 }
 
+/// What to say about a word for a key that takes some words only.
+fn among(key: &str, value: &Value) -> Option<String> {
+    let key = keys().into_iter().find(|known| known.key == key)?;
+    let allowed: Vec<&str> = key
+        .allowed
+        .iter()
+        .filter_map(|allowed| allowed.value.as_str())
+        .collect();
+    if allowed.is_empty() {
+        return None;
+    }
+    let given = value.clone().into_string().unwrap_or_default();
+    let nearest = allowed
+        .iter()
+        .map(|word| {
+            (
+                strsim::damerau_levenshtein(&word.to_lowercase(), &given.to_lowercase()),
+                word,
+            )
+        })
+        .min();
+    let meant = match nearest {
+        Some((distance, word)) if distance <= word.len() / 2 => format!("; did you mean {word}?"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "is \"{given}\", expected one of {}{meant}",
+        allowed.join(", ")
+    ))
+}
+
 fn plain(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => plain(error),
@@ -559,6 +596,54 @@ mod tests {
             assert!(text.contains(part), "{part} not in {text}");
         }
         assert!(text.contains(&file.path().display().to_string()));
+    }
+
+    #[test]
+    fn a_wrong_word_is_answered_with_the_words_there_are() {
+        let words: [(&str, &str, &str); 7] = [
+            ("feed.publish", "live", "expected one of ahead, behind"),
+            (
+                "feed.rows",
+                "notebok",
+                "expected one of service, notebook; did you mean notebook?",
+            ),
+            (
+                "feed.catch_up",
+                "Skip",
+                "expected one of skip, backfill; did you mean skip?",
+            ),
+            ("source.at_end", "end", "expected one of loop, stop"),
+            (
+                "inference.wanted",
+                "run",
+                "expected one of running, stopped, observe",
+            ),
+            ("log.format", "pretty", "expected one of auto, text, json"),
+            (
+                "feed.cadence",
+                "PT7M",
+                "expected one of PT5M, PT10M, PT15M, PT30M, PT1H; did you mean PT5M?",
+            ),
+        ];
+        for (key, word, expected) in words {
+            let error = load(None, &[], &[set(key, word)]).unwrap_err().to_string();
+            let said = format!("flag: {key} is \"{word}\", {expected}");
+            assert!(error.contains(&said), "{said} not in {error}");
+        }
+    }
+
+    #[test]
+    fn the_remedy_for_a_prefix_keeps_it() {
+        for (prefix, remedy) in [
+            ("inference/input", "write it as \"inference/input/\""),
+            ("a", "write it as \"a/\""),
+            ("/lead/in", "write it as \"lead/in/\""),
+            ("/", "write it as \"\""),
+        ] {
+            let error = load(None, &[], &[set("s3.input_prefix", prefix)]).unwrap_err();
+            assert!(error.to_string().contains(remedy), "{prefix}: {error}");
+            assert_eq!(error.findings.len(), 1, "{error}");
+        }
     }
 
     #[test]

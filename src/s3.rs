@@ -8,6 +8,7 @@
 //!
 //! It does not queue, and logs no secret: clients are built by aws-config from the standard chain.
 
+mod attempts;
 mod classify;
 mod config;
 mod credentials;
@@ -31,6 +32,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
 use bytes::Bytes;
 
+pub use attempts::{Addressed, SignedAgain};
 pub use classify::{Disposition, Failure, Transport, classify};
 pub use config::{Access, Config, endpoint_problem};
 pub use credentials::Keeper;
@@ -153,6 +155,8 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
         .credentials_provider(Credentials::new(
             access_key, secret_key, None, None, "lookoutd",
         ))
+        .interceptor(Addressed)
+        .retry_classifier(SignedAgain)
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))

@@ -17,7 +17,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::DateTime as Wire;
 use chrono::{DateTime, Utc};
 
-use crate::s3::{Access, Failure, Transport};
+use crate::s3::{Access, Addressed, Failure, SignedAgain, Transport};
 
 /// A failed call of the API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,10 @@ pub enum Advice {
 
 /// The client for an access; `endpoint_url` empty leaves the endpoint to the standard chain.
 pub fn client(access: &Access, endpoint_url: &str) -> Client {
-    let mut builder = Builder::from(&access.shared).retry_config(retries());
+    let mut builder = Builder::from(&access.shared)
+        .retry_config(retries())
+        .interceptor(Addressed)
+        .retry_classifier(SignedAgain);
     if !endpoint_url.is_empty() {
         builder = builder.endpoint_url(endpoint_url);
     }
@@ -64,6 +67,8 @@ pub fn local_client(endpoint_url: &str, access_key: &str, secret_key: &str) -> C
             access_key, secret_key, None, None, "lookoutd",
         ))
         .retry_config(retries())
+        .interceptor(Addressed)
+        .retry_classifier(SignedAgain)
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))

@@ -10,6 +10,7 @@ use std::fmt;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::attempts::Unreached;
 use super::standing::Missing;
 
 /// What went wrong, reduced to what a decision needs.
@@ -266,14 +267,16 @@ where
         }
         match error {
             SdkError::TimeoutError(_) => Self {
-                message: "no answer in time".into(),
+                message: unreached(error).unwrap_or_else(|| "no answer in time".into()),
                 ..Self::transport(Transport::Timeout, error)
             },
             SdkError::DispatchFailure(dispatch) => {
                 let source: Option<&(dyn Error + 'static)> = dispatch
                     .as_connector_error()
                     .map(|error| error as &(dyn Error + 'static));
-                let text = source.map(chain).unwrap_or_else(|| chain(error));
+                let text = unreached(error)
+                    .or_else(|| source.map(chain))
+                    .unwrap_or_else(|| chain(error));
                 let kind = if dispatch.is_timeout() {
                     Transport::Timeout
                 } else {
@@ -314,7 +317,7 @@ where
 }
 
 /// What a request was refused for before it was sent, if that is why.
-fn missing<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Missing> {
+pub(super) fn missing<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Missing> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(missing) = error.downcast_ref::<Missing>() {
@@ -371,6 +374,18 @@ fn transport_kind(source: Option<&(dyn Error + 'static)>, text: &str) -> Transpo
     } else {
         Transport::Other
     }
+}
+
+/// What `attempts` says of a connection that failed, where it is among the causes.
+fn unreached(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(unreached) = error.downcast_ref::<Unreached>() {
+            return Some(unreached.to_string());
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

@@ -16,6 +16,7 @@ use aws_types::service_config::ServiceConfigKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attempts::{Addressed, SignedAgain};
 use super::credentials::{Chain, Keeper};
 use super::standing::{Missing, Standing};
 use super::{Bucket, Meters, route};
@@ -108,7 +109,9 @@ impl Config {
     }
 
     fn builder(&self, access: &Access) -> aws_sdk_s3::config::Builder {
-        let mut builder = aws_sdk_s3::config::Builder::from(&access.shared);
+        let mut builder = aws_sdk_s3::config::Builder::from(&access.shared)
+            .interceptor(Addressed)
+            .retry_classifier(SignedAgain);
         let endpoint = match self.endpoint_url.as_str() {
             "" => access.endpoint("S3"),
             configured => Some(configured.to_owned()),
