@@ -119,43 +119,49 @@ impl State {
     }
 
     /// Running schedulers whose last ended execution failed; at most `limit`.
-    pub fn failing(&self, limit: usize) -> Answer<Vec<Failing>> {
+    pub fn failing(&self, now: DateTime<Utc>, limit: usize) -> Answer<Vec<Failing>> {
         Ok(match self {
-            Self::Service(reading) => reading.failing(limit)?,
-            Self::Archive(past) => past.failing(limit)?,
+            Self::Service(reading) => reading.failing(now, limit)?,
+            Self::Archive(past) => past.failing(now, limit)?,
         })
     }
 
     /// Running schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
-    pub fn anomalies(&self, since: DateTime<Utc>, limit: usize) -> Answer<Vec<News>> {
+    pub fn anomalies(
+        &self,
+        now: DateTime<Utc>,
+        since: DateTime<Utc>,
+        limit: usize,
+    ) -> Answer<Vec<News>> {
         Ok(match self {
-            Self::Service(reading) => reading.anomalies(since, limit)?,
-            Self::Archive(past) => past.anomalies(since, limit)?,
+            Self::Service(reading) => reading.anomalies(now, since, limit)?,
+            Self::Archive(past) => past.anomalies(now, since, limit)?,
         })
     }
 
     /// Schedulers by name, those after `after` that contain `part`, at most `limit`; of one status or all.
     pub fn schedulers(
         &self,
+        now: DateTime<Utc>,
         part: &str,
         status: Option<&str>,
         after: &str,
         limit: usize,
     ) -> Answer<Vec<SchedulerRow>> {
         Ok(match self {
-            Self::Service(reading) => reading.schedulers(part, status, after, limit)?,
+            Self::Service(reading) => reading.schedulers(now, part, status, after, limit)?,
             Self::Archive(past) if status.is_none_or(|status| status == "ARCHIVED") => {
-                past.schedulers(part, after, limit)?
+                past.schedulers(now, part, after, limit)?
             }
             Self::Archive(_) => Vec::new(),
         })
     }
 
     /// The scheduler of that name.
-    pub fn scheduler(&self, name: &str) -> Answer<Option<SchedulerRow>> {
+    pub fn scheduler(&self, now: DateTime<Utc>, name: &str) -> Answer<Option<SchedulerRow>> {
         Ok(match self {
-            Self::Service(reading) => reading.scheduler(name)?,
-            Self::Archive(past) => past.scheduler(name)?,
+            Self::Service(reading) => reading.scheduler(now, name)?,
+            Self::Archive(past) => past.scheduler(now, name)?,
         })
     }
 
@@ -294,7 +300,7 @@ mod tests {
             NameFormat::default(),
         );
         let state = place.open().unwrap();
-        let scheduler = state.scheduler("pump").unwrap().unwrap();
+        let scheduler = state.scheduler(at(1_000), "pump").unwrap().unwrap();
         assert_eq!(
             (scheduler.model.as_str(), scheduler.latest_result.as_deref()),
             ("m", Some("ANOMALOUS"))
@@ -429,7 +435,7 @@ mod tests {
             let counts = state.counts(at(100)).unwrap();
             let found = counts.active.first().map(|(_, since)| *since);
             assert_eq!(found, since.map(at), "{windows}");
-            let news = state.anomalies(at(1_000), 5).unwrap();
+            let news = state.anomalies(at(1_000), at(1_000), 5).unwrap();
             assert_eq!(
                 news.first().and_then(|news| news.since),
                 since.map(at),
@@ -437,7 +443,7 @@ mod tests {
             );
         }
         let (_directory, state) = told("haah");
-        let news = state.anomalies(at(0), 5).unwrap();
+        let news = state.anomalies(at(1_000), at(0), 5).unwrap();
         assert!(!news[0].active);
         assert_eq!(news[0].event.as_ref().unwrap().end, at(15));
     }
@@ -445,16 +451,43 @@ mod tests {
     #[test]
     fn failing_is_told_since_the_first_failure_after_the_last_success() {
         let (_directory, state) = told("hfffp");
-        let failing = state.failing(5).unwrap();
+        let failing = state.failing(at(1_000), 5).unwrap();
         assert_eq!(failing[0].since, at(10));
         assert_eq!(failing[0].last.end, at(20));
         let counts = state.counts(at(30)).unwrap();
         assert_eq!(counts.failing_since, Some(("pump".into(), at(10))));
         let (_directory, state) = told("hfh");
-        assert!(state.failing(5).unwrap().is_empty());
+        assert!(state.failing(at(1_000), 5).unwrap().is_empty());
         assert_eq!(
             state.counts(at(30) + TimeDelta::hours(1)).unwrap().failing,
             0
         );
+    }
+    #[test]
+    fn a_result_of_a_time_to_come_says_nothing_before() {
+        // Windows 0 to 2 are of the present, 20 minutes of them; the last one is of a clock that was ahead.
+        let windows = |kinds: &str| {
+            let (directory, state) = told(kinds);
+            (directory, state, at(12))
+        };
+        let (_directory, state, now) = windows("haaaaaaah");
+        let news = state.anomalies(now, at(1_000), 5).unwrap();
+        assert_eq!(news[0].since, Some(at(6)), "not over");
+        assert_eq!(state.counts(now).unwrap().active_count, 1);
+        let row = state.scheduler(now, "pump").unwrap().unwrap();
+        assert_eq!(row.latest_result.as_deref(), Some("ANOMALOUS"));
+        assert_eq!(row.last, Some(("SUCCESS".into(), at(15))));
+        let (_directory, state, now) = windows("hhhpppppa");
+        assert!(state.anomalies(now, at(1_000), 5).unwrap().is_empty());
+        assert_eq!(state.counts(now).unwrap().active_count, 0);
+        assert_eq!(
+            state.counts(at(40)).unwrap().active_count,
+            1,
+            "its time has come"
+        );
+        let (_directory, state, now) = windows("hffpppppp");
+        assert_eq!(state.failing(now, 5).unwrap()[0].since, at(10));
+        let (_directory, state, now) = windows("hffppppph");
+        assert_eq!(state.failing(now, 5).unwrap()[0].since, at(10));
     }
 }

@@ -275,9 +275,11 @@ async fn scheduler(
         return Ok(None);
     };
     let (name, looked) = (name.to_owned(), site.clone());
-    Ok(blocking(move || looked.scheduler(&name))
-        .await??
-        .map(|(state, scheduler)| (site, state, scheduler)))
+    Ok(
+        blocking(move || looked.scheduler(looked.clock.now(), &name))
+            .await??
+            .map(|(state, scheduler)| (site, state, scheduler)),
+    )
 }
 
 async fn event(

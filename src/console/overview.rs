@@ -118,13 +118,14 @@ async fn first_schedulers(site: &Site) -> anyhow::Result<Option<Vec<SchedulerRow
     let Some(state) = site.service() else {
         return Ok(None);
     };
-    Ok(Some(blocking(move || worst_first(&state)).await??))
+    let now = site.clock.now();
+    Ok(Some(blocking(move || worst_first(&state, now)).await??))
 }
 
 /// Schedulers that are anomalous, then those that fail, then the others by name.
-fn worst_first(state: &Service) -> Answer<Vec<SchedulerRow>> {
-    let anomalous = state.anomalies(DateTime::<Utc>::MAX_UTC, SCHEDULERS)?;
-    let failing = state.failing(SCHEDULERS)?;
+fn worst_first(state: &Service, now: DateTime<Utc>) -> Answer<Vec<SchedulerRow>> {
+    let anomalous = state.anomalies(now, DateTime::<Utc>::MAX_UTC, SCHEDULERS)?;
+    let failing = state.failing(now, SCHEDULERS)?;
     let names = anomalous
         .into_iter()
         .map(|news| news.scheduler)
@@ -132,10 +133,10 @@ fn worst_first(state: &Service) -> Answer<Vec<SchedulerRow>> {
     let mut rows: Vec<SchedulerRow> = Vec::new();
     for name in names {
         if rows.iter().all(|row| row.name != name) {
-            rows.extend(state.scheduler(&name)?);
+            rows.extend(state.scheduler(now, &name)?);
         }
     }
-    for row in state.schedulers("", None, "", SCHEDULERS)? {
+    for row in state.schedulers(now, "", None, "", SCHEDULERS)? {
         if rows.iter().all(|known| known.name != row.name) {
             rows.push(row);
         }

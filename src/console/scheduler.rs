@@ -74,7 +74,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let event = choice.event.and_then(DateTime::from_timestamp_micros);
     let range = TimeDelta::hours(i64::from(hours));
     let (looked, name, now) = (site.clone(), choice.name.clone(), snapshot.now);
-    let found = blocking(move || match looked.scheduler(&name)? {
+    let found = blocking(move || match looked.scheduler(now, &name)? {
         Some((state, scheduler)) => {
             let from = scheduler.until(now) - range;
             load(&state, scheduler, status, before, event, from).map(Some)

@@ -2,6 +2,7 @@
 
 use axum::extract::{Query, State};
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use maud::html;
 use serde::Deserialize;
 
@@ -58,12 +59,12 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             .map(|score| score.score)
     };
     let status = STATUSES.into_iter().find(|status| *status == choice.status);
-    let (part, after) = (choice.part.clone(), choice.after.clone());
+    let (part, after, now) = (choice.part.clone(), choice.after.clone(), snapshot.now);
     let (rows, archived) = blocking(move || {
-        let rows = state.schedulers(&part, status, &after, PAGE)?;
+        let rows = state.schedulers(now, &part, status, &after, PAGE)?;
         let archived = match site.archived() {
             Some(archive) if after.is_empty() && status.is_none() => {
-                only_archived(&state, &archive, &part)?
+                only_archived(&state, &archive, now, &part)?
             }
             _ => Vec::new(),
         };
@@ -121,11 +122,16 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
 }
 
 /// Schedulers that only the archive knows, at most a page of them.
-fn only_archived(state: &Known, archive: &Known, part: &str) -> Answer<Vec<SchedulerRow>> {
-    let mut rows = archive.schedulers(part, None, "", PAGE)?;
+fn only_archived(
+    state: &Known,
+    archive: &Known,
+    now: DateTime<Utc>,
+    part: &str,
+) -> Answer<Vec<SchedulerRow>> {
+    let mut rows = archive.schedulers(now, part, None, "", PAGE)?;
     let mut unknown = Vec::new();
     for row in rows.drain(..) {
-        if state.scheduler(&row.name)?.is_none() {
+        if state.scheduler(now, &row.name)?.is_none() {
             unknown.push(row);
         }
     }

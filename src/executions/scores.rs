@@ -127,9 +127,9 @@ impl Scores {
             // Those with an active event first, or a fleet's would be known of its first names only.
             let mut schedulers = Vec::new();
             for (name, _) in state.counts(now)?.active.iter().take(LATEST) {
-                schedulers.extend(state.scheduler(name)?);
+                schedulers.extend(state.scheduler(now, name)?);
             }
-            for scheduler in state.schedulers("", None, "", LATEST)? {
+            for scheduler in state.schedulers(now, "", None, "", LATEST)? {
                 if schedulers.len() < LATEST
                     && schedulers.iter().all(|known| known.name != scheduler.name)
                 {

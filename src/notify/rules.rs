@@ -132,7 +132,7 @@ pub fn facts(
         }
     }
     if let Some(state) = state {
-        failures(state, &mut facts)?;
+        failures(state, snapshot.now, &mut facts)?;
         anomalies(state, since, told, snapshot.now, &mut facts)?;
     }
     facts.sort_by(|a, b| (a.since, &a.kind, &a.subject).cmp(&(b.since, &b.kind, &b.subject)));
@@ -172,8 +172,8 @@ fn missing(scheduler: &str, since: DateTime<Utc>) -> Fact {
     }
 }
 
-fn failures(state: &State, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
-    for failing in state.failing(MOST)? {
+fn failures(state: &State, now: DateTime<Utc>, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
+    for failing in state.failing(now, MOST)? {
         let (scheduler, execution) = (failing.scheduler, failing.last);
         let reason = line(execution.reason.as_deref().unwrap_or_default(), LONGEST);
         facts.push(Fact {
@@ -208,7 +208,7 @@ fn anomalies(
     now: DateTime<Utc>,
     facts: &mut Vec<Fact>,
 ) -> anyhow::Result<()> {
-    for news in state.anomalies(since, MOST)? {
+    for news in state.anomalies(now, since, MOST)? {
         let subject = line(&news.scheduler, LONGEST);
         let mut start = news.since.unwrap_or(now);
         for (_, earlier) in told.iter().filter(|(known, _)| *known == subject) {

@@ -190,10 +190,10 @@ impl Site {
         };
         let scheduler = match self.watched.read() {
             Some(standing) if standing.wanted == "STOPPED" => return Ok(Vec::new()),
-            Some(standing) => state.scheduler(&standing.scheduler),
+            Some(standing) => state.scheduler(now, &standing.scheduler),
             // In embedded mode without a configured one it is the only one.
             None => state
-                .schedulers("", None, "", 2)
+                .schedulers(now, "", None, "", 2)
                 .map(|mut rows| match rows.len() {
                     1 => rows.pop().filter(|row| row.status == "RUNNING"),
                     _ => None,
@@ -222,9 +222,13 @@ impl Site {
     }
 
     /// The scheduler of that name and where it is known; the archive is asked last.
-    pub fn scheduler(&self, name: &str) -> Answer<Option<(State, SchedulerRow)>> {
+    pub fn scheduler(
+        &self,
+        now: DateTime<Utc>,
+        name: &str,
+    ) -> Answer<Option<(State, SchedulerRow)>> {
         for state in [self.service(), self.archived()].into_iter().flatten() {
-            if let Some(scheduler) = state.scheduler(name)? {
+            if let Some(scheduler) = state.scheduler(now, name)? {
                 return Ok(Some((state, scheduler)));
             }
         }
@@ -309,7 +313,7 @@ impl Observer {
         let service = site.service().and_then(|state| {
             let name = watched.as_ref().map(|standing| standing.scheduler.as_str());
             let read = state.counts(now).and_then(|counts| {
-                executed = name.map_or(Ok(None), |name| newest(&state, name))?;
+                executed = name.map_or(Ok(None), |name| newest(&state, now, name))?;
                 if state.is_archive() {
                     unarchived = Some(state.waiting()?);
                 }
@@ -545,12 +549,13 @@ impl FeedSnapshot {
     }
 }
 
-/// The end of a scheduler's newest execution.
-fn newest(state: &State, name: &str) -> Answer<Option<DateTime<Utc>>> {
-    let Some(scheduler) = state.scheduler(name)? else {
+/// The end of a scheduler's newest execution, those of a time to come left aside.
+fn newest(state: &State, now: DateTime<Utc>, name: &str) -> Answer<Option<DateTime<Utc>>> {
+    let Some(scheduler) = state.scheduler(now, name)? else {
         return Ok(None);
     };
-    let newest = state.executions(&scheduler.uuid, None, None, None, 1)?;
+    let before = now + scheduler.cadence().duration();
+    let newest = state.executions(&scheduler.uuid, None, None, Some(before), 1)?;
     Ok(newest.first().map(|execution| execution.end))
 }
 

@@ -224,7 +224,9 @@ fn folders_of_every_era_are_imported_once_and_shown_by_every_command_and_the_con
     let state = Place::archive(index, Cadence::Pt5m, NameFormat::default())
         .open()
         .unwrap();
-    let schedulers = state.schedulers("", None, "", 10).unwrap();
+    let schedulers = state
+        .schedulers(DateTime::<Utc>::MAX_UTC, "", None, "", 10)
+        .unwrap();
     assert_eq!(schedulers.len(), 1);
     assert_eq!(
         (schedulers[0].name.as_str(), schedulers[0].model.as_str()),

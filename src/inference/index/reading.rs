@@ -47,7 +47,8 @@ struct Anomaly {
     event: Option<EventRow>,
 }
 
-/// A SUCCESS whose results are here and have rows: only such a one says anything about the plant.
+/// A SUCCESS whose results are here and have rows: only such a one says anything about the plant. One of a window that has not
+/// begun (a clock was ahead once) counts when its time comes: what is the case now is asked up to `?2`, which is now.
 const SAYS: &str = "scheduler = ?1 AND status = 'SUCCESS' AND archived_us IS NOT NULL AND rows > 0";
 
 impl Past {
@@ -85,13 +86,13 @@ impl Past {
                     None => last_hour.push((status, count)),
                 }
             }
-            let anomaly = self.anomaly(name)?;
+            let anomaly = self.anomaly(name, now)?;
             if anomaly.active {
                 active.push((name.clone(), anomaly.since.map_or(now, time)));
             }
         }
         last_hour.sort();
-        let failing = self.failing(usize::MAX)?;
+        let failing = self.failing(now, usize::MAX)?;
         let active_count = active.len() as u64;
         active.truncate(MOST_ACTIVE);
         Ok(Counts {
@@ -123,13 +124,13 @@ impl Past {
     }
 
     /// Schedulers whose last ended execution failed; at most `limit`.
-    pub fn failing(&self, limit: usize) -> rusqlite::Result<Vec<Failing>> {
+    pub fn failing(&self, now: DateTime<Utc>, limit: usize) -> rusqlite::Result<Vec<Failing>> {
         let mut failing = Vec::new();
         for name in self.names()? {
             if failing.len() >= limit {
                 break;
             }
-            let Some(last) = self.last_ended(&name)? else {
+            let Some(last) = self.last_ended(&name, now)? else {
                 continue;
             };
             if last.execution.status != "FAILED" {
@@ -139,10 +140,10 @@ impl Past {
                 .lock()
                 .prepare_cached(
                     "SELECT start_us FROM execution WHERE scheduler = ?1 AND status = 'FAILED' AND start_us > coalesce(
-                         (SELECT max(start_us) FROM execution WHERE scheduler = ?1 AND status = 'SUCCESS'), ?2)
+                         (SELECT max(start_us) FROM execution WHERE scheduler = ?1 AND status = 'SUCCESS' AND start_us <= ?3), ?2)
                      ORDER BY start_us LIMIT 1",
                 )?
-                .query_row(params![name, i64::MIN], |row| row.get(0))
+                .query_row(params![name, i64::MIN, now.timestamp_micros()], |row| row.get(0))
                 .optional()?;
             let since = since.map_or(last.execution.data_end, |start| {
                 time(start) + self.cadence.duration()
@@ -157,13 +158,18 @@ impl Past {
     }
 
     /// Schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
-    pub fn anomalies(&self, since: DateTime<Utc>, limit: usize) -> rusqlite::Result<Vec<News>> {
+    pub fn anomalies(
+        &self,
+        now: DateTime<Utc>,
+        since: DateTime<Utc>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<News>> {
         let mut news = Vec::new();
         for name in self.names()? {
             if news.len() >= limit {
                 break;
             }
-            let anomaly = self.anomaly(&name)?;
+            let anomaly = self.anomaly(&name, now)?;
             let is_late = anomaly
                 .event
                 .as_ref()
@@ -184,6 +190,7 @@ impl Past {
     /// Schedulers by name, those after `after` that contain `part`, at most `limit`.
     pub fn schedulers(
         &self,
+        now: DateTime<Utc>,
         part: &str,
         after: &str,
         limit: usize,
@@ -192,14 +199,18 @@ impl Past {
         let mut rows = Vec::new();
         for name in self.names()? {
             if rows.len() < limit && *name > *after && name.to_lowercase().contains(&part) {
-                rows.push(self.row(&name)?);
+                rows.push(self.row(&name, now)?);
             }
         }
         Ok(rows)
     }
 
     /// The scheduler of that name.
-    pub fn scheduler(&self, name: &str) -> rusqlite::Result<Option<SchedulerRow>> {
+    pub fn scheduler(
+        &self,
+        now: DateTime<Utc>,
+        name: &str,
+    ) -> rusqlite::Result<Option<SchedulerRow>> {
         let is_known: bool = self
             .lock()
             .prepare_cached(
@@ -207,7 +218,7 @@ impl Past {
                      OR EXISTS (SELECT 1 FROM cursor WHERE scheduler = ?1)",
             )?
             .query_row([name], |row| row.get(0))?;
-        is_known.then(|| self.row(name)).transpose()
+        is_known.then(|| self.row(name, now)).transpose()
     }
 
     /// Executions of windows that end in `from..before`, newest first, at most `limit`; of one status or all.
@@ -328,16 +339,17 @@ impl Past {
             .collect()
     }
 
-    fn last_ended(&self, name: &str) -> rusqlite::Result<Option<Archived>> {
+    fn last_ended(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Option<Archived>> {
         self.lock()
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM execution WHERE scheduler = ?1 AND status <> 'IN_PROGRESS' ORDER BY start_us DESC LIMIT 1"
+                "SELECT {COLUMNS} FROM execution
+                 WHERE scheduler = ?1 AND start_us <= ?2 AND status <> 'IN_PROGRESS' ORDER BY start_us DESC LIMIT 1"
             ))?
-            .query_row([name], read_row)
+            .query_row(params![name, now.timestamp_micros()], read_row)
             .optional()
     }
 
-    fn row(&self, name: &str) -> rusqlite::Result<SchedulerRow> {
+    fn row(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<SchedulerRow> {
         let newest: Option<Archived> = self
             .lock()
             .prepare_cached(&format!(
@@ -345,12 +357,14 @@ impl Past {
             ))?
             .query_row([name], read_row)
             .optional()?;
-        let last = self.last_ended(name)?;
-        let says = self.newest(name)?.is_some();
-        let latest = says.then(|| match self.anomaly(name).map(|anomaly| anomaly.active) {
-            Ok(true) => "ANOMALOUS".to_owned(),
-            _ => "NORMAL".to_owned(),
-        });
+        let last = self.last_ended(name, now)?;
+        let says = self.newest(name, now)?.is_some();
+        let latest = says.then(
+            || match self.anomaly(name, now).map(|anomaly| anomaly.active) {
+                Ok(true) => "ANOMALOUS".to_owned(),
+                _ => "NORMAL".to_owned(),
+            },
+        );
         let newest = newest.map(|row| row.execution);
         Ok(SchedulerRow {
             name: name.to_owned(),
@@ -399,18 +413,20 @@ impl Past {
         }
     }
 
-    fn newest(&self, name: &str) -> rusqlite::Result<Option<Newest>> {
+    fn newest(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Option<Newest>> {
         self.lock()
             .prepare_cached(&format!(
-                "SELECT start_us, archived_us FROM execution WHERE {SAYS} ORDER BY start_us DESC LIMIT 1"
+                "SELECT start_us, archived_us FROM execution WHERE {SAYS} AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1"
             ))?
-            .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row(params![name, now.timestamp_micros()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()
     }
 
     /// What the newest results say of a scheduler.
-    fn anomaly(&self, name: &str) -> rusqlite::Result<Anomaly> {
-        let Some(newest) = self.newest(name)? else {
+    fn anomaly(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Anomaly> {
+        let Some(newest) = self.newest(name, now)? else {
             return Ok(Anomaly::default());
         };
         if let Some((known, anomaly)) = lock(&self.anomalies).get(name)
@@ -422,9 +438,9 @@ impl Past {
         let mut active = None;
         let db = self.lock();
         let mut statement = db.prepare_cached(&format!(
-            "SELECT anomalous, runs, step_us, start_us FROM execution WHERE {SAYS} ORDER BY start_us DESC"
+            "SELECT anomalous, runs, step_us, start_us FROM execution WHERE {SAYS} AND start_us <= ?2 ORDER BY start_us DESC"
         ))?;
-        let mut rows = statement.query([name])?;
+        let mut rows = statement.query(params![name, now.timestamp_micros()])?;
         // Back to the last healthy result, and beyond it as far as what came before belongs to the same event.
         let mut parted = false;
         while let Some(row) = rows.next()? {
@@ -466,7 +482,7 @@ impl Past {
         let active = active.unwrap_or_default();
         let event = match chain {
             Some(chain) => Some(chain.event()),
-            None => self.events(name, None, None, 1)?.pop(),
+            None => self.events(name, None, Some(now), 1)?.pop(),
         };
         let anomaly = Anomaly {
             active,

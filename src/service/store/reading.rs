@@ -19,18 +19,19 @@ use crate::signal::NameFormat;
 #[derive(Clone, Debug)]
 pub struct Reading(Arc<Mutex<Connection>>);
 
+/// What the scheduler row reads as; `?1` is now, and windows that have not begun (a clock was ahead once) count when their time comes.
 const SCHEDULER: &str = "s.name, s.uuid, s.model_name, s.status, s.latest_result, s.frequency, s.delay_minutes, s.due_us, s.input,
      (SELECT e.status || ' ' || e.boundary_us FROM execution e
-      WHERE e.scheduler_uuid = s.uuid AND e.status <> 'IN_PROGRESS' ORDER BY e.boundary_us DESC LIMIT 1)";
+      WHERE e.scheduler_uuid = s.uuid AND e.start_us <= ?1 AND e.status <> 'IN_PROGRESS' ORDER BY e.boundary_us DESC LIMIT 1)";
 /// The columns that [`execution`] reads.
 const EXECUTION: &str = "e.start_us, e.boundary_us, e.scheduled_us, e.finished_us, e.status, e.failed_reason, e.result_bucket, e.result_key, e.rows, e.anomalous";
-/// The first anomalous row after the last SUCCESS that had none.
+/// The first anomalous row after the last SUCCESS that had none; `?1` is now.
 const SINCE: &str = "(SELECT min(c.start_us) FROM event c WHERE c.scheduler_uuid = s.uuid AND c.end_us > coalesce(
-     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.status = 'SUCCESS' AND h.anomalous = 0
+     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.start_us <= ?1 AND h.status = 'SUCCESS' AND h.anomalous = 0
       ORDER BY h.boundary_us DESC LIMIT 1), -9000000000000000000))";
-/// The first window that failed after the last SUCCESS.
+/// The first window that failed after the last SUCCESS; `?1` is now.
 const FAILING_SINCE: &str = "(SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.status = 'FAILED' AND x.boundary_us > coalesce(
-     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.status = 'SUCCESS'
+     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.start_us <= ?1 AND h.status = 'SUCCESS'
       ORDER BY h.boundary_us DESC LIMIT 1), -9000000000000000000) ORDER BY x.boundary_us LIMIT 1)";
 
 impl Reading {
@@ -47,7 +48,7 @@ impl Reading {
 
     /// Counts over all schedulers.
     pub fn counts(&self, now: DateTime<Utc>) -> rusqlite::Result<Counts> {
-        let failing = self.failing(usize::MAX)?;
+        let failing = self.failing(now, usize::MAX)?;
         let db = self.lock();
         let pairs = |sql: &str, since: i64| -> rusqlite::Result<Vec<(String, u64)>> {
             db.prepare_cached(sql)?
@@ -74,9 +75,9 @@ impl Reading {
         let active = db
             .prepare_cached(&format!(
                 "SELECT s.name, {SINCE} FROM scheduler s
-                 WHERE s.status = 'RUNNING' AND s.latest_result = 'ANOMALOUS' ORDER BY s.name LIMIT ?1"
+                 WHERE s.status = 'RUNNING' AND s.latest_result = 'ANOMALOUS' ORDER BY s.name LIMIT ?2"
             ))?
-            .query_map([limited(MOST_ACTIVE)], |row| {
+            .query_map(params![now.timestamp_micros(), limited(MOST_ACTIVE)], |row| {
                 let since: Option<i64> = row.get(1)?;
                 Ok((row.get(0)?, since.map_or(now, time)))
             })?
@@ -96,16 +97,16 @@ impl Reading {
     }
 
     /// Running schedulers whose last ended execution failed; at most `limit`.
-    pub fn failing(&self, limit: usize) -> rusqlite::Result<Vec<Failing>> {
+    pub fn failing(&self, now: DateTime<Utc>, limit: usize) -> rusqlite::Result<Vec<Failing>> {
         let sql = format!(
             "SELECT {EXECUTION}, s.name, {FAILING_SINCE} FROM scheduler s JOIN execution e ON e.scheduler_uuid = s.uuid AND e.boundary_us =
-                 (SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.status <> 'IN_PROGRESS'
-                  ORDER BY x.boundary_us DESC LIMIT 1)
-             WHERE s.status = 'RUNNING' AND e.status = 'FAILED' ORDER BY s.name LIMIT ?1"
+                 (SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.start_us <= ?1
+                  AND x.status <> 'IN_PROGRESS' ORDER BY x.boundary_us DESC LIMIT 1)
+             WHERE s.status = 'RUNNING' AND e.status = 'FAILED' ORDER BY s.name LIMIT ?2"
         );
         self.lock()
             .prepare_cached(&sql)?
-            .query_map([limited(limit)], |row| {
+            .query_map(params![now.timestamp_micros(), limited(limit)], |row| {
                 let last = execution(row)?;
                 let since: Option<i64> = row.get(11)?;
                 Ok(Failing {
@@ -118,16 +119,27 @@ impl Reading {
     }
 
     /// Running schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
-    pub fn anomalies(&self, since: DateTime<Utc>, limit: usize) -> rusqlite::Result<Vec<News>> {
+    pub fn anomalies(
+        &self,
+        now: DateTime<Utc>,
+        since: DateTime<Utc>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<News>> {
         self.lock()
             .prepare_cached(&format!(
                 "SELECT e.start_us, e.end_us, e.diagnostics, s.name, s.uuid, coalesce(s.latest_result, '') = 'ANOMALOUS', {SINCE}
                  FROM scheduler s LEFT JOIN event e ON e.scheduler_uuid = s.uuid AND e.start_us =
-                     (SELECT max(n.start_us) FROM event n WHERE n.scheduler_uuid = s.uuid)
-                 WHERE s.status = 'RUNNING' AND (s.latest_result = 'ANOMALOUS' OR e.end_us > ?1)
-                 ORDER BY s.name LIMIT ?2"
+                     (SELECT max(n.start_us) FROM event n WHERE n.scheduler_uuid = s.uuid AND n.start_us <= ?1)
+                 WHERE s.status = 'RUNNING' AND (s.latest_result = 'ANOMALOUS' OR e.end_us > ?2)
+                 ORDER BY s.name LIMIT ?3"
             ))?
-            .query_map(params![since.timestamp_micros(), limited(limit)], |row| {
+            .query_map(
+                params![
+                    now.timestamp_micros(),
+                    since.timestamp_micros(),
+                    limited(limit)
+                ],
+                |row| {
                 let known: Option<i64> = row.get(0)?;
                 let active = row.get(5)?;
                 let began: Option<i64> = row.get(6)?;
@@ -138,13 +150,15 @@ impl Reading {
                     since: began.filter(|_| active).or(known).map(time),
                     event: known.map(|_| event(row)).transpose()?,
                 })
-            })?
+            },
+            )?
             .collect()
     }
 
     /// Schedulers by name, those after `after` that contain `part`, at most `limit`; of one status or all.
     pub fn schedulers(
         &self,
+        now: DateTime<Utc>,
         part: &str,
         status: Option<&str>,
         after: &str,
@@ -152,22 +166,27 @@ impl Reading {
     ) -> rusqlite::Result<Vec<SchedulerRow>> {
         let sql = format!(
             "SELECT {SCHEDULER} FROM scheduler s
-             WHERE s.name > ?1 AND (?2 = '' OR instr(lower(s.name), lower(?2)) > 0) AND (?3 IS NULL OR s.status = ?3)
-             ORDER BY s.name LIMIT ?4"
+             WHERE s.name > ?2 AND (?3 = '' OR instr(lower(s.name), lower(?3)) > 0) AND (?4 IS NULL OR s.status = ?4)
+             ORDER BY s.name LIMIT ?5"
         );
+        let now = now.timestamp_micros();
         self.lock()
             .prepare_cached(&sql)?
-            .query_map(params![after, part, status, limited(limit)], scheduler)?
+            .query_map(params![now, after, part, status, limited(limit)], scheduler)?
             .collect()
     }
 
     /// The scheduler of that name.
-    pub fn scheduler(&self, name: &str) -> rusqlite::Result<Option<SchedulerRow>> {
+    pub fn scheduler(
+        &self,
+        now: DateTime<Utc>,
+        name: &str,
+    ) -> rusqlite::Result<Option<SchedulerRow>> {
         self.lock()
             .prepare_cached(&format!(
-                "SELECT {SCHEDULER} FROM scheduler s WHERE s.name = ?1"
+                "SELECT {SCHEDULER} FROM scheduler s WHERE s.name = ?2"
             ))?
-            .query_row([name], scheduler)
+            .query_row(params![now.timestamp_micros(), name], scheduler)
             .optional()
     }
 
