@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -48,6 +49,8 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// What a trouble with the queue is about.
 const QUEUE: &str = "notify.db";
 /// The first and the longest pause between attempts.
+/// For so long a target may take nothing before that is a reason.
+const TARGET_PATIENCE: TimeDelta = TimeDelta::minutes(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A message that a receiver calls malformed is set aside after so many attempts, so that it does not hold the others up.
@@ -303,7 +306,8 @@ impl Notifier {
             let news = Arc::new(Notify::new());
             let mut lanes = JoinSet::new();
             for target in self.targets.clone() {
-                lanes.spawn(lane(target, self.queue.clone(), news.clone(), pace));
+                let told = judgement.clone();
+                lanes.spawn(lane(target, self.queue.clone(), news.clone(), pace, told));
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -317,9 +321,22 @@ impl Notifier {
         let began = Instant::now();
         let notifier = Arc::new(self);
         let mut failing = false;
+        let mut replaced = notifier.queue.replaced().map(Path::to_owned);
         loop {
             let snapshot = judgement.snapshot().await.ok().flatten();
             if let (Some(site), Some(snapshot)) = (judgement.site(), snapshot) {
+                if let Some(aside) = replaced.take() {
+                    let trouble = Trouble::new(
+                        Code::StateReplaced,
+                        site.clock.now(),
+                        format!(
+                            "the queue of notifications was damaged and lies at {}: what waited in it is lost",
+                            aside.display()
+                        ),
+                        "what stands is told anew; look at the disk, then remove the file",
+                    );
+                    site.vitals.troubles().raise(trouble.aside(&aside));
+                }
                 let (notifier, looked_at) = (notifier.clone(), site.clone());
                 let settled = began.elapsed() >= pace.settle;
                 let looked = blocking(move || notifier.look(&snapshot, &looked_at, settled)).await;
@@ -376,7 +393,7 @@ impl Notifier {
 }
 
 /// Sends one target's messages, in order, each until it is taken.
-async fn lane(target: Target, queue: Queue, news: Arc<Notify>, pace: Pace) {
+async fn lane(target: Target, queue: Queue, news: Arc<Notify>, pace: Pace, judgement: Judgement) {
     let mut failures: u32 = 0;
     loop {
         // Registered before the queue is looked at, so that nothing queued in between is slept over.
@@ -411,6 +428,7 @@ async fn lane(target: Target, queue: Queue, news: Arc<Notify>, pace: Pace) {
                     );
                 }
                 failures = 0;
+                told(&judgement, &target, None);
                 debug!(id = next.id, answer, "notification sent");
                 (blocking(move || note.done(seq, name)).await, None)
             }
@@ -430,6 +448,7 @@ async fn lane(target: Target, queue: Queue, news: Arc<Notify>, pace: Pace) {
                     );
                 }
                 failures = failures.saturating_add(1);
+                told(&judgement, &target, Some(&refused.text));
                 let give_up = refused.malformed && next.attempts + 1 >= ATTEMPTS;
                 if give_up {
                     error!(
@@ -458,6 +477,24 @@ async fn lane(target: Target, queue: Queue, news: Arc<Notify>, pace: Pace) {
             None => {}
         }
     }
+}
+
+/// Says that a target takes nothing, once that has lasted, or that it does again.
+fn told(judgement: &Judgement, target: &Target, refused: Option<&str>) {
+    let Some(site) = judgement.site() else {
+        return;
+    };
+    let (troubles, place) = (site.vitals.troubles(), target.place());
+    let Some(text) = refused else {
+        return troubles.over(Code::NotificationsFailing, &place);
+    };
+    let trouble = Trouble::new(
+        Code::NotificationsFailing,
+        site.clock.now(),
+        format!("notifications are not taken by {place}: {text}"),
+        "lookoutd notify test sends one and says what comes back; what waits is in lookoutd notify list",
+    );
+    troubles.raise(trouble.about(place).after(TARGET_PATIENCE));
 }
 
 /// The pause after so many failures in a row, with jitter.

@@ -340,6 +340,162 @@ fn the_services_sql_stands_in_its_store() {
     }
 }
 
+/// Lines around an `error!` in which its trouble is raised.
+const BESIDE: usize = 25;
+
+#[test]
+fn whatever_is_logged_as_an_error_is_told_as_a_reason() {
+    // Those without a trouble of their own beside them: the file, words of the message, and why.
+    let others = [
+        // The process ends, or has.
+        ("src/daemon.rs", "the history cannot be opened", "it ends"),
+        ("src/daemon.rs", "a loop has failed", "it ends"),
+        ("src/daemon.rs", "the watcher has failed", "it ends"),
+        ("src/daemon.rs", "the service has failed", "it ends"),
+        ("src/cli/serve.rs", "a loop has failed", "it ends"),
+        ("src/service.rs", "service task failed", "it is ending"),
+        // Judged from what is there: pulses, the ledger, executions.
+        (
+            "src/ops/notify.rs",
+            "a loop has stopped",
+            "loop-stalled, from its pulse",
+        ),
+        (
+            "src/feed/shipper.rs",
+            "window set aside",
+            "windows-quarantined, from the ledger",
+        ),
+        (
+            "src/feed/cutter.rs",
+            "the window cannot be read",
+            "windows-quarantined, from the ledger",
+        ),
+        (
+            "src/feed/cutter.rs",
+            "window lost",
+            "windows-quarantined, from the ledger",
+        ),
+        (
+            "src/service/runner/execute.rs",
+            "scoring panicked",
+            "the execution is FAILED",
+        ),
+        (
+            "src/service/runner.rs",
+            "execution panicked",
+            "the execution is FAILED",
+        ),
+        (
+            "src/service/jobs.rs",
+            "a model file is missing",
+            "model-unusable, by each execution of it",
+        ),
+        (
+            "src/service/jobs.rs",
+            "unused files cannot be found",
+            "jobs-failing, by the queue that asks the same state",
+        ),
+        (
+            "src/inference/watcher/fetching.rs",
+            "results objects are gone",
+            "results-missing, the day before",
+        ),
+        (
+            "src/inference/watcher.rs",
+            "the inference side cannot go on",
+            "by what it is: ensured, fetched",
+        ),
+        // Raised where the queue is used.
+        (
+            "src/notify/queue.rs",
+            "damaged and set aside",
+            "state-replaced, in notify",
+        ),
+        (
+            "src/notify/queue.rs",
+            "is full",
+            "notifications-failing, by the target that takes nothing",
+        ),
+        // A request that fails is answered 500; what stands behind it the loops run into, too.
+        (
+            "src/ops/admin.rs",
+            "an admin request failed",
+            "state-unreadable, from what cannot be read",
+        ),
+        ("src/service/protocol.rs", "request failed", "500"),
+        ("src/service/operations.rs", "", "500"),
+        (
+            "src/service/shapes.rs",
+            "does not compile",
+            "500; a test compiles all",
+        ),
+        ("src/service/store.rs", "", "a fault of who asks"),
+        ("src/service/store/once.rs", "", "a fault of who asks"),
+        ("src/service/store/events.rs", "", "a fault of who asks"),
+        (
+            "src/service/store/registering.rs",
+            "",
+            "a fault of who asks",
+        ),
+        ("src/service/store/leftovers.rs", "", "a fault of who asks"),
+    ];
+    let tells = [
+        "Code::",
+        ".told_",
+        "told(",
+        "store_failed(",
+        ".paused(",
+        ".ensured(",
+    ];
+    let (mut seen, mut used) = (0, vec![false; others.len()]);
+    for (name, text) in sources("src") {
+        let lines: Vec<&str> = product(&text).lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let is_error = line.match_indices("error!(").any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+            });
+            if !is_error {
+                continue;
+            }
+            seen += 1;
+            let words = lines[number..lines.len().min(number + 12)].join(" ");
+            let listed = others
+                .iter()
+                .position(|(file, part, _)| *file == name && words.contains(part));
+            if let Some(listed) = listed {
+                used[listed] = true;
+                continue;
+            }
+            let around = number.saturating_sub(BESIDE)..lines.len().min(number + BESIDE);
+            let told = lines[around]
+                .iter()
+                .any(|line| tells.iter().any(|tells| line.contains(tells)));
+            assert!(
+                told,
+                "{name}:{}: an ERROR without a trouble of the vitals beside it",
+                number + 1
+            );
+        }
+    }
+    assert!(seen > 30, "only {seen}");
+    for ((file, part, _), used) in others.iter().zip(used) {
+        assert!(used, "{file} has no such error any more: {part}");
+    }
+}
+
+#[test]
+fn every_code_is_raised_somewhere() {
+    let texts = sources("src");
+    for code in lookoutd::vitals::Code::ALL {
+        let variant = format!("Code::{code:?}");
+        let raised = texts.iter().any(|(name, text)| {
+            name != "src/vitals/trouble.rs" && product(text).contains(&variant)
+        });
+        assert!(raised, "{variant} is in the table and nobody raises it");
+    }
+}
+
 #[test]
 fn nothing_is_left_for_later_and_nothing_is_silenced() {
     let later = [word(["TO", "DO"]), word(["FIX", "ME"]), word(["XX", "X"])];

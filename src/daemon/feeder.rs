@@ -23,6 +23,7 @@ use crate::ops::site::FeedSite;
 use crate::s3::Bucket;
 use crate::signal::{Cadence, NameFormat, TagList};
 use crate::source::Source;
+use crate::vitals::{Code, Trouble};
 
 use super::Store;
 
@@ -94,6 +95,17 @@ impl Feeder {
         .await??;
         if let Opened::Replaced(aside) = &opened {
             error!(aside = %aside.display(), "the ledger was damaged and is set aside: it is rebuilt from the spool and the bucket");
+            let trouble = Trouble::new(
+                Code::StateReplaced,
+                now,
+                format!(
+                    "the ledger was damaged and lies at {}: another is built from the spool and the bucket",
+                    aside.display()
+                ),
+                "windows that were skipped or set aside by hand are not known any more: look through lookoutd windows list, then \
+                 remove the file",
+            );
+            parts.vitals.troubles().raise(trouble.aside(aside));
         }
         let rebuild = Shipper::wants_rebuild(&opened).then(|| shipper::Rebuild {
             naming: parts.naming,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde::Serialize;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::archive::{Archive, ArchiveError};
 use super::execution::Execution;
@@ -101,7 +101,7 @@ impl Index {
             Ok(None) => {}
             Err(error) => {
                 let aside = path.with_extension(format!("damaged-{}", now.timestamp()));
-                error!(%error, aside = %aside.display(), "the index of the archive is damaged: it is built again");
+                warn!(%error, aside = %aside.display(), "the index of the archive is damaged: it is built again from the archive");
                 std::fs::rename(&path, &aside).map_err(|source| ArchiveError::Io {
                     path: path.clone(),
                     source,

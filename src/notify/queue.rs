@@ -63,6 +63,7 @@ pub struct Queue {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
     targets: Vec<&'static str>,
+    replaced: Option<PathBuf>,
 }
 
 /// The queue could not be used.
@@ -129,7 +130,10 @@ impl Queue {
                     let _ = std::fs::remove_file(path.with_extension(suffix));
                 }
                 std::fs::rename(&path, &aside).map_err(|_| error)?;
-                Self::create(&path, targets)
+                Ok(Self {
+                    replaced: Some(aside),
+                    ..Self::create(&path, targets)?
+                })
             }
             other => other,
         }
@@ -388,7 +392,13 @@ impl Queue {
             connection: Arc::new(Mutex::new(connection)),
             path: path.to_owned(),
             targets: targets.to_vec(),
+            replaced: None,
         })
+    }
+
+    /// Where a damaged queue lies that this one was begun for.
+    pub fn replaced(&self) -> Option<&Path> {
+        self.replaced.as_deref()
     }
 
     fn transact<T>(

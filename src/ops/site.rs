@@ -4,6 +4,7 @@
 //! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -293,6 +294,8 @@ impl Observer {
     /// What the site's parts say now. Blocks for a few queries.
     pub fn look(&self, site: &Site) -> Snapshot {
         let now = site.clock.now();
+        let there = |path: &Path| path.symlink_metadata().is_ok();
+        site.vitals.troubles().taken_away(there);
         let mut failures = Vec::new();
         let feed = site.feed.as_ref().and_then(|feed| {
             let room = feed.spool.room().ok();

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -77,7 +78,7 @@ codes! {
     ArchiveDiffers "archive-differs" Attention "The archive or its copy holds something else";
     ArchiveDamaged "archive-damaged" Attention "A record of the archive is damaged";
     WindowsQuarantined "windows-quarantined" Attention "Windows are set aside";
-    WindowsLost "windows-lost" Attention "Windows were lost";
+    StateReplaced "state-replaced" Attention "A damaged file of this process's state is set aside, another was begun";
     WindowsUnscored "windows-unscored" Attention "Windows were delivered and never scored";
     SourceGap "source-gap" Attention "The last window had fewer rows than usual";
     ComponentsBlank "components-blank" Attention "A component had no value in the last window";
@@ -118,6 +119,8 @@ pub struct Trouble {
     pub remedy: Cow<'static, str>,
     /// It is expected to pass: no reason before it has lasted this long.
     pub after: TimeDelta,
+    /// What was set aside for somebody to look at; it is over when that is gone.
+    pub aside: Option<PathBuf>,
 }
 
 /// The troubles of all loops. Cheap to clone.
@@ -173,12 +176,20 @@ impl Trouble {
             text: text.into(),
             remedy: remedy.into(),
             after: TimeDelta::zero(),
+            aside: None,
         }
     }
 
     /// It is about this.
     pub fn about(mut self, thing: impl Into<String>) -> Self {
         self.subject.thing = thing.into();
+        self
+    }
+
+    /// It is about a file that was set aside, and lasts until somebody takes that away.
+    pub fn aside(mut self, path: &Path) -> Self {
+        self.subject.thing = path.display().to_string();
+        self.aside = Some(path.to_owned());
         self
     }
 
@@ -209,6 +220,12 @@ impl Troubles {
     /// All of one code are over.
     pub fn all_over(&self, code: Code) {
         self.lock().retain(|(known, _), _| *known != code);
+    }
+
+    /// Those about files that are gone are over.
+    pub fn taken_away(&self, is_there: impl Fn(&Path) -> bool) {
+        self.lock()
+            .retain(|_, trouble| trouble.aside.as_deref().is_none_or(&is_there));
     }
 
     /// The trouble of that code and thing.
@@ -252,6 +269,19 @@ mod tests {
         assert_eq!(troubles.now().len(), 1);
         troubles.over(Code::ResultsUnreadable, "s");
         assert!(troubles.now().is_empty());
+    }
+
+    #[test]
+    fn what_was_set_aside_is_a_trouble_until_somebody_takes_it_away() {
+        let troubles = Troubles::default();
+        let aside = Path::new("archive/1.json.damaged");
+        troubles.raise(Trouble::new(Code::ArchiveDamaged, at(1), "t", "r").aside(aside));
+        troubles.raise(Trouble::new(Code::ArchiveBehind, at(1), "t", "r").about("s"));
+        troubles.taken_away(|_| true);
+        assert_eq!(troubles.now().len(), 2);
+        troubles.taken_away(|path| path != aside);
+        let left = troubles.now();
+        assert_eq!((left.len(), left[0].code), (1, Code::ArchiveBehind));
     }
 
     #[test]

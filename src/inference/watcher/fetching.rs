@@ -162,6 +162,7 @@ impl Watcher {
                     window = execution.window(),
                     "the archived results are damaged and their object is gone: what is left lies beside their place, set aside"
                 );
+                self.told_lost(execution);
                 let (index, row) = (self.index.clone(), execution.clone());
                 blocking(move || index.given_up(&row, now)).await??;
                 return Ok(Archived::Done);
@@ -169,8 +170,12 @@ impl Watcher {
         };
         let summary = match results.as_deref().map(Summary::of) {
             None => Summary::default(),
-            Some(Ok(summary)) => summary,
+            Some(Ok(summary)) => {
+                self.told_unreadable(execution, None);
+                summary
+            }
             Some(Err(error)) => {
+                self.told_unreadable(execution, Some(&error.to_string()));
                 error!(
                     scheduler = execution.scheduler, window = execution.window(), %error,
                     "the results cannot be read: they are archived as they are"
@@ -185,6 +190,7 @@ impl Watcher {
                 scheduler = execution.scheduler, window = execution.window(), aside = %aside.display(),
                 "the archive holds something else for this window: that stays, the new bytes are kept aside"
             );
+            self.told_conflict(execution, aside);
         }
         self.copy(execution).await?;
         let (index, row, counted) = (self.index.clone(), execution.clone(), summary.clone());
@@ -259,6 +265,7 @@ impl Watcher {
                     difference,
                     "the copy of the archive holds something else: it is left alone"
                 );
+                self.told_copy_differs(execution, &format!("s3://{}/{key}", bucket.name()));
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use tracing::{error, warn};
 
 use super::{Failure, Watcher, blocking};
 use crate::inference::archive::{ArchiveError, Checked};
+use crate::vitals::{Code, Trouble};
 
 /// Records checked in a round: some thousand small files, a second on a slow card.
 const AT_ONCE: usize = 500;
@@ -72,14 +73,21 @@ impl Watcher {
         if aside.is_none() && self.patrol.repeated {
             return Ok(());
         }
-        let (path, aside) = (path.display(), aside.unwrap_or_default());
-        let aside = aside.display();
+        let place = aside.unwrap_or_default();
+        let (path, aside) = (path.display(), place.display());
         let own = damaged.scheduler == self.parts.target.scheduler;
         let Some(start) = damaged.data_start.filter(|_| own) else {
             error!(
                 %path, what, %aside,
                 "an archived record is damaged and set aside; this gateway does not watch its scheduler: import it again with `lookoutd results import`"
             );
+            let trouble = Trouble::new(
+                Code::ArchiveDamaged,
+                self.parts.clock.now(),
+                format!("the archived record {path} is damaged, {what}; it lies at {aside}"),
+                "import it again with lookoutd results import, then remove the file",
+            );
+            self.pulse.troubles().raise(trouble.aside(&place));
             return Ok(());
         };
         warn!(%path, what, %aside, "an archived record is damaged: set aside, its results are fetched again");

@@ -1,9 +1,12 @@
 //! What the watcher's rounds found wrong, as troubles of this process: the same that it logs, with subject and remedy.
 
+use std::path::Path;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::absent::Missing;
 use super::{Watcher, blocking};
+use crate::inference::Execution;
 use crate::inference::api::Advice;
 use crate::inference::ensure::EnsureError;
 use crate::vitals::{Code, Trouble};
@@ -94,6 +97,77 @@ impl Watcher {
             ),
         );
         troubles.raise(trouble.about(name.as_str()));
+    }
+
+    /// The archive has other bytes for a window than came now.
+    pub(super) fn told_conflict(&self, execution: &Execution, aside: &Path) {
+        let trouble = Trouble::new(
+            Code::ArchiveDiffers,
+            execution.data_end,
+            format!(
+                "the archive holds something else for {} of {}: that stays, what came lies at {}",
+                execution.window(),
+                execution.scheduler,
+                aside.display()
+            ),
+            "find out who wrote the results twice; keep the right file, then remove the one set aside",
+        );
+        self.pulse.troubles().raise(trouble.aside(aside));
+    }
+
+    /// The copy in S3 has other bytes for a window than the archive.
+    pub(super) fn told_copy_differs(&self, execution: &Execution, object: &str) {
+        let trouble = Trouble::new(
+            Code::ArchiveDiffers,
+            execution.data_end,
+            format!(
+                "{object}, the copy of {} of {}, holds something else than the archive: it is left alone",
+                execution.window(),
+                execution.scheduler
+            ),
+            "give each gateway an inference.archive_prefix of its own; this reason goes with the next start",
+        );
+        self.pulse.troubles().raise(trouble.about(object));
+    }
+
+    /// Archived results are damaged, and their object is gone.
+    pub(super) fn told_lost(&self, execution: &Execution) {
+        let file = self
+            .parts
+            .archive
+            .results_file(&execution.scheduler, execution.data_start);
+        let aside = file.with_added_extension("damaged");
+        let trouble = Trouble::new(
+            Code::ArchiveDamaged,
+            execution.data_end,
+            format!(
+                "the results of {} of {} are damaged and their object is gone: what is left lies at {}",
+                execution.window(),
+                execution.scheduler,
+                aside.display()
+            ),
+            "put the file back from a copy of the archive, if there is one, then remove the one set aside",
+        );
+        self.pulse.troubles().raise(trouble.aside(&aside));
+    }
+
+    /// The newest results can be read, or why not.
+    pub(super) fn told_unreadable(&self, execution: &Execution, error: Option<&str>) {
+        let (troubles, name) = (self.pulse.troubles(), &execution.scheduler);
+        let thing = format!("{name} results");
+        let Some(error) = error else {
+            return troubles.over(Code::ResultsUnreadable, &thing);
+        };
+        let trouble = Trouble::new(
+            Code::ResultsUnreadable,
+            execution.data_end,
+            format!(
+                "the results of {} of {name} are no results: {error}; they are archived as they are",
+                execution.window()
+            ),
+            "look at what writes below the output prefix beside the service; this reason goes with the next results",
+        );
+        troubles.raise(trouble.about(thing));
     }
 
     /// Finished executions wait to be archived for longer than it takes.

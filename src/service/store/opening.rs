@@ -148,7 +148,11 @@ pub fn examine(directory: &Path) -> Result<(), StoreError> {
 }
 
 /// Copies a database of format `found` before it is brought to another: `state.db.format-N` beside it, until the next such time.
-pub fn keep_copy(connection: &Connection, path: &Path, found: usize) -> rusqlite::Result<()> {
+pub(super) fn keep_copy(
+    connection: &Connection,
+    path: &Path,
+    found: usize,
+) -> rusqlite::Result<()> {
     let name = |found: usize| path.with_extension(format!("db.format-{found}"));
     let making = path.with_extension("db.format.new");
     let _ = std::fs::remove_file(&making);
