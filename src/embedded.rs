@@ -394,6 +394,11 @@ impl Rest {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether all of it was read.
+    fn has_ended(&self) -> bool {
+        self.incoming().is_end_stream()
+    }
+
     /// Reads a little of what nobody wanted: a client that is refused before it has sent all of a small body goes on with the
     /// same connection.
     async fn drain(&self) {

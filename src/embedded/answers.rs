@@ -93,23 +93,28 @@ impl Gate {
         let id = uuid::Uuid::new_v4().simple().to_string().to_uppercase();
         let head = request.method() == Method::HEAD;
         let malformed = malformed(&request);
+        // Who waits to be told to go on sends nothing that is refused.
+        let waits = request.headers().contains_key(hyper::header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let rest = Rest::of(body);
         let mut response = match malformed {
             Some(response) => response,
             None => {
-                // Who waits to be told to go on sends nothing that is refused.
-                let waits = request.headers().contains_key(hyper::header::EXPECT);
-                let (parts, body) = request.into_parts();
-                let rest = Rest::of(body);
-                let answered = self
-                    .s3
+                self.s3
                     .call(Request::from_parts(parts, rest.body()))
-                    .await?;
-                if answered.status().is_client_error() && !waits {
-                    rest.drain().await;
-                }
-                answered
+                    .await?
             }
         };
+        if response.status().is_client_error() && !waits {
+            rest.drain().await;
+        }
+        if !rest.has_ended() {
+            // The connection ends with this answer. Who is not told keeps it for the next request, which is then lost.
+            let close = HeaderValue::from_static("close");
+            response
+                .headers_mut()
+                .insert(hyper::header::CONNECTION, close);
+        }
         let status = response.status();
         if status == StatusCode::FORBIDDEN || status == StatusCode::UNAUTHORIZED {
             self.count_refusal();

@@ -29,8 +29,8 @@ tests = []
 
 
 def client(**more):
-    # A request that is refused before its body is read ends its connection, and a pooled one may be met then.
-    config = Config(retries={"max_attempts": 2}, proxies={}, s3={"addressing_style": "path"}, **more.pop("config", {}))
+    # What is refused before its body is read must not cost the next request, so nothing is tried again.
+    config = Config(retries={"total_max_attempts": 1}, proxies={}, s3={"addressing_style": "path"}, **more.pop("config", {}))
     return boto3.client("s3", endpoint_url=URL, aws_access_key_id=more.pop("key", KEY),
                         aws_secret_access_key=more.pop("secret", SECRET), region_name="us-east-1", config=config, **more)
 
