@@ -9,8 +9,8 @@ from harness import ENVIRONMENT, KEY, PYTHON, SECRET, VENV, free_ports, wait_for
 class SeaweedFs:
     bucket = "bench"
 
-    def __init__(self, directory):
-        self.directory = directory
+    def __init__(self, directory, fsync=False):
+        self.directory, self.fsync = directory, fsync
 
     def __enter__(self):
         (self.directory / "data").mkdir(parents=True)
@@ -30,6 +30,8 @@ class SeaweedFs:
         try:
             wait_for(f"{self.endpoint}/healthz")
             wait_for(f"http://127.0.0.1:{ports[0]}/dir/assign")
+            if self.fsync:
+                self.shell(ports, "fs.configure -locationPrefix=/buckets/ -fsync=true -apply")
             self.call("create_bucket", {"Bucket": self.bucket})
             # The first object of a bucket makes the server grow volumes; no contender should pay for that.
             self.call("put_object", {"Bucket": self.bucket, "Key": "warm", "Body": "warm"})
@@ -47,6 +49,11 @@ class SeaweedFs:
                   "print(json.dumps(getattr(client, sys.argv[2])(**json.loads(sys.argv[3])), default=str))")
         return json.loads(subprocess.run([PYTHON, "-c", script, self.endpoint, operation, json.dumps(parameters)], check=True,
                                          env=ENVIRONMENT, stdout=subprocess.PIPE).stdout)
+
+    def shell(self, ports, command):
+        addresses = [f"-master=127.0.0.1:{ports[0]}.{ports[1]}", f"-filer=127.0.0.1:{ports[4]}.{ports[5]}"]
+        subprocess.run([str(VENV / "bin/weed"), "shell", *addresses], input=command + "\nexit\n", text=True, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
 
     def list(self, prefix):
         names, after = [], ""
