@@ -95,6 +95,8 @@ pub struct Options {
     pub fault: Option<Fault>,
     /// A disk that others share: one connection, without shared memory.
     pub shared_disk: bool,
+    /// Tells the kind of a file system that others share, or none.
+    pub kind_of: fn(&Path) -> Option<&'static str>,
 }
 
 impl Default for Options {
@@ -103,6 +105,7 @@ impl Default for Options {
             clock: Clock::system(),
             fault: None,
             shared_disk: false,
+            kind_of: opening::shared_kind,
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::ops::tls::{Tls, Validity};
 use crate::s3::{Conditional, Disposition};
 use crate::service::store::examine;
 use crate::signal::TagList;
+use crate::store::Options;
+use crate::store::opening::refuse_shared;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -236,7 +238,16 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
     }
     scheduler(config, looks).await;
     if config.is_embedded() {
-        looks.push(good("store", "embedded, served by `lookoutd run`".into()));
+        let options = Options {
+            shared_disk: config.store.shared_disk,
+            ..Options::default()
+        };
+        looks.push(
+            match refuse_shared(&config.data_dir().join("s3"), &options) {
+                Ok(()) => good("store", "embedded, served by `lookoutd run`".into()),
+                Err(error) => bad("store", &error.into()),
+            },
+        );
         return;
     }
     let store = match Store::open(

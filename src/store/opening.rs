@@ -62,7 +62,7 @@ pub enum OpenError {
     /// Where locks do not hold.
     #[error(
         "the store in {path} would lie on {kind}, where the locks of a database do not hold: set data_dir to a disk of this \
-         machine"
+         machine; or, where no other machine ever uses it, store.shared_disk = true, which is slower"
     )]
     SharedDisk {
         /// The store's directory.
@@ -136,12 +136,7 @@ pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> 
     };
     takeover::set_aside(root)?;
     std::fs::create_dir_all(root).map_err(io(root))?;
-    if let (Some(kind), false) = (shared_disk(root), options.shared_disk) {
-        return Err(OpenError::SharedDisk {
-            path: root.to_owned(),
-            kind,
-        });
-    }
+    refuse_shared(root, options)?;
     let lock = lock(root)?;
     let path = root.join(DATABASE);
     let beside = root.join(BODIES);
@@ -281,10 +276,26 @@ fn lock(root: &Path) -> Result<File, OpenError> {
     })
 }
 
+/// Refuses a place where the locks of a database do not hold, unless it is wanted; what is not there yet will lie where its
+/// parent does.
+pub fn refuse_shared(root: &Path, options: &Options) -> Result<(), OpenError> {
+    let there = root.ancestors().find(|path| path.exists());
+    match there.and_then(options.kind_of) {
+        Some(kind) if !options.shared_disk => Err(OpenError::SharedDisk {
+            path: root.to_owned(),
+            kind,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The kind of a file system that others share, if it is one.
-fn shared_disk(root: &Path) -> Option<&'static str> {
-    let kind = rustix::fs::statfs(root).ok()?.f_type;
-    match kind as u32 {
+pub(super) fn shared_kind(path: &Path) -> Option<&'static str> {
+    kind_of_number(rustix::fs::statfs(path).ok()?.f_type as u32)
+}
+
+fn kind_of_number(number: u32) -> Option<&'static str> {
+    match number {
         0x6969 => Some("NFS"),
         0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("an SMB share"),
         0x0102_1997 => Some("a shared folder (9p)"),
@@ -361,5 +372,29 @@ pub(super) fn of_problem(path: &Path, problem: Problem) -> OpenError {
             path: path.to_owned(),
             what: other.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_that_others_share_are_told_by_their_kind_and_those_of_a_machine_are_not() {
+        // NFS, CIFS, SMB2, 9p, VirtualBox, VMware.
+        for number in [
+            0x6969,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x0102_1997,
+            0x786f_4256,
+            0xbacb_acbc,
+        ] {
+            assert!(kind_of_number(number).is_some(), "{number:x}");
+        }
+        // ext4, xfs, btrfs, tmpfs, overlay.
+        for number in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(kind_of_number(number), None, "{number:x}");
+        }
     }
 }

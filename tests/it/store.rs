@@ -3,6 +3,7 @@
 
 mod clients;
 mod harm;
+mod scale;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
