@@ -469,3 +469,42 @@ fn what_needs_a_person_is_said_at_once_with_what_to_set() {
         "{again:?}"
     );
 }
+
+#[test]
+fn commands_that_only_ask_the_api_take_the_standard_variables() {
+    let directory = directory();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = port.local_addr().unwrap().to_string();
+    drop(port);
+    let data = directory.path().join("service");
+    let mut service = lookoutd()
+        .args(["serve", "--data-dir", show(&data), "--listen", &listen])
+        .args(["--s3-listen", "127.0.0.1:0", "--admin-listen", ""])
+        .spawn()
+        .unwrap();
+    let ask = |arguments: &[&str]| {
+        lookoutd()
+            .args(arguments)
+            .args(["--data-dir", show(&directory.path().join("none"))])
+            .env(
+                "AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT",
+                format!("http://{listen}"),
+            )
+            .env("AWS_SHARED_CREDENTIALS_FILE", data.join("credentials"))
+            .env("AWS_REGION", "us-east-1")
+            .output()
+            .unwrap()
+    };
+    let began = Instant::now();
+    while std::net::TcpStream::connect(&listen).is_err() {
+        assert!(began.elapsed() < LONG, "the service does not come up");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let listed = ask(&["scheduler", "list"]);
+    let described = ask(&["scheduler", "describe", "nobody"]);
+    drop(service.kill());
+    drop(service.wait());
+    assert!(listed.status.success(), "{}", text(&listed));
+    let said = text(&described);
+    assert!(said.contains("there is no scheduler nobody"), "{said}");
+}
