@@ -10,6 +10,7 @@ mod output;
 mod backup;
 mod check;
 mod config;
+mod console;
 mod demo;
 mod diag;
 mod executions;
@@ -104,6 +105,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Puts a backup into an empty data directory
     Restore(backup::RestoreArgs),
+    /// The web console over a data directory that nobody works on
+    Console(console::ConsoleArgs),
     /// Notifications: a test message, and what waits to be sent
     Notify(notify::NotifyArgs),
     /// Writes the sample plant: signals, tags, labels, time ranges
@@ -275,6 +278,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::restore(args),
         Command::Model(args) => model::run(args),
+        Command::Console(args) => console::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Config(args) => config::run(args),

@@ -78,6 +78,12 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     if config.notify.is_on() {
         looks.push(notifications(&config));
     }
+    if !config.is_embedded() && config.inference.scheduler.is_empty() {
+        looks.push(good(
+            "scoring",
+            "inference.scheduler names none: files are delivered, nobody scores them as far as this gateway knows".into(),
+        ));
+    }
     if !args.offline {
         runtime()?.block_on(online(&config, &mut looks));
     }

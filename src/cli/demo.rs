@@ -6,8 +6,9 @@ mod story;
 mod trained;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::{above_zero, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
+use crate::executions::Place;
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
 use crate::ops::admin::{self, Admin};
@@ -39,7 +41,8 @@ Examples:
   lookoutd demo
   lookoutd demo --speed 120 --windows 30 --output json
 
-It needs nothing: sample plant, S3, API and credentials are made in the data directory, whose path is printed.
+It needs nothing: sample plant, S3, API and credentials are made in the data directory, whose path is printed. On a
+terminal its console stays until Ctrl-C.
 The plant runs healthy for the first half; then one of its components begins to fail.")]
 pub struct DemoArgs {
     /// How many times faster than real time
@@ -48,7 +51,8 @@ pub struct DemoArgs {
     /// Directory for everything; otherwise a new one under the system's temporary directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Ends after results of this many windows; 0 goes on until it is stopped
+    /// Says what was found after results of this many windows, and ends where no terminal looks on; 0 goes on until it is
+    /// stopped
     #[arg(long, default_value_t = 24)]
     windows: usize,
     /// Address of the embedded S3; port 0 chooses a free one
@@ -83,7 +87,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let summary = result?;
     if args.output == Output::Json {
         output::json(&summary)?;
-    } else {
+    } else if !summary.concluded {
         say_part!("\n{summary}");
     }
     Ok(ExitCode::SUCCESS)
@@ -195,6 +199,36 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         say(line);
     }
     let tags = plant.tags.clone();
+    let conclude = |told: &Told, story: &Story| -> anyhow::Result<Summary> {
+        let complete = told.complete(args.windows);
+        let keys = complete.last().map(|entry| {
+            let name = |name: &str| config.naming.file_name(name, entry.start);
+            let components = tags.components.iter();
+            components
+                .map(|component| format!("{}{}", store.prefix, name(&component.name)))
+                .collect()
+        });
+        Ok(Summary {
+            windows: complete.len(),
+            files: complete.iter().map(|entry| u64::from(entry.files)).sum(),
+            bytes: complete.iter().map(|entry| entry.bytes).sum(),
+            windows_fed: told.fed.len(),
+            bucket: store.bucket.name().to_owned(),
+            endpoint_url: endpoint_url.clone(),
+            api_url: api_url.clone(),
+            event: event(&data_dir, story, clock.now()).map(|at| {
+                format!(
+                    "{console}/scheduler?name={SCHEDULER}&event={}",
+                    at.timestamp_micros()
+                )
+            }),
+            console: console.clone(),
+            data_dir: data_dir.display().to_string(),
+            data_bytes: occupied(&data_dir),
+            keys: keys.unwrap_or_default(),
+            ..story.summary(&archive(&data_dir))?
+        })
+    };
     let mut feeder = Feeder::start(
         Parts {
             config: config.feed.clone(),
@@ -227,7 +261,18 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     }));
     let mut watch = None;
     let mut told = Told::default();
-    while !(shutdown.is_cancelled() || args.windows > 0 && told.results.len() >= args.windows) {
+    // Whoever looks on has time to look around; a script has its answer.
+    let stays = args.output == Output::Text && std::io::stdout().is_terminal();
+    let mut concluded = false;
+    while !shutdown.is_cancelled() {
+        if args.windows > 0 && told.results.len() >= args.windows && !concluded {
+            if !stays {
+                break;
+            }
+            concluded = true;
+            say(format!("\n{}", conclude(&told, &story)?));
+            say("The console stays, and the plant goes on, until Ctrl-C.\n".to_owned());
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             reason = feeder.failed() => anyhow::bail!("a loop has failed: {reason}"),
@@ -258,33 +303,32 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     if let Some(watch) = watch {
         watch.abort();
     }
-    let complete = told.complete(args.windows);
-    let keys = match complete.last() {
-        Some(entry) => tags
-            .components
-            .iter()
-            .map(|component| {
-                format!(
-                    "{}{}",
-                    store.prefix,
-                    config.naming.file_name(&component.name, entry.start)
-                )
-            })
-            .collect(),
-        None => Vec::new(),
-    };
-    let mut summary = story.summary(&archive(&data_dir))?;
-    summary.windows = complete.len();
-    summary.files = complete.iter().map(|entry| u64::from(entry.files)).sum();
-    summary.bytes = complete.iter().map(|entry| entry.bytes).sum();
-    summary.windows_fed = told.fed.len();
-    summary.bucket = store.bucket.name().to_owned();
-    summary.endpoint_url = endpoint_url;
-    summary.api_url = api_url;
-    summary.console = console;
-    summary.data_dir = data_dir.display().to_string();
-    summary.keys = keys;
+    let mut summary = conclude(&told, &story)?;
+    summary.concluded = concluded;
     Ok(summary)
+}
+
+/// When the first event after the fault began, as the console shows it.
+fn event(data_dir: &Path, story: &Story, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let state = Place::service(data_dir.join("service/state.db")).open()?;
+    let scheduler = state.scheduler(now, SCHEDULER).ok()??;
+    let events = state.events(&scheduler.uuid, Some(story.fault_start), None, 100);
+    events.ok()?.last().map(|event| event.start)
+}
+
+/// The bytes of all files in a directory; what goes away meanwhile does not count.
+fn occupied(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => occupied(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// What was said already.

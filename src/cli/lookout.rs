@@ -10,23 +10,15 @@ use crate::embedded::KeyPair;
 use crate::inference::{self, SchemaComponent, Target, Wanted, describe, model_schema};
 use crate::signal::TagList;
 
-/// The API of a configuration: the configured one, or that of the embedded daemon on this data directory, or, where none has
-/// run, that of the standard variables.
+/// The API of a configuration: the configured one, or that of the embedded daemon on this data directory.
 pub async fn api(config: &Config) -> anyhow::Result<Client> {
     if !config.is_embedded() || !config.inference.endpoint_url.is_empty() {
         return Ok(config.inference.client(&config.s3).await.client);
     }
     let data_dir = config.data_dir();
     if !data_dir.join("credentials").exists() {
-        // No daemon of ours has run here; whoever names an API in the standard variables means that one.
-        if ["AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT", "AWS_ENDPOINT_URL"]
-            .into_iter()
-            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-        {
-            return Ok(config.inference.client(&config.s3).await.client);
-        }
         bail!(
-            "no credentials in {}: has lookoutd run there? set --data-dir, inference.endpoint_url or AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT",
+            "no credentials in {}: has lookoutd run there? set --data-dir, or inference.endpoint_url",
             data_dir.display()
         );
     }

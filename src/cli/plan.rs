@@ -1,6 +1,6 @@
 //! `lookoutd plan`: what happens next. The next windows with their wake-up, keys, columns and rows, cut from the source as
-//! the daemon would cut them, compared with what the scheduler will look for. The window that is live now comes first unless it is cut already. Nothing is written, except the
-//! sample plant where embedded mode has none yet.
+//! the daemon would cut them, compared with what the scheduler will look for. The window that is live now comes first unless
+//! it is cut already. Nothing is left behind: where embedded mode has no sample plant yet, one is made for the plan alone.
 
 use std::process::ExitCode;
 

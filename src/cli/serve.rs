@@ -229,9 +229,14 @@ async fn serve(
     if let Some(console) = console {
         said += &format!("console       {}\n", console.url());
     }
-    said += &format!(
-        "credentials   {}\n",
-        args.data_dir.join("credentials").display()
+    let credentials = std::path::absolute(args.data_dir.join("credentials"))?;
+    said += &format!("credentials   {}\n", credentials.display());
+    said += &exports(
+        scheme,
+        service.address(),
+        store.embedded.as_ref().map(|s3| s3.url()).as_deref(),
+        &credentials,
+        &config.service.region,
     );
     output::mention(&said);
     systemd::ready();
@@ -264,6 +269,28 @@ async fn serve(
         Some(outcome) => anyhow::bail!("a loop has failed: {outcome}"),
         None => Ok(()),
     }
+}
+
+/// What a shell runs so that AWS clients on this machine find the service. Beyond it, its name stands for the address.
+fn exports(
+    scheme: &str,
+    api: SocketAddr,
+    s3: Option<&str>,
+    credentials: &Path,
+    region: &str,
+) -> String {
+    let quoted = format!(
+        "'{}'",
+        credentials.display().to_string().replace('\'', "'\\''")
+    );
+    let mut lines = format!("\nexport AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT={scheme}://{api}\n");
+    if let Some(s3) = s3 {
+        lines += &format!("export AWS_ENDPOINT_URL_S3={s3}\n");
+    }
+    lines
+        + &format!(
+            "export AWS_SHARED_CREDENTIALS_FILE={quoted}\nexport AWS_REGION={region} AWS_DEFAULT_REGION={region}\n"
+        )
 }
 
 /// Starts to tell whom the configuration names. What is configured wrongly ends the start.

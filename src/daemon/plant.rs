@@ -39,6 +39,24 @@ pub struct Plant {
     pub info: PlantInfo,
     /// A mapping that was made up now and is not kept yet.
     unkept: Option<Anchor>,
+    /// Where the sample plant lies for whoever only looks.
+    _borrowed: Option<Borrowed>,
+}
+
+/// A directory that is gone when nobody looks any more.
+struct Borrowed(PathBuf);
+
+impl Borrowed {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("lookoutd-look-{}", std::process::id())))
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // What cannot be removed is the system's to clean.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// What is known of a plant's history.
@@ -124,7 +142,8 @@ impl Plant {
         Ok(plant)
     }
 
-    /// As [`Plant::open`], but leaves the mapping unfixed where there is none.
+    /// As [`Plant::open`], but leaves nothing in `data_dir`: the mapping is not fixed where there is none, and a sample plant
+    /// that is not there yet is made for the look alone.
     pub async fn look(
         config: &Config,
         data_dir: &Path,
@@ -140,21 +159,31 @@ impl Plant {
         keep: bool,
     ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
+        let mut borrowed = None;
         if source.parquet.is_empty() {
-            let directory = data_dir.join("sample");
+            let mut directory = data_dir.join("sample");
+            if !keep && !directory.exists() {
+                let made = Borrowed::new();
+                directory = made.0.join("sample");
+                borrowed = Some(made);
+            }
             make_sample(&directory, &embedded_sample()).await?;
             source.parquet = directory.join("signals.parquet").display().to_string();
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
         let tags = TagList::read(&source.tags)?;
-        match Somewhere::of(&source.parquet, &config.s3).await? {
+        let plant = match Somewhere::of(&source.parquet, &config.s3).await? {
             Somewhere::File(file) => {
                 Self::at_place(file, source, tags, config, data_dir, now, keep).await
             }
             Somewhere::Object(object) => {
                 Self::at_place(object, source, tags, config, data_dir, now, keep).await
             }
-        }
+        }?;
+        Ok(Self {
+            _borrowed: borrowed,
+            ..plant
+        })
     }
 
     async fn at_place<P: Place + 'static>(
@@ -198,6 +227,7 @@ impl Plant {
                 info,
                 source: Box::new(follow.with_scratch(&data_dir)),
                 tags,
+                _borrowed: None,
             })
         })
         .await?

@@ -317,6 +317,28 @@ mod tests {
     }
 
     #[test]
+    fn the_portable_path_gives_the_same_bits_as_this_processors() {
+        for order in [1, 7, 16, 33] {
+            let panels = Panels::new(&example(order));
+            let rows = numbers(9 * order);
+            let (mut here, mut portable) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
+            panels.multiply(&rows, &mut here);
+            pulp::Simd::vectorize(
+                pulp::Scalar,
+                Multiply {
+                    order,
+                    packed: &panels.packed,
+                    rows: &rows,
+                    out: &mut portable,
+                },
+            );
+            let bits =
+                |values: &[f64]| -> Vec<u64> { values.iter().map(|v| v.to_bits()).collect() };
+            assert_eq!(bits(&here), bits(&portable), "order {order}");
+        }
+    }
+
+    #[test]
     fn an_inverse_times_its_matrix_is_the_identity() {
         let matrix = example(11);
         let inverse = matrix.inverse().unwrap();

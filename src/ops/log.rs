@@ -151,7 +151,7 @@ fn output(config: &Config, lines: &Lines) -> Result<Output, String> {
         filter.and_then(layer).boxed()
     } else {
         let layer = tracing_subscriber::fmt::layer()
-            .with_ansi(terminal)
+            .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty()))
             .with_target(false)
             .log_internal_errors(false)
             .with_writer(lines.clone());

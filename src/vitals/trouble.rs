@@ -92,6 +92,7 @@ codes! {
     NotificationsFailing "notifications-failing" Attention "Notifications are not told";
     AdminUnavailable "admin-unavailable" Attention "Console, metrics and health are not served";
     ConfigurationRefused "configuration-refused" Attention "A new configuration was refused";
+    NobodyWorks "nobody-works" Attention "A console looks at what a stopped daemon left";
     AnomalyActive "anomaly-active" Attention "A machine is anomalous";
 }
 

@@ -374,6 +374,63 @@ fn the_demo_ends_by_itself_with_one_json_object_and_files_for_24_components() {
     }
     let secret = private_secret(&data_dir);
     assert!(!text(&demo).contains(&secret), "the secret was printed");
+    a_console_shows_what_was_left(&data_dir);
+}
+
+/// `lookoutd console DIR` over what the demo left: machine, windows and executions, with nobody at work.
+fn a_console_shows_what_was_left(data_dir: &Path) {
+    use std::io::{BufRead, BufReader};
+    let mut console = lookoutd()
+        .args(["console", show(data_dir)])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(console.stdout.as_mut().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    let address = said
+        .trim()
+        .rsplit('/')
+        .find(|part| !part.is_empty())
+        .unwrap();
+    let get = |path: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        answer
+    };
+    let page = get("/");
+    assert!(page.contains("nobody works on"), "{page}");
+    assert!(get("/windows").contains("shipped"));
+    assert!(get("/scheduler?name=demo-scheduler").contains("SUCCESS"));
+    // Whoever wants to work on it is told who looks.
+    let refused = lookoutd()
+        .args(["demo", "--data-dir", show(data_dir)])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    Command::new("kill")
+        .arg(console.id().to_string())
+        .status()
+        .unwrap();
+    assert_eq!(console.wait().unwrap().code(), Some(0));
+    // A directory of something else is not one.
+    let other = directory();
+    let refused = lookoutd()
+        .args(["console", show(other.path())])
+        .output()
+        .unwrap();
+    assert!(
+        text(&refused).contains("is no data directory"),
+        "{}",
+        text(&refused)
+    );
 }
 
 /// The secret of a data directory, which nobody but its owner can read.

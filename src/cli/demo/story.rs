@@ -33,7 +33,14 @@ pub struct Summary {
     pub endpoint_url: String,
     pub api_url: String,
     pub console: String,
+    /// The page of the first event after the fault began.
+    pub event: Option<String>,
     pub data_dir: String,
+    /// What the data directory occupies.
+    pub data_bytes: u64,
+    /// It was told already, while the demo went on.
+    #[serde(skip)]
+    pub concluded: bool,
     pub keys: Vec<String>,
     /// Executions archived.
     pub executions: usize,
@@ -85,7 +92,8 @@ impl Story {
             .take(3)
             .map(|(sensor, share)| format!("{sensor} {:.0} %", share * 100.0))
             .collect();
-        format!("{start}  ANOMALY  score {score:.3}  {}", top.join(", "))
+        let anomaly = output::alarm("ANOMALY");
+        format!("{start}  {anomaly}  score {score:.3}  {}", top.join(", "))
     }
 
     /// What the archive holds, compared with the fault.
@@ -190,14 +198,20 @@ impl fmt::Display for Summary {
             }
             _ => writeln!(f, "fault      not found yet: let it run for more windows")?,
         }
+        if let Some(event) = &self.event {
+            writeln!(f, "event      {event}")?;
+        }
         writeln!(
             f,
-            "look at    lookoutd results --data-dir {}",
+            "lies in    {}, {}: `lookoutd console {}` opens it again; remove it when you have seen enough",
+            self.data_dir,
+            output::bytes(self.data_bytes),
             self.data_dir
         )?;
         writeln!(
             f,
-            "go on      lookoutd demo --windows 0    runs until Ctrl-C, with its web console"
+            "your data  lookoutd model train --help: from a Parquet or CSV history to a model and a picture of what it finds\n\
+             \u{20}          cp config/gateway.toml lookoutd.toml, name history and tag list, lookoutd check --config lookoutd.toml"
         )
     }
 }
