@@ -17,6 +17,7 @@ ENV PATH=/ \
     HOME=/var/lib/lookoutd \
     LOOKOUTD__DATA_DIR=/var/lib/lookoutd \
     MALLOC_ARENA_MAX=1 \
+    TMPDIR=/var/lib/lookoutd \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 10001:10001
 # The binary is its own probe: it reads ledger and lock in the data directory. It must judge by the daemon's configuration,

@@ -26,6 +26,10 @@ bench *cases:
     cargo build --release --locked
     benches/run {{cases}}
 
-# The image from the static binary, as CI builds and runs it.
+# Everything that is given away: wheel, tarball, image, package, sums; see the head of dist/build.
+dist *parts:
+    dist/build {{parts}}
+
+# The image, as CI builds and runs it.
 image:
-    .ci/run release image
+    .ci/run clients release image

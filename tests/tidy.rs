@@ -578,32 +578,52 @@ fn calls(text: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_unit_calls_commands_and_flags_that_exist() {
-    let unit = fs::read_to_string(root().join("systemd/lookoutd.service")).unwrap();
-    let calls = calls(&unit);
-    assert!(calls.len() >= 3, "{calls:?}");
-    for call in calls {
-        let help = Command::new(env!("CARGO_BIN_EXE_lookoutd"))
-            .args([&call[0], "--help"])
-            .output()
-            .unwrap();
-        assert!(help.status.success(), "no command {}", call[0]);
-        let help = String::from_utf8_lossy(&help.stdout).into_owned();
-        for flag in call.iter().filter(|word| word.starts_with("--")) {
-            assert!(help.contains(flag.as_str()), "{} has no {flag}", call[0]);
+fn the_units_call_commands_and_flags_that_exist() {
+    for (name, most, state, stays_down) in [
+        ("lookoutd", 3, "lookoutd", "74 78"),
+        ("lookoutd-serve", 1, "lookoutd-serve", "2 74 78"),
+    ] {
+        let unit = fs::read_to_string(root().join(format!("systemd/{name}.service"))).unwrap();
+        let calls = calls(&unit);
+        assert!(calls.len() >= most, "{calls:?}");
+        for call in calls {
+            let help = Command::new(env!("CARGO_BIN_EXE_lookoutd"))
+                .args([&call[0], "--help"])
+                .output()
+                .unwrap();
+            assert!(help.status.success(), "no command {}", call[0]);
+            let help = String::from_utf8_lossy(&help.stdout).into_owned();
+            for flag in call.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(flag.as_str()), "{} has no {flag}", call[0]);
+            }
+        }
+        for needed in [
+            "Type=notify".to_owned(),
+            "WatchdogSec=60".to_owned(),
+            format!("RestartPreventExitStatus={stays_down}"),
+            format!("StateDirectory={state}"),
+        ] {
+            assert!(unit.lines().any(|line| line == needed), "{name}: {needed}");
         }
     }
-    for needed in [
-        "Type=notify",
-        "WatchdogSec=",
-        "RestartPreventExitStatus=74 78",
-        "StateDirectory=lookoutd",
-    ] {
-        assert!(
-            unit.lines().any(|line| line.starts_with(needed)),
-            "{needed}"
-        );
-    }
+}
+
+/// The lines of a unit that say what the service may do and see.
+fn hardening(unit: &str) -> Vec<String> {
+    let unit = fs::read_to_string(root().join("systemd").join(unit)).unwrap();
+    let from = unit.find("# --- hardening").expect("a part of that name");
+    unit[from..]
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn both_units_are_shut_in_alike() {
+    let gateway = hardening("lookoutd.service");
+    assert!(gateway.len() > 25, "{gateway:?}");
+    assert_eq!(gateway, hardening("lookoutd-serve.service"));
 }
 
 #[test]

@@ -120,10 +120,47 @@ fn parts(line: &str) -> impl Iterator<Item = &str> {
         })
 }
 
+/// What a container's lookoutd is called with: behind the image, or behind the binary's path.
+fn in_a_container(line: &str) -> Option<&str> {
+    let docker = line.strip_prefix("docker ")?;
+    if docker.starts_with("run ") {
+        // A volume is called like the image, without a version.
+        let image = docker.find(" lookoutd:0.")? + 1;
+        return Some(docker[image..].split_once(' ').unwrap_or_default().1);
+    }
+    let (_, rest) = docker.split_once(" /lookoutd ")?;
+    docker.contains("exec ").then_some(rest)
+}
+
+#[test]
+fn the_compose_file_calls_what_there_is() {
+    let file = std::fs::read_to_string(root().join("docs/compose.yaml")).unwrap();
+    let mut seen = 0;
+    for line in file.lines().map(str::trim) {
+        let call = match line.split_once(": ") {
+            Some(("command", call)) => call.to_owned(),
+            Some(("test", probe)) => probe
+                .trim_matches(['[', ']'])
+                .replace(", ", " ")
+                .replace("CMD /lookoutd ", ""),
+            Some((key, _)) if key.starts_with("LOOKOUTD__") => {
+                let known = key["LOOKOUTD__".len()..].to_lowercase().replace("__", ".");
+                assert!(keys().contains(&known), "{known}");
+                continue;
+            }
+            _ => continue,
+        };
+        accepts(&words(&call)).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
 fn arguments(line: &str) -> Option<Vec<String>> {
     let rest = line
         .strip_prefix("cargo run --release -- ")
-        .or_else(|| line.strip_prefix("lookoutd "))?;
+        .or_else(|| line.strip_prefix("lookoutd "))
+        .or_else(|| in_a_container(line))?;
     Some(words(rest))
 }
 
@@ -214,6 +251,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("chown", "it writes where the system keeps its files"),
     (".ci/run", "it builds"),
     ("cargo", "it builds"),
+    ("pip", "it installs, see .ci/packages"),
+    ("tar", "it installs, see .ci/packages"),
     ("debian/build", "it builds"),
     ("apt", "it changes the machine"),
     ("docker", "it needs a container engine"),
