@@ -10,8 +10,9 @@ use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(1);
+/// Between two looks; and where one found something.
+const EVERY: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Reaps until `shutdown`, where this is process 1.
 pub fn reap(shutdown: CancellationToken) {
@@ -21,9 +22,10 @@ pub fn reap(shutdown: CancellationToken) {
     tokio::spawn(async move {
         let mut seen = HashSet::new();
         while !shutdown.is_cancelled() {
+            let pause = if seen.is_empty() { EVERY } else { AGAIN };
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(EVERY) => seen = look(&seen),
+                () = tokio::time::sleep(pause) => seen = look(&seen),
             }
         }
     });
