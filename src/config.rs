@@ -22,7 +22,7 @@ use crate::{feed, inference, notify, ops, s3, service, source, store};
 
 pub use reference::{Allowed, Key, keys, schema};
 pub use secrets::{REDACTED, is_secret, may_be_quoted, redact};
-pub use units::{ByteSize, Keep, KeepRule, Span};
+pub use units::{ByteSize, Keep, KeepRule, Span, bytes};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

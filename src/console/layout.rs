@@ -7,6 +7,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::ops::health::Readiness;
 
+pub use crate::config::bytes;
+
 /// Appended to the assets' addresses, so that a new version is fetched.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -128,22 +130,6 @@ pub fn maybe_time(at: Option<DateTime<Utc>>) -> Markup {
     match at {
         Some(at) => time(at),
         None => html! { span class="dim" { "none" } },
-    }
-}
-
-/// Bytes for people.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
     }
 }
 

@@ -54,6 +54,26 @@ struct Shown {
     selected: Option<EventRow>,
     /// The newest execution with results.
     newest: Option<ExecutionRow>,
+    /// Starts of the windows that were delivered and never scored.
+    never: Vec<DateTime<Utc>>,
+}
+
+/// A line of the list of executions.
+#[derive(Debug)]
+enum Line<'a> {
+    /// An execution.
+    Ran(&'a ExecutionRow),
+    /// A window that none looked at, from and to.
+    Never(DateTime<Utc>, DateTime<Utc>),
+}
+
+impl Line<'_> {
+    fn end(&self) -> DateTime<Utc> {
+        match self {
+            Self::Ran(row) => row.end,
+            Self::Never(_, end) => *end,
+        }
+    }
 }
 
 pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
@@ -74,10 +94,17 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let event = choice.event.and_then(DateTime::from_timestamp_micros);
     let range = TimeDelta::hours(i64::from(hours));
     let (looked, name, now) = (site.clone(), choice.name.clone(), snapshot.now);
+    let pictured = snapshot.clone();
     let found = blocking(move || match looked.scheduler(now, &name)? {
         Some((state, scheduler)) => {
             let from = scheduler.until(now) - range;
-            load(&state, scheduler, status, before, event, from).map(Some)
+            let never = match status {
+                None => looked.never_scored(&pictured, &name),
+                Some(_) => Vec::new(),
+            };
+            let mut shown = load(&state, scheduler, status, before, event, from, now)?;
+            shown.never = never;
+            Ok(Some(shown))
         }
         None => Ok::<_, ReadError>(None),
     })
@@ -144,7 +171,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
                 }
                 button type="submit" { "Show" }
             }
-            div id="executions" data-live { (executions(&shown.executions)) }
+            div id="executions" data-live { (executions(&lines(&shown, before))) }
             @let address = |before: Option<DateTime<Utc>>| format!(
                 "{base}&status={}{}#history",
                 status.unwrap_or(""),
@@ -181,6 +208,7 @@ fn load(
     before: Option<DateTime<Utc>>,
     event: Option<DateTime<Utc>>,
     from: DateTime<Utc>,
+    now: DateTime<Utc>,
 ) -> Answer<Shown> {
     let executions = state.executions(&scheduler.uuid, status, None, before, PAGE)?;
     let events = state.events(&scheduler.uuid, Some(from), None, EVENTS)?;
@@ -188,8 +216,9 @@ fn load(
         Some(start) => state.event(&scheduler.uuid, start)?,
         None => events.first().cloned(),
     };
+    let to_come = now + scheduler.cadence().duration();
     let newest = state
-        .executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?
+        .executions(&scheduler.uuid, Some("SUCCESS"), None, Some(to_come), 1)?
         .pop();
     Ok(Shown {
         scheduler,
@@ -197,7 +226,27 @@ fn load(
         events,
         selected,
         newest,
+        never: Vec::new(),
     })
+}
+
+/// The lines of a page that ends before `before`, newest first: its executions, and between them the windows that were never
+/// scored.
+fn lines(shown: &Shown, before: Option<DateTime<Utc>>) -> Vec<Line<'_>> {
+    let rows = &shown.executions;
+    let oldest = rows
+        .last()
+        .filter(|_| rows.len() == PAGE)
+        .map(|row| row.end);
+    let cadence = shown.scheduler.cadence().duration();
+    let mut lines: Vec<Line<'_>> = rows.iter().map(Line::Ran).collect();
+    let never = shown.never.iter().map(|start| (*start, *start + cadence));
+    let here = never.filter(|(_, end)| {
+        before.is_none_or(|before| *end < before) && oldest.is_none_or(|oldest| *end > oldest)
+    });
+    lines.extend(here.map(|(start, end)| Line::Never(start, end)));
+    lines.sort_by_key(|line| std::cmp::Reverse(line.end()));
+    lines
 }
 
 fn now_line(scheduler: &SchedulerRow, now: DateTime<Utc>, score: Option<f64>) -> Markup {
@@ -289,8 +338,8 @@ fn selected(event: &EventRow, name: &str) -> Markup {
     }
 }
 
-fn executions(rows: &[ExecutionRow]) -> Markup {
-    if rows.is_empty() {
+fn executions(lines: &[Line<'_>]) -> Markup {
+    if lines.is_empty() {
         return absent("No such execution.");
     }
     html! {
@@ -298,25 +347,39 @@ fn executions(rows: &[ExecutionRow]) -> Markup {
             table {
                 thead { tr { th scope="col" { "Data from" } th scope="col" { "to" } th scope="col" { "Status" } th scope="col" { "Scheduled" } th scope="col" { "Ended" } th scope="col" class="num" { "Took" } th scope="col" class="num" { "Anomalous rows" } } }
                 tbody {
-                    @for row in rows {
-                        tr class=[row.reason.is_some().then_some("told")] {
-                            th scope="row" { (time(row.start)) }
-                            td { (clock(row.end)) }
-                            td { (chip(&row.status)) }
-                            td { (clock(row.scheduled)) }
-                            td { @match row.finished { Some(at) => (clock(at)), None => span class="dim" { "not yet" } } }
-                            td class="num" { (row.finished.map(|end| took(end - row.scheduled)).unwrap_or_default()) }
-                            td class="num" { @if let Some((rows, anomalous)) = row.rows { (anomalous) " of " (rows) } }
-                        }
-                        @if let Some(reason) = &row.reason {
-                            tr class="detail" {
-                                td class="why" colspan="7" {
-                                    p { (reason) }
-                                    @if let Some(fix) = hint(reason) { p class="fix" { b { "Fix: " } (fix) } }
-                                }
+                    @for line in lines {
+                        @match line {
+                            Line::Ran(row) => (execution(row)),
+                            Line::Never(start, end) => tr {
+                                th scope="row" { (time(*start)) }
+                                td { (clock(*end)) }
+                                td { (chip("never scored")) }
+                                td class="dim" colspan="4" { "Delivered, and no execution looked at it." }
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+fn execution(row: &ExecutionRow) -> Markup {
+    html! {
+        tr class=[row.reason.is_some().then_some("told")] {
+            th scope="row" { (time(row.start)) }
+            td { (clock(row.end)) }
+            td { (chip(&row.status)) }
+            td { (clock(row.scheduled)) }
+            td { @match row.finished { Some(at) => (clock(at)), None => span class="dim" { "not yet" } } }
+            td class="num" { (row.finished.map(|end| took(end - row.scheduled)).unwrap_or_default()) }
+            td class="num" { @if let Some((rows, anomalous)) = row.rows { (anomalous) " of " (rows) } }
+        }
+        @if let Some(reason) = &row.reason {
+            tr class="detail" {
+                td class="why" colspan="7" {
+                    p { (reason) }
+                    @if let Some(fix) = hint(reason) { p class="fix" { b { "Fix: " } (fix) } }
                 }
             }
         }
@@ -329,5 +392,72 @@ fn took(length: TimeDelta) -> String {
         format!("{seconds:.1} s")
     } else {
         span(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::Input;
+    use crate::signal::NameFormat;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_767_225_600 + minutes * 60, 0).unwrap()
+    }
+
+    fn shown(starts: &[i64], never: &[i64]) -> Shown {
+        let row = |start: &i64| ExecutionRow {
+            start: at(*start),
+            end: at(start + 5),
+            scheduled: at(start + 5),
+            finished: Some(at(start + 6)),
+            status: "SUCCESS".into(),
+            reason: None,
+            result: None,
+            rows: Some((5, 0)),
+            file: None,
+        };
+        Shown {
+            scheduler: SchedulerRow {
+                name: "s".into(),
+                uuid: "s".into(),
+                model: "m".into(),
+                status: "RUNNING".into(),
+                latest_result: None,
+                frequency: "PT5M".into(),
+                delay_minutes: 0,
+                wakes: None,
+                last: None,
+                input: Input {
+                    bucket: "b".into(),
+                    prefix: String::new(),
+                    naming: NameFormat::default(),
+                },
+            },
+            executions: starts.iter().map(row).collect(),
+            events: Vec::new(),
+            selected: None,
+            newest: None,
+            never: never.iter().copied().map(at).collect(),
+        }
+    }
+
+    #[test]
+    fn windows_that_were_never_scored_stand_between_the_executions_of_their_page() {
+        let one_page = shown(&[30, 25, 10, 5], &[15, 20, 35]);
+        let listed = lines(&one_page, None);
+        let starts: Vec<i64> = listed
+            .iter()
+            .map(|line| (line.end() - at(5)).num_minutes())
+            .collect();
+        assert_eq!(starts, [35, 30, 25, 20, 15, 10, 5]);
+        assert!(matches!(listed[0], Line::Never(..)) && matches!(listed[1], Line::Ran(_)));
+        let page = executions(&listed).into_string();
+        assert_eq!(page.matches("never scored").count(), 3, "{page}");
+        // On a page of many, only what belongs between its first and its last.
+        let newest: Vec<i64> = (100..100 + PAGE as i64).rev().map(|n| n * 5).collect();
+        let many = shown(&newest, &[15, 20, 3_000]);
+        assert_eq!(lines(&many, None).len(), PAGE + 1);
+        assert_eq!(lines(&many, Some(at(2_000))).len(), PAGE);
     }
 }

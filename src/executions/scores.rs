@@ -138,7 +138,9 @@ impl Scores {
             }
             let mut rows = Vec::new();
             for scheduler in schedulers {
-                let newest = state.executions(&scheduler.uuid, Some("SUCCESS"), None, None, 1)?;
+                let to_come = now + scheduler.cadence().duration();
+                let newest =
+                    state.executions(&scheduler.uuid, Some("SUCCESS"), None, Some(to_come), 1)?;
                 rows.extend(newest.into_iter().map(|row| (scheduler.name.clone(), row)));
             }
             Ok(rows)

@@ -222,6 +222,19 @@ impl Site {
             .map_err(|error| error.to_string())
     }
 
+    /// Starts of the windows, the oldest first, that were delivered for the scheduler of that name and never scored; none where
+    /// the judgement knows of none.
+    pub fn never_scored(&self, snapshot: &Snapshot, name: &str) -> Vec<DateTime<Utc>> {
+        let standing = snapshot.watched.as_ref();
+        let kept = standing.is_none_or(|standing| standing.scheduler == name);
+        match (&snapshot.feed, &snapshot.unscored) {
+            (Some(feed), Some(_)) if kept => self
+                .unscored(snapshot.now, feed.allowed())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The scheduler of that name and where it is known; the archive is asked last.
     pub fn scheduler(
         &self,
