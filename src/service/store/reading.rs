@@ -19,19 +19,20 @@ use crate::signal::NameFormat;
 #[derive(Clone, Debug)]
 pub struct Reading(Arc<Mutex<Connection>>);
 
-/// What the scheduler row reads as; `?1` is now, and windows that have not begun (a clock was ahead once) count when their time comes.
+/// What the scheduler row reads as; `?1` is now, and windows that end more than the shortest cadence after it (a clock was ahead
+/// once) count when their time comes.
 const SCHEDULER: &str = "s.name, s.uuid, s.model_name, s.status, s.latest_result, s.frequency, s.delay_minutes, s.due_us, s.input,
      (SELECT e.status || ' ' || e.boundary_us FROM execution e
-      WHERE e.scheduler_uuid = s.uuid AND e.start_us <= ?1 AND e.status <> 'IN_PROGRESS' ORDER BY e.boundary_us DESC LIMIT 1)";
+      WHERE e.scheduler_uuid = s.uuid AND e.boundary_us <= ?1 + 300000000 AND e.status <> 'IN_PROGRESS' ORDER BY e.boundary_us DESC LIMIT 1)";
 /// The columns that [`execution`] reads.
 const EXECUTION: &str = "e.start_us, e.boundary_us, e.scheduled_us, e.finished_us, e.status, e.failed_reason, e.result_bucket, e.result_key, e.rows, e.anomalous";
 /// The first anomalous row after the last SUCCESS that had none; `?1` is now.
 const SINCE: &str = "(SELECT min(c.start_us) FROM event c WHERE c.scheduler_uuid = s.uuid AND c.end_us > coalesce(
-     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.start_us <= ?1 AND h.status = 'SUCCESS' AND h.anomalous = 0
+     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.boundary_us <= ?1 + 300000000 AND h.status = 'SUCCESS' AND h.anomalous = 0
       ORDER BY h.boundary_us DESC LIMIT 1), -9000000000000000000))";
 /// The first window that failed after the last SUCCESS; `?1` is now.
 const FAILING_SINCE: &str = "(SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.status = 'FAILED' AND x.boundary_us > coalesce(
-     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.start_us <= ?1 AND h.status = 'SUCCESS'
+     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.boundary_us <= ?1 + 300000000 AND h.status = 'SUCCESS'
       ORDER BY h.boundary_us DESC LIMIT 1), -9000000000000000000) ORDER BY x.boundary_us LIMIT 1)";
 
 impl Reading {
@@ -100,7 +101,7 @@ impl Reading {
     pub fn failing(&self, now: DateTime<Utc>, limit: usize) -> rusqlite::Result<Vec<Failing>> {
         let sql = format!(
             "SELECT {EXECUTION}, s.name, {FAILING_SINCE} FROM scheduler s JOIN execution e ON e.scheduler_uuid = s.uuid AND e.boundary_us =
-                 (SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.start_us <= ?1
+                 (SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.boundary_us <= ?1 + 300000000
                   AND x.status <> 'IN_PROGRESS' ORDER BY x.boundary_us DESC LIMIT 1)
              WHERE s.status = 'RUNNING' AND e.status = 'FAILED' ORDER BY s.name LIMIT ?2"
         );
