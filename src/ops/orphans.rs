@@ -77,7 +77,7 @@ mod tests {
         assert!(is_zombie_of("7 (a) b) Z 1 7 7 0", 1));
         assert!(!is_zombie_of("7 (Z 1) S 1 7 7 0", 1));
         assert!(!is_zombie_of("7 (sleep) Z 12 7 7 0", 1));
-        let child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
         let id = i32::try_from(child.id()).unwrap();
         let mut tries = 0;
         while !zombies().contains(&id) && tries < 500 {
@@ -89,5 +89,6 @@ mod tests {
         // Only this one: other tests wait for children of their own.
         look(&HashSet::from([id]));
         assert!(!zombies().contains(&id));
+        assert!(child.wait().is_err(), "somebody else has waited for it");
     }
 }
