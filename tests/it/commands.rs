@@ -866,7 +866,16 @@ fn check_finds_out_what_is_wrong_with_the_store_and_says_what_to_do() {
     let good = check();
     assert!(good.status.success(), "{}", text(&good));
     let looks: Value = serde_json::from_slice(&good.stdout).unwrap();
-    assert_eq!(looks.as_array().unwrap().len(), 5);
+    let looks = looks.as_array().unwrap();
+    assert_eq!(looks.len(), 6);
+    let scoring = looks.iter().find(|look| look["what"] == "scoring").unwrap();
+    assert!(
+        scoring["detail"]
+            .as_str()
+            .unwrap()
+            .contains("nobody scores them"),
+        "{scoring}"
+    );
     for (fault, remedy) in [
         (Fault::Answer(403, "AccessDenied"), "s3:PutObject"),
         (

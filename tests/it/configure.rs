@@ -254,5 +254,5 @@ fn completions_are_scripts_that_the_shell_takes() {
         script.display()
     );
     let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
-    assert_eq!(text(&output).trim(), "config console");
+    assert_eq!(text(&output).trim(), "console config");
 }
