@@ -61,6 +61,8 @@ def grow(root):
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(chance.randbytes(size))
+        # Older than its copy: a store tells times by the second, and a sync takes again what seems newer.
+        os.utime(file, (time.time() - 3_600,) * 2)
     return root
 
 

@@ -139,7 +139,7 @@ def test_dirty_files_are_counted_and_a_schema_is_detected(api, s3):
     assert sorted(discarded) == ["dirty/fan_empty.csv", "dirty/readme.txt"]
     components = json.loads(api.describe_dataset(DatasetName="dirty")["Schema"])["Components"]
     assert [component["ComponentName"] for component in components] == ["fan", "pump"]
-    assert [column["Name"] for column in components[1]["Columns"]] == ["Timestamp", "a", "b"]
+    assert [column["Name"] for column in components[1]["Columns"]] == ["time", "a", "b"]
     api.create_dataset(DatasetName="misplaced", DatasetSchema={"InlineDataSchema": schema()})
     job = ingest(api, "misplaced", {"Bucket": BUCKET, "Prefix": "dirty/"})
     assert job["Status"] == "FAILED" and "s3://wire/dirty/" in job["FailedReason"]
