@@ -218,7 +218,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             api_url: api_url.clone(),
             event: event(&data_dir, story, clock.now()).map(|at| {
                 format!(
-                    "{console}/scheduler?name={SCHEDULER}&event={}",
+                    "{console}scheduler?name={SCHEDULER}&event={}",
                     at.timestamp_micros()
                 )
             }),
