@@ -193,14 +193,16 @@ fn look(root: &Path, at: &Path, seen: &mut Seen) -> Result<()> {
 /// Locks, logs of databases, what is being made, and what is copied in its own way.
 fn left_out(at: &Path, name: &str) -> bool {
     let top = at.as_os_str().is_empty();
+    // Schedulers name directories of the archive, and may be called like one of these: each counts where it is made. What
+    // ends behind a dot cannot be such a name.
+    let making = (at.starts_with("s3") && name.starts_with("making-"))
+        || (at.starts_with("service") && name.starts_with(".making-"));
     let log = [".db-wal", ".db-shm", ".db-journal"];
-    name == "lock"
-        || name == hold::FILE
-        || name.starts_with("making-")
-        || name.starts_with(".making-")
+    making
         || name.ends_with(".new")
         || log.iter().any(|end| name.ends_with(end))
-        || (top && [SPOOL, "s3.old", MANIFEST, RESTORING].contains(&name))
+        || (name == hold::FILE && HELD.iter().any(|held| at == Path::new(held)))
+        || (top && ["lock", SPOOL, "s3.old", MANIFEST, RESTORING].contains(&name))
 }
 
 impl Copy {

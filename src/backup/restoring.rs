@@ -31,20 +31,20 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<Manifest> {
         manifest.version
     );
     let staging = data_dir.join(RESTORING);
-    if staging.is_dir() {
-        // One that was cut short; what has its place already is in the way below.
-        fs::remove_dir_all(&staging)?;
-    }
-    let _lock = lock::lock(data_dir)?;
+    let _lock = lock::lock_to_restore(data_dir)?;
     for entry in fs::read_dir(data_dir)? {
         let name = entry?.file_name();
-        if name != "lock" {
+        if name != "lock" && name != RESTORING {
             bail!(
                 "{} is not empty ({} is there): name a directory that is empty or absent, or move what is in it away",
                 data_dir.display(),
                 name.to_string_lossy()
             );
         }
+    }
+    if staging.is_dir() {
+        // One that was cut short before anything had its place; where something has, the mark stays.
+        fs::remove_dir_all(&staging)?;
     }
     make_private(&staging)?;
     for file in &manifest.files {

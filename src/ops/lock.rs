@@ -58,17 +58,41 @@ pub fn create_private(directory: &Path) -> std::io::Result<()> {
         .create(directory)
 }
 
+/// A new directory under the system's temporary one, for its owner alone. What is there already is never taken: anybody may
+/// have made it.
+pub fn create_scratch(name: &str) -> std::io::Result<PathBuf> {
+    let mut tried = 0;
+    loop {
+        let unlike = uuid::Uuid::new_v4().simple().to_string();
+        let made = std::env::temp_dir().join(format!("{name}-{}", &unlike[..12]));
+        match std::fs::DirBuilder::new().mode(0o700).create(&made) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && tried < LOOKS => {
+                tried += 1;
+            }
+            created => return created.map(|()| made),
+        }
+    }
+}
+
 /// Creates the data directory if need be, for its owner alone, and locks it.
 pub fn lock(data_dir: &Path) -> Result<DataDirLock, LockError> {
+    if data_dir.join(RESTORING).exists() {
+        let text = "a backup was being restored and that was cut short: empty the directory and restore again";
+        return Err(LockError::Unusable {
+            path: data_dir.to_owned(),
+            source: std::io::Error::other(text),
+        });
+    }
+    lock_to_restore(data_dir)
+}
+
+/// As [`lock`], also where a restore was cut short.
+pub fn lock_to_restore(data_dir: &Path) -> Result<DataDirLock, LockError> {
     let unusable = |source| LockError::Unusable {
         path: data_dir.to_owned(),
         source,
     };
     create_private(data_dir).map_err(unusable)?;
-    if data_dir.join(RESTORING).exists() {
-        let text = "a backup was being restored and that was cut short: empty the directory and restore again";
-        return Err(unusable(std::io::Error::other(text)));
-    }
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -161,6 +161,83 @@ fn a_backup_of_a_running_daemon_comes_back_whole_and_into_no_directory_that_is_u
     );
 }
 
+/// Schedulers may be called like what a data directory keeps for itself; their results are in the archive under that name.
+#[test]
+fn a_backup_holds_every_scheduler_whatever_it_is_called() {
+    let directory = directory();
+    let (data, target) = (
+        directory.path().join("data"),
+        directory.path().join("backup"),
+    );
+    let names = ["lock", "hold", "making-paper", "spool", "backup-json"];
+    for name in names {
+        let place = data.join("archive").join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("results.jsonl"), name).unwrap();
+    }
+    for own in [
+        "s3/hold",
+        "service/hold",
+        "service/models/.making-x",
+        "lock",
+    ] {
+        let own = data.join(own);
+        std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+        std::fs::write(own, "ours").unwrap();
+    }
+    let manifest = backup(&data, &target, at()).unwrap();
+    let mut held: Vec<_> = manifest
+        .files
+        .iter()
+        .map(|file| show(&file.path).to_owned())
+        .collect();
+    held.sort();
+    let mut wanted = names.map(|name| format!("archive/{name}/results.jsonl"));
+    wanted.sort();
+    assert_eq!(held, wanted);
+}
+
+/// Cut short after the first file had its place: the mark stays through another try, and no daemon starts on half of it.
+#[test]
+fn a_restore_that_was_cut_short_is_not_taken_for_one_that_is_done() {
+    let directory = directory();
+    let (data, target) = (
+        directory.path().join("data"),
+        directory.path().join("backup"),
+    );
+    std::fs::create_dir_all(data.join("archive/s")).unwrap();
+    std::fs::write(data.join("archive/s/results.jsonl"), "x").unwrap();
+    backup(&data, &target, at()).unwrap();
+    let half = directory.path().join("half");
+    std::fs::create_dir_all(half.join(".restoring")).unwrap();
+    std::fs::write(half.join("ledger.db"), "has its place").unwrap();
+    let refused = restore(&target, &half).unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("is not empty"),
+        "{refused:#}"
+    );
+    let started = run(&["run", "--once", "--data-dir", show(&half)]);
+    assert_eq!(started.status.code(), Some(73), "{}", text(&started));
+
+    // Before any file had its place another try does it all; while one is under way no second one touches what it has made.
+    std::fs::remove_file(half.join("ledger.db")).unwrap();
+    std::fs::write(half.join(".restoring/made"), "by the other").unwrap();
+    let other = lookoutd::ops::lock::lock_to_restore(&half).unwrap();
+    restore(&target, &half).unwrap_err();
+    assert!(half.join(".restoring/made").exists());
+    drop(other);
+    restore(&target, &half).unwrap();
+    assert_eq!(
+        std::fs::read(half.join("archive/s/results.jsonl")).unwrap(),
+        b"x"
+    );
+    assert!(!half.join(".restoring").exists() && !half.join("made").exists());
+}
+
+fn at() -> chrono::DateTime<chrono::Utc> {
+    "2026-10-07T09:05:00Z".parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_backup_under_writes_holds_what_was_acknowledged_before_and_nothing_halfway() {
     let plant = Plant::start().await;
