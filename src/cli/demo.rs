@@ -101,9 +101,10 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             complain!("{text}");
         }
     };
-    let data_dir = args.data_dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("lookoutd-demo-{}", std::process::id()))
-    });
+    let data_dir = match &args.data_dir {
+        Some(directory) => directory.clone(),
+        None => lock::create_scratch("lookoutd-demo").context("making a directory for the demo")?,
+    };
     if data_dir.join("ledger.db").exists() {
         anyhow::bail!(
             "{} has been used: a demo begins anew, so give it a new directory, or remove that one",

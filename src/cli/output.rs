@@ -5,7 +5,7 @@
 //! what they have to with [`mention`], and go on.
 
 use std::fmt::Arguments;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::ValueEnum;
@@ -92,14 +92,9 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// Whether a stream may be coloured: a terminal, and nobody said NO_COLOR (https://no-color.org).
-pub fn coloured(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty())
-}
-
 /// A word that must be seen, in red where standard output may be coloured.
 pub fn alarm(word: &str) -> String {
-    if coloured(&std::io::stdout()) {
+    if crate::ops::log::coloured(&std::io::stdout()) {
         format!("\u{1b}[1;31m{word}\u{1b}[0m")
     } else {
         word.to_owned()

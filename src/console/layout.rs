@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use maud::{DOCTYPE, Markup, html};
 
-use crate::ops::health::Readiness;
+use crate::ops::health::{Readiness, Reason};
+use crate::vitals::Code;
 
 pub use crate::config::bytes;
 
@@ -82,6 +83,11 @@ pub fn verdict(readiness: &Readiness) -> String {
         .iter()
         .filter(|reason| reason.blocking)
         .count();
+    // A console over what a stopped daemon left: whatever else is so, nothing goes on.
+    let stopped = |reason: &Reason| reason.code == Code::NobodyWorks;
+    if readiness.reasons.iter().any(stopped) {
+        return "Stopped: nobody works here".into();
+    }
     match (blocking, readiness.reasons.len()) {
         (0, 0) => "All is well".into(),
         (0, 1) => "Delivering; 1 thing to look at".into(),

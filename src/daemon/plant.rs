@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::feed::Policy;
 use crate::feed::disk::{Disk, LocalDisk};
+use crate::ops::lock;
 use crate::sample::{SampleOptions, write_sample};
 use crate::signal::{Earlier, Mapping, Rebase, TagList, TagListError};
 use crate::source::replay::follow::{self, Keep, Place};
@@ -47,8 +48,8 @@ pub struct Plant {
 struct Borrowed(PathBuf);
 
 impl Borrowed {
-    fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("lookoutd-look-{}", std::process::id())))
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(lock::create_scratch("lookoutd-look")?))
     }
 }
 
@@ -163,7 +164,7 @@ impl Plant {
         if source.parquet.is_empty() {
             let mut directory = data_dir.join("sample");
             if !keep && !directory.exists() {
-                let made = Borrowed::new();
+                let made = Borrowed::new().context("making a place for the sample plant")?;
                 directory = made.0.join("sample");
                 borrowed = Some(made);
             }

@@ -42,6 +42,11 @@ pub enum Format {
     Json,
 }
 
+/// Whether a stream may be coloured: a terminal, and nobody said NO_COLOR (https://no-color.org).
+pub fn coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty())
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -151,7 +156,7 @@ fn output(config: &Config, lines: &Lines) -> Result<Output, String> {
         filter.and_then(layer).boxed()
     } else {
         let layer = tracing_subscriber::fmt::layer()
-            .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty()))
+            .with_ansi(coloured(&stderr()))
             .with_target(false)
             .log_internal_errors(false)
             .with_writer(lines.clone());

@@ -407,6 +407,7 @@ fn a_console_shows_what_was_left(data_dir: &Path) {
     };
     let page = get("/");
     assert!(page.contains("nobody works on"), "{page}");
+    assert!(page.contains("Stopped: nobody works here"), "{page}");
     assert!(get("/windows").contains("shipped"));
     assert!(get("/scheduler?name=demo-scheduler").contains("SUCCESS"));
     // Whoever wants to work on it is told who looks.
@@ -492,6 +493,23 @@ fn the_plan_names_the_next_windows_their_keys_columns_and_rows() {
     // Looking fixes nothing.
     assert_eq!(json(&arguments), plan);
     assert!(!directory.path().join("data/rebase.json").exists());
+}
+
+/// Where nothing is configured there is no plant yet: the one that is looked at is gone afterwards.
+#[test]
+fn a_plan_of_a_plant_that_is_not_there_yet_leaves_nothing_behind() {
+    let directory = directory();
+    let (data, temporary) = (directory.path().join("data"), directory.path().join("tmp"));
+    std::fs::create_dir(&temporary).unwrap();
+    let plan = lookoutd()
+        .env("TMPDIR", &temporary)
+        .args(["plan", "-n", "1", "--data-dir", show(&data)])
+        .output()
+        .unwrap();
+    assert!(plan.status.success(), "{}", text(&plan));
+    assert!(text(&plan).contains("subsystem-"), "{}", text(&plan));
+    assert!(!data.exists());
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }
 
 // --- run ---
