@@ -384,8 +384,8 @@ impl Notifier {
             .into_iter()
             .filter(|fact| !self.leave_out.contains(&fact.kind))
             .collect::<Vec<_>>();
-        // What cannot be read is not over.
-        let complete = settled && snapshot.failures.is_empty();
+        // What cannot be read is not over, and an anomaly that is read as of another time is not.
+        let complete = settled && snapshot.failures.is_empty() && !rules::clock_in_doubt(snapshot);
         Ok(self
             .queue
             .reconcile(&facts, complete, &self.name, self.per_hour, now)?)

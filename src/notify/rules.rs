@@ -139,6 +139,13 @@ pub fn facts(
     Ok(facts)
 }
 
+/// Whether this machine may take the present for another time. What it does not find then may be there all the same.
+pub fn clock_in_doubt(snapshot: &Snapshot) -> bool {
+    let doubts = [Code::ClockSuspect, Code::ClockOffset];
+    let reasons = judge(snapshot).reasons;
+    reasons.iter().any(|reason| doubts.contains(&reason.code))
+}
+
 fn condition(reason: &Reason) -> Fact {
     Fact {
         kind: reason.code.name().to_owned(),
@@ -212,6 +219,10 @@ fn anomalies(
         let subject = line(&news.scheduler, LONGEST);
         let mut start = news.since.unwrap_or(now);
         for (_, earlier) in told.iter().filter(|(known, _)| *known == subject) {
+            // It is of a time to come: what was read up to now says nothing of it.
+            if *earlier > now {
+                continue;
+            }
             match state.event(&news.uuid, *earlier)? {
                 // Another one has begun since.
                 Some(event) if event.end < start => {

@@ -5,6 +5,7 @@
 //! Needs `LOOKOUTD_WEED` and `LOOKOUTD_FULL=1`. `LOOKOUTD_CHAOS_KILLS` makes the random run longer, `LOOKOUTD_SEED` repeats one;
 //! `tests/chaos/run` sets them. Seeds order the kills; what they hit depends on the machine.
 
+mod clock;
 mod site;
 pub mod tcp;
 

@@ -15,6 +15,7 @@ use lookoutd::config::Span;
 use lookoutd::executions::Place;
 use lookoutd::notify::{Config, Notifier, Pace};
 use lookoutd::ops::site::{Site, Watched};
+use lookoutd::vitals::{Code, Trouble};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -508,6 +509,59 @@ async fn an_execution_that_does_not_come_is_told_and_turns_nothing_red() {
             "execution-missing".into(),
             "pump-42".into()
         )
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = troubled(directory.path(), 0, "pump-42").await;
+    let receiver = Receiver::start(&[]).await;
+    let config = Config {
+        webhook: receiver.url(),
+        secret_file: secret_file(directory.path()),
+        ..Config::default()
+    };
+    let clock = Clock::manual(Utc::now());
+    let site = service_site(&state, clock.clone());
+    let vitals = site.vitals.clone();
+    let (task, stop) = start(&config, directory.path(), site);
+    receiver.until(1).await;
+    let text = "a window of a time to come is recorded";
+    let suspect = Trouble::new(Code::ClockSuspect, clock.now(), text, "set the clock");
+    vitals.troubles().raise(suspect);
+    receiver.until(2).await;
+    clock.advance(-TimeDelta::days(2));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    clock.advance(TimeDelta::days(2));
+    vitals.troubles().all_over(Code::ClockSuspect);
+    receiver.until(3).await;
+    let db = rusqlite::Connection::open(&state).unwrap();
+    db.execute_batch(
+        "UPDATE scheduler SET latest_result = 'NORMAL' WHERE uuid = 's0';
+         UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);",
+    )
+    .unwrap();
+    let told: Vec<(String, String)> = receiver
+        .until(4)
+        .await
+        .iter()
+        .map(|got| {
+            let (state, kind, _) = got.told();
+            (state, kind)
+        })
+        .collect();
+    let said = |state: &str, kind: &str| (state.to_owned(), kind.to_owned());
+    assert_eq!(
+        told,
+        [
+            said("firing", "anomaly"),
+            said("firing", "clock-suspect"),
+            said("resolved", "clock-suspect"),
+            said("resolved", "anomaly"),
+        ]
     );
     stop.cancel();
     task.await.unwrap();

@@ -16,6 +16,22 @@ use tempfile::TempDir;
 use crate::commands::lookoutd;
 use crate::rig::{at, directory, stored};
 
+/// libfaketime, which sets the clock of a process from outside; without it the test that calls cannot run here.
+pub fn faketime() -> Option<PathBuf> {
+    let library = std::env::var_os("LOOKOUTD_FAKETIME").map_or_else(
+        || PathBuf::from("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"),
+        PathBuf::from,
+    );
+    if library.is_file() {
+        return Some(library);
+    }
+    crate::skipped::say(format!(
+        "{} is not there: install faketime, or set LOOKOUTD_FAKETIME",
+        library.display()
+    ));
+    None
+}
+
 /// A plant, its data directory, and a clock in a file.
 pub struct Site {
     directory: TempDir,
@@ -26,17 +42,7 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Option<Site> {
-        let library = std::env::var_os("LOOKOUTD_FAKETIME").map_or_else(
-            || PathBuf::from("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"),
-            PathBuf::from,
-        );
-        if !library.is_file() {
-            crate::skipped::say(format!(
-                "{} is not there: install faketime, or set LOOKOUTD_FAKETIME",
-                library.display()
-            ));
-            return None;
-        }
+        let library = faketime()?;
         let directory = directory();
         let options = SampleOptions {
             days: 2,

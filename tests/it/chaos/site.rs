@@ -30,7 +30,7 @@ use crate::rig::{Objects, directory};
 
 /// The bucket, and the name of scheduler and model.
 pub const BUCKET: &str = "plant";
-const NAME: &str = "chaos";
+pub const NAME: &str = "chaos";
 /// Recorded time of the first window; 40 days of history follow, one minute of which is missing.
 const FROM: &str = "2015-10-22T00:00:00";
 
@@ -418,7 +418,7 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-fn binary() -> Command {
+pub fn binary() -> Command {
     let Some(other) = std::env::var_os("LOOKOUTD_CHAOS_BINARY") else {
         return lookoutd();
     };
@@ -435,7 +435,7 @@ fn binary() -> Command {
 }
 
 /// A model of the plant, trained on three of its healthy days.
-fn model(plant: &Path) -> NewModel {
+pub fn model(plant: &Path) -> NewModel {
     let tags = TagList::read(plant.join("tags_description.csv")).expect("a tag list");
     let mut table = Table::open(&plant.join("signals.parquet"), Some(&tags)).expect("a table");
     let sensors = table.sensors().to_vec();
@@ -473,7 +473,7 @@ fn model(plant: &Path) -> NewModel {
     }
 }
 
-fn wait<T>(work: impl Future<Output = T>) -> T {
+pub fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
