@@ -4,7 +4,7 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::s3::{Failure, S3Error};
+use crate::s3::{Disposition, Failure, S3Error, classify};
 use crate::service::store::executions::{Failed, FailureKind};
 
 /// Why an execution could not go on.
@@ -45,8 +45,35 @@ where
     told(&Failure::from(error))
 }
 
-/// One line for a person.
+/// One line for a person, with what to do where that is the same for all who use the store.
 pub fn told(failure: &Failure) -> String {
+    let said = said(failure);
+    match classify(failure) {
+        Disposition::Hold(remedy) if concerns_all(failure) => format!("{said}; {remedy}"),
+        _ => said,
+    }
+}
+
+/// Whether it is how the store is reached that is wrong, and not the bucket, key or rights of one scheduler.
+fn concerns_all(failure: &Failure) -> bool {
+    match failure.code.as_deref() {
+        Some(code) => matches!(
+            code,
+            "NotImplemented"
+                | "PermanentRedirect"
+                | "TemporaryRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException"
+                | "RequestTimeTooSkewed"
+                | "RequestExpired"
+                | "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+        ),
+        None => matches!(failure.status, Some(301 | 307 | 308)),
+    }
+}
+
+fn said(failure: &Failure) -> String {
     match (failure.status, failure.code.as_deref()) {
         (Some(status), Some(code)) if failure.message.is_empty() || failure.message == code => {
             format!("{code} (HTTP {status})")

@@ -1,5 +1,5 @@
 //! Stores and environments of others, each with a quirk of its own, and the binary against them: `run` delivers, or holds and
-//! says the right reason; `check` says beforehand what `run` will meet.
+//! says the right reason; `check` says beforehand what `run` will meet. The service against the same quirks is in `sim::quirks`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,30 +11,47 @@ use hyper::Method;
 use serde_json::Value;
 
 use crate::commands::{Daemon, gateway, lookoutd, show, text};
+use crate::preload::Library;
 use crate::proxy::{Fault, Rule};
 use crate::rig::{Objects, Store, directory};
 
+/// Lets a process's pauses and deadlines pass ten times as fast.
+static HURRY: Library = Library::of("tests/it/quirks/hurry.c");
 /// A day's worth of patience on a busy machine.
 const LONG: Duration = Duration::from_secs(150);
 
 /// What becomes of windows.
-enum Fate {
+pub enum Fate {
     /// They are delivered; the log has this.
     Delivered(&'static str),
     /// They are not, for a reason with these words, of this code, until the quirk is gone.
     Waits(&'static str, &'static str),
 }
 
-struct Quirk {
-    name: &'static str,
-    rules: Vec<Rule>,
+/// What becomes of executions.
+pub enum Served {
+    /// They succeed.
+    Succeed,
+    /// They fail with these words until the quirk is gone.
+    Fail(&'static str),
+    /// The same, after they have been tried again for as long as a store may be away.
+    FailLate(&'static str),
+}
+
+/// One quirk, and what comes of it.
+pub struct Quirk {
+    pub name: &'static str,
+    pub rules: Vec<Rule>,
     fate: Fate,
     /// Exit status of `check`, and what it says.
     check: (i32, &'static str),
+    pub served: Served,
 }
 
-fn quirks() -> Vec<Quirk> {
+/// Every quirk that we know of.
+pub fn quirks() -> Vec<Quirk> {
     use Fate::{Delivered, Waits};
+    use Served::{Fail, FailLate, Succeed};
     let condition = |status, code| {
         vec![Rule::all(
             Method::PUT,
@@ -55,42 +72,49 @@ fn quirks() -> Vec<Quirk> {
             rules: condition(501, "NotImplemented"),
             fate: Delivered("the store refuses If-None-Match"),
             check: (3, NO_CONDITION),
+            served: Succeed,
         },
         Quirk {
             name: "400 to a condition",
             rules: condition(400, "InvalidArgument"),
             fate: Delivered("the store refuses If-None-Match"),
             check: (3, NO_CONDITION),
+            served: Succeed,
         },
         Quirk {
             name: "501 without a word to a condition",
             rules: condition(501, ""),
             fate: Delivered("the store refuses If-None-Match"),
             check: (3, NO_CONDITION),
+            served: Succeed,
         },
         Quirk {
             name: "refused checksums",
             rules: checksums,
             fate: Waits("store-refuses", "AWS_REQUEST_CHECKSUM_CALCULATION"),
             check: (3, "AWS_REQUEST_CHECKSUM_CALCULATION"),
+            served: Fail("AWS_REQUEST_CHECKSUM_CALCULATION"),
         },
         Quirk {
             name: "301 without a word",
             rules: puts(Fault::Answer(301, "")),
             fate: Waits("store-refuses", "in another region"),
             check: (3, "in another region"),
+            served: Fail("in another region"),
         },
         Quirk {
             name: "no XML",
             rules: puts(Fault::Portal),
             fate: Waits("store-unreachable", "answers in its place"),
             check: (3, "answers in its place"),
+            served: FailLate("answers in its place"),
         },
         Quirk {
             name: "409",
             rules: puts(Fault::Answer(409, "OperationAborted")),
             fate: Waits("store-unreachable", "OperationAborted"),
             check: (3, "OperationAborted"),
+            served: FailLate("OperationAborted"),
         },
         Quirk {
             name: "an empty token",
@@ -100,6 +124,7 @@ fn quirks() -> Vec<Quirk> {
             }],
             fate: Waits("store-unreachable", "stands still"),
             check: (0, "takes conditional creates"),
+            served: FailLate("stands still"),
         },
         Quirk {
             name: "a slow link",
@@ -109,12 +134,21 @@ fn quirks() -> Vec<Quirk> {
             )],
             fate: Delivered("window shipped"),
             check: (0, "takes conditional creates"),
+            served: Succeed,
+        },
+        Quirk {
+            name: "silence",
+            rules: vec![Rule::any(usize::MAX, Fault::Hang)],
+            fate: Waits("store-unreachable", "timed out"),
+            check: (3, "timed out"),
+            served: FailLate("no answer in time"),
         },
         Quirk {
             name: "silence once",
             rules: vec![Rule::any(1, Fault::Hang)],
             fate: Delivered("window shipped"),
             check: (0, "takes conditional creates"),
+            served: Succeed,
         },
     ]
 }
@@ -136,7 +170,7 @@ fn survives(quirk: Quirk) {
     for rule in &quirk.rules {
         store.proxy.inject(rule.clone());
     }
-    let checked = check(lookoutd(), &config);
+    let checked = check(hurried(), &config);
     let said = text(&checked);
     assert_eq!(checked.status.code(), Some(quirk.check.0), "{name}: {said}");
     assert!(said.contains(quirk.check.1), "{name}: {said}");
@@ -144,7 +178,7 @@ fn survives(quirk: Quirk) {
     for rule in &quirk.rules {
         store.proxy.inject(rule.clone());
     }
-    let daemon = Daemon::spawn(lookoutd(), &config);
+    let daemon = Daemon::spawn(hurried(), &config);
     match quirk.fate {
         Fate::Delivered(said) => {
             daemon.says(said, 1);
@@ -162,6 +196,13 @@ fn survives(quirk: Quirk) {
     assert!(!store.objects().is_empty(), "{name}");
 }
 
+/// The binary, with less patience.
+fn hurried() -> Command {
+    let mut command = lookoutd();
+    command.env("LD_PRELOAD", HURRY.path());
+    command
+}
+
 /// Waits until `status` tells this reason.
 fn reason(config: &std::path::Path, code: &str) -> Value {
     let began = Instant::now();
@@ -177,7 +218,7 @@ fn reason(config: &std::path::Path, code: &str) -> Value {
         if let Some(reason) = reasons.into_iter().find(|reason| reason["code"] == code) {
             return reason;
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
     }
     panic!("no {code}: {last}");
 }

@@ -29,6 +29,7 @@ mod end;
 mod facts;
 mod ops;
 mod plant;
+mod quirks;
 mod store;
 mod wire;
 mod world;

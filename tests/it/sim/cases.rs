@@ -8,7 +8,7 @@ use super::simulate;
 use crate::proxy::Fault;
 
 /// A store that honours conditions, a clock that runs 20 times as fast.
-fn plain() -> Setup {
+pub fn plain() -> Setup {
     Setup {
         seed: 0,
         speed: 20.0,
