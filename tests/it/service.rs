@@ -8,6 +8,7 @@ mod intake;
 mod kills;
 mod models;
 pub mod plant;
+mod power;
 mod schedulers;
 mod versions;
 mod windows;

@@ -1,5 +1,5 @@
-//! The real `lookoutd serve` killed with SIGKILL before every durable step of its executions and jobs, then started again.
-//! Each boundary has one execution, each successful one its results object, and everything in the state and in the store is
+//! The real `lookoutd serve` killed with SIGKILL before every durable step of its executions and jobs, alone or with the power of
+//! its machine, then started again. Each boundary has one execution, each successful one its results object, and everything in the state and in the store is
 //! what an undisturbed run leaves.
 //!
 //! The steps are found, not listed: a small library (`steps.c`), preloaded into the process, names every sync, rename and
@@ -27,6 +27,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use super::plant::{BUCKET, COMPONENTS, Plant, ROLE, csv_of};
+use super::power::Shadow;
 use crate::commands::lookoutd;
 use crate::preload::Library;
 use crate::s3_server;
@@ -73,8 +74,16 @@ impl Drop for Process {
     }
 }
 
+/// What ends with the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum With {
+    Nothing,
+    /// What was not synced is lost.
+    Power,
+}
+
 /// Starts `lookoutd serve` over `data`, to die at a step, or at none.
-fn serve(data: &Path, log: &Path, die_at: Option<usize>) -> Process {
+fn serve(data: &Path, log: &Path, die_at: Option<usize>, shadow: Option<&Shadow>) -> Process {
     let mut command = lookoutd();
     command
         .args(["serve", "--catch-up", "--listen", "127.0.0.1:0"])
@@ -87,6 +96,9 @@ fn serve(data: &Path, log: &Path, die_at: Option<usize>) -> Process {
         .stderr(std::fs::File::create(data.with_extension("err")).unwrap());
     if let Some(step) = die_at {
         command.env("STEPS_DIE_AT", step.to_string());
+    }
+    if let Some(shadow) = shadow {
+        command.env("STEPS_SHADOW", shadow.path());
     }
     Process(command.spawn().unwrap())
 }
@@ -164,7 +176,7 @@ impl Trial {
 
     /// Lets a service do what is due, and ends it the hard way when it has. Returns what it left.
     fn undisturbed(&self, data: &Path, log: &Path, what: &str) -> Left {
-        let mut service = serve(data, log, None);
+        let mut service = serve(data, log, None, None);
         let begun = Instant::now();
         while !self.done(data) {
             let problem = || {
@@ -185,8 +197,9 @@ impl Trial {
         self.left(data)
     }
 
-    /// Kills at every step that `chosen` takes of those of an undisturbed run.
-    fn kill_at(&self, named: &[&str], chosen: impl Fn(usize, &[String]) -> bool) {
+    /// Kills at every step of an undisturbed run: with the power at one, alone at the next, and with everything asked for both ways
+    /// at each.
+    fn kill_at(&self, named: &[&str]) {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("undisturbed");
         copy(self.template.path(), &data);
@@ -209,27 +222,35 @@ impl Trial {
                 "no step {part} in its place: {steps:#?}"
             );
         }
-        let cases: Vec<usize> = (1..=steps.len()).filter(|n| chosen(*n, &steps)).collect();
-        eprintln!("{} steps, killed at {}", steps.len(), cases.len());
+        let full = crate::skipped::full("half of the kills and half of the power cuts");
+        let chosen =
+            |(step, with): &(usize, With)| full || (step % 2 == 0) == (*with == With::Power);
+        let cases: Vec<(usize, With)> = (1..=steps.len())
+            .flat_map(|step| [(step, With::Nothing), (step, With::Power)])
+            .filter(chosen)
+            .collect();
+        eprintln!("{} steps, killed {} times", steps.len(), cases.len());
         let cases = Mutex::new(cases.into_iter());
         std::thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
                     loop {
                         let next = cases.lock().unwrap().next();
-                        let Some(step) = next else { return };
-                        self.kill_and_compare(scratch.path(), step, &expected);
+                        let Some((step, with)) = next else { return };
+                        self.kill_and_compare(scratch.path(), step, with, &expected);
                     }
                 });
             }
         });
     }
 
-    fn kill_and_compare(&self, scratch: &Path, step: usize, expected: &Left) {
-        let data = scratch.join(format!("killed-{step}"));
+    fn kill_and_compare(&self, scratch: &Path, step: usize, with: With, expected: &Left) {
+        let data = scratch.join(format!("killed-{step}-{with:?}"));
         copy(self.template.path(), &data);
         let log = data.with_extension("steps");
-        let mut doomed = serve(&data, &log, Some(step));
+        let shadow =
+            (with == With::Power).then(|| Shadow::of(&data, data.with_extension("shadow")));
+        let mut doomed = serve(&data, &log, Some(step), shadow.as_ref());
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = doomed.0.try_wait().unwrap() {
@@ -244,7 +265,13 @@ impl Trial {
         };
         assert_eq!(status.signal(), Some(9), "step {step}: it ended by itself");
         let reached = steps(&log);
-        let what = format!("killed at step {step}, after {:?}", reached.last());
+        if let Some(shadow) = shadow {
+            shadow.restore(&data);
+        }
+        let what = format!(
+            "killed at step {step} with {with:?}, after {:?}",
+            reached.last()
+        );
         let left = self.undisturbed(&data, &data.with_extension("again"), &what);
         compare(&left, expected, &what);
         std::fs::remove_dir_all(data).unwrap();
@@ -361,7 +388,7 @@ fn killed_at_every_durable_step_of_an_execution_each_boundary_is_scored_once_as_
         &claimed_scored_recorded,
     ]
     .concat();
-    trial.kill_at(&shape, |_, _| true);
+    trial.kill_at(&shape);
 }
 
 /// A dataset to be ingested, a model to be trained with labels from S3, and another to be retrained: all three asked for
@@ -503,7 +530,7 @@ async fn settled(plant: &Plant, query: &str) {
 #[test]
 fn killed_at_every_durable_step_of_the_jobs_each_is_done_once_as_if_undisturbed() {
     let trial = runtime().block_on(three_jobs(Clock::system().now()));
-    trial.kill_at(&[STATE, "/models/", STATE], |_, _| true);
+    trial.kill_at(&[STATE, "/models/", STATE]);
 }
 
 #[test]
