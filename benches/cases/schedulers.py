@@ -6,8 +6,7 @@ from fleets import boundaries
 
 ORDER = 70
 OPT_IN = "takes a quarter of an hour"
-NOT_MEASURED = ["Schedulers: uploads of their input, which are links into the store's directory, and prefixes with more than "
-                "four windows of history."]
+NOT_MEASURED = ["Schedulers: uploads of their input, which all of them share, and prefixes with more than four windows of history."]
 # A boundary a minute.
 SPEED = 5
 

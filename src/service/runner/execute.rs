@@ -53,6 +53,16 @@ enum Setback {
     Problem(Problem),
 }
 
+impl Setback {
+    /// Whether it is for lack of files, some of which may come yet; the neighbours of those lie there already.
+    fn may_come_right(&self) -> bool {
+        match self {
+            Self::Missing(..) => true,
+            Self::Problem(problem) => problem.failed.kind == FailureKind::NoRows,
+        }
+    }
+}
+
 impl From<Problem> for Setback {
     fn from(problem: Problem) -> Self {
         Setback::Problem(problem)
@@ -126,19 +136,22 @@ pub async fn run(
     let mut failed = loop {
         let slot = context.slot(permit.take()).await;
         let work = tokio::time::timeout(TIMEOUT, async {
-            match attempt(context, claim).await {
-                Err(Setback::Missing(place, components)) => {
-                    let now = context.clock.now();
-                    let left = deadline - now;
-                    // Of a window that has not begun the clock was ahead: what is not there fails it, and that is void.
-                    if left > TimeDelta::zero() && claim.window.start() <= now {
-                        return Attempt::Wait(left.to_std().unwrap_or_default());
-                    }
+            let setback = match attempt(context, claim).await {
+                Ok(end) => return Attempt::Ended(end),
+                Err(setback) => setback,
+            };
+            let now = context.clock.now();
+            let left = deadline - now;
+            // Of a window that has not begun the clock was ahead: what is not there fails it, and that is void.
+            if setback.may_come_right() && left > TimeDelta::zero() && claim.window.start() <= now {
+                return Attempt::Wait(left.to_std().unwrap_or_default());
+            }
+            match setback {
+                Setback::Missing(place, components) => {
                     let reason = missing::explain(context, claim, &place, &components).await;
                     Attempt::Failed(Problem::new(FailureKind::NoFile, reason))
                 }
-                Err(Setback::Problem(problem)) => Attempt::Failed(problem),
-                Ok(end) => Attempt::Ended(end),
+                Setback::Problem(problem) => Attempt::Failed(problem),
             }
         });
         let work = work.await;

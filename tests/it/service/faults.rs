@@ -281,6 +281,38 @@ async fn who_waits_for_files_holds_no_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_waited_for_also_where_that_of_the_window_before_lies_there() {
+    let plant = Plant::start().await;
+    plant
+        .run("s", |request| request.tags(tag("lookoutd:wait", "280")))
+        .await;
+    plant.feed("2026-03-01T10:00:00Z").await;
+    let first = plant.execute("s", "2026-03-01T10:05:00Z").await;
+    assert_eq!(first.status().unwrap().as_str(), "SUCCESS");
+    plant.clock.advance_to(at("2026-03-01T10:10:00Z"));
+    let newest = async || plant.executions("s").await.swap_remove(0);
+    let boundary = at("2026-03-01T10:10:00Z").timestamp();
+    for _ in 0..200 {
+        if newest().await.data_end_time().unwrap().secs() == boundary {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waits = newest().await;
+    assert_eq!(waits.data_end_time().unwrap().secs(), boundary);
+    assert_eq!(
+        waits.status().unwrap().as_str(),
+        "IN_PROGRESS",
+        "{:?}",
+        waits.failed_reason()
+    );
+    plant.feed("2026-03-01T10:05:00Z").await;
+    let second = plant.execute("s", "2026-03-01T10:10:30Z").await;
+    assert_eq!(second.status().unwrap().as_str(), "SUCCESS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_was_ahead_stops_no_scheduler() {
     let mut plant = Plant::start().await;
     plant.run("s", |request| request).await;
