@@ -23,6 +23,7 @@ pub struct Platter {
     /// Where removed things lie until their removal is durable.
     graveyard: PathBuf,
     crash: Box<dyn Fn() + Send + Sync>,
+    order: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -32,6 +33,8 @@ struct State {
     mounted: u64,
     /// Changing operations until it stops; 0: none.
     fuse: u32,
+    /// Changing operations until somebody is told; 0: none.
+    bell: u32,
     /// Contents that were not synced.
     unsynced: BTreeMap<PathBuf, usize>,
     /// Entries whose directory was not synced.
@@ -64,8 +67,12 @@ const SINCE_FILLED: Duration = Duration::from_secs(1);
 const PLENTY: u64 = 1 << 40;
 
 impl Platter {
-    /// `crash` is called when a fuse has burnt down.
-    pub fn new(graveyard: PathBuf, crash: impl Fn() + Send + Sync + 'static) -> Arc<Platter> {
+    /// `crash` is called when a fuse has burnt down, `order` when the operation has come that somebody waits for.
+    pub fn new(
+        graveyard: PathBuf,
+        crash: impl Fn() + Send + Sync + 'static,
+        order: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Platter> {
         std::fs::create_dir_all(&graveyard).expect("a graveyard");
         Arc::new(Platter {
             state: Mutex::new(State {
@@ -74,6 +81,7 @@ impl Platter {
             }),
             graveyard,
             crash: Box::new(crash),
+            order: Box::new(order),
         })
     }
 
@@ -91,7 +99,7 @@ impl Platter {
     pub fn unplug(&self) {
         let mut state = self.lock();
         state.epoch += 1;
-        state.fuse = 0;
+        (state.fuse, state.bell) = (0, 0);
     }
 
     /// Stop at the n-th changing operation from now, from 1.
@@ -99,8 +107,14 @@ impl Platter {
         self.lock().fuse = operation;
     }
 
+    /// Tell when the n-th changing operation from now comes, from 1.
+    pub fn wait_for(&self, operation: u32) {
+        self.lock().bell = operation;
+    }
+
     pub fn is_armed(&self) -> bool {
-        self.lock().fuse > 0
+        let state = self.lock();
+        state.fuse > 0 || state.bell > 0
     }
 
     /// Whether the process that mounted it last was stopped by a fuse.
@@ -235,6 +249,12 @@ impl SimDisk {
         let mut state = self.platter.lock();
         if state.epoch != self.epoch {
             return Err(io::Error::other("the process is gone"));
+        }
+        if state.bell > 0 {
+            state.bell -= 1;
+            if state.bell == 0 {
+                (self.platter.order)();
+            }
         }
         if state.fuse > 0 {
             state.fuse -= 1;

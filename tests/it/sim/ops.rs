@@ -96,6 +96,15 @@ pub enum Op {
     StoreUp {
         to: To,
     },
+    /// Every request to the store takes so many milliseconds, or none any more.
+    Slow {
+        to: To,
+        milliseconds: u16,
+    },
+    /// The store takes another access key; gateway and service have it some minutes later.
+    Keys {
+        minutes: u8,
+    },
     /// Requests to the API meet a fault of [`api_faults`].
     Api {
         fault: u8,
@@ -117,6 +126,12 @@ pub enum Op {
     },
     /// The gateway is stopped in order, and started again.
     Stop {
+        down: u16,
+    },
+    /// The same at a changing operation of the disk, from 1, or a reload there.
+    Orderly {
+        at: u32,
+        reload: bool,
         down: u16,
     },
     ServiceStop {
@@ -190,6 +205,10 @@ pub fn generate(seed: u64, minutes: u32) -> Vec<Op> {
             Op::Run { minutes } => passed += minutes,
             Op::StoreDown { to } => ends.push(Op::StoreUp { to }),
             Op::ApiDown => ends.push(Op::ApiUp),
+            Op::Slow { to, milliseconds } if milliseconds > 0 => ends.push(Op::Slow {
+                to,
+                milliseconds: 0,
+            }),
             Op::Full { .. } => ends.push(Op::Room),
             _ => {}
         }
@@ -215,7 +234,7 @@ fn any(random: &mut fastrand::Rng) -> Op {
     };
     let (after, times) = (random.u8(..4), random.u8(1..7));
     let power = random.bool();
-    match random.u8(..46) {
+    match random.u8(..51) {
         0..=5 => Op::Run {
             minutes: random.u32(5..60),
         },
@@ -330,6 +349,18 @@ fn any(random: &mut fastrand::Rng) -> Op {
         },
         45 => Op::Breaks {
             minutes: random.u8(1..40),
+        },
+        46 => Op::Slow {
+            to,
+            milliseconds: random.u16(200..1_950),
+        },
+        47 => Op::Keys {
+            minutes: random.u8(..60),
+        },
+        48..=49 => Op::Orderly {
+            at: random.u32(1..20),
+            reload: power,
+            down: down(random),
         },
         _ => Op::Run {
             minutes: random.u32(60..300),

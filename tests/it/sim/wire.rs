@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_s3::config::{Credentials, IdentityCache, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
@@ -44,6 +46,72 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// The access key that the store takes, and when those who ask have it too: a file that is replaced after the key was.
+#[derive(Clone, Debug)]
+pub struct Purse(Arc<Mutex<Keys>>);
+
+#[derive(Debug)]
+struct Keys {
+    taken: String,
+    before: String,
+    known: Instant,
+}
+
+impl Purse {
+    pub fn of(keys: &KeyPair) -> Purse {
+        Purse(Arc::new(Mutex::new(Keys {
+            taken: keys.access_key.clone(),
+            before: keys.access_key.clone(),
+            known: Instant::now(),
+        })))
+    }
+
+    /// The store takes another key from now on; who asks knows it at `known`.
+    pub fn replace(&self, known: Instant) {
+        let held = self.held();
+        let mut keys = lock(&self.0);
+        keys.before = held;
+        keys.taken.push('2');
+        keys.known = known;
+    }
+
+    /// Everybody knows the key.
+    pub fn heal(&self) {
+        lock(&self.0).known = Instant::now();
+    }
+
+    /// Whether requests are signed with a key that is taken no more.
+    pub fn is_old(&self) -> bool {
+        Instant::now() < lock(&self.0).known
+    }
+
+    /// The key that requests are signed with.
+    fn held(&self) -> String {
+        let keys = lock(&self.0);
+        match Instant::now() < keys.known {
+            true => keys.before.clone(),
+            false => keys.taken.clone(),
+        }
+    }
+
+    fn takes(&self, asked: &Asked) -> bool {
+        let named = format!("Credential={}/", lock(&self.0).taken);
+        asked
+            .header("authorization")
+            .is_some_and(|by| by.contains(&named))
+    }
+}
+
+impl ProvideCredentials for Purse {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let held = Credentials::new(self.held(), "secret", None, None, "simulation");
+        future::ProvideCredentials::ready(Ok(held))
+    }
+}
+
 /// Where requests go.
 #[derive(Clone)]
 pub enum Backend {
@@ -60,6 +128,9 @@ struct Inner {
     backend: Backend,
     rules: Mutex<Vec<Rule>>,
     down: AtomicBool,
+    /// How long every request is on its way, in milliseconds.
+    slow: AtomicU64,
+    purse: Mutex<Option<Purse>>,
     unconditional: AtomicBool,
     requests: AtomicU64,
     last_trouble: Mutex<Option<Instant>>,
@@ -92,6 +163,8 @@ impl Link {
             backend,
             rules: Mutex::default(),
             down: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
+            purse: Mutex::default(),
             unconditional: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             last_trouble: Mutex::default(),
@@ -107,20 +180,38 @@ impl Link {
         self.0.down.store(down, Ordering::SeqCst);
     }
 
+    /// Every request takes so long.
+    pub fn set_slow(&self, milliseconds: u16) {
+        self.0.slow.store(milliseconds.into(), Ordering::SeqCst);
+    }
+
+    /// Requests are signed with the key of `purse`, and refused without the one that is taken.
+    pub fn paid_from(self, purse: &Purse) -> Link {
+        *lock(&self.0.purse) = Some(purse.clone());
+        self
+    }
+
     /// The store ignores `If-None-Match`.
     pub fn ignore_conditions(&self, ignore: bool) {
         self.0.unconditional.store(ignore, Ordering::SeqCst);
     }
 
-    /// No rules, and up.
+    /// No rules, and up, and fast.
     pub fn heal(&self) {
         lock(&self.0.rules).clear();
         self.set_down(false);
+        self.set_slow(0);
+        if let Some(purse) = &*lock(&self.0.purse) {
+            purse.heal();
+        }
     }
 
     /// Whether something can still go wrong here.
     pub fn is_troubled(&self) -> bool {
-        self.0.down.load(Ordering::SeqCst) || lock(&self.0.rules).iter().any(|rule| rule.times > 0)
+        self.0.down.load(Ordering::SeqCst)
+            || self.0.slow.load(Ordering::SeqCst) > 0
+            || lock(&self.0.purse).as_ref().is_some_and(Purse::is_old)
+            || lock(&self.0.rules).iter().any(|rule| rule.times > 0)
     }
 
     /// When a request last met a fault.
@@ -141,7 +232,12 @@ impl Link {
     /// An S3 client over this link: it gives up after two seconds and never retries.
     pub fn s3(&self, keys: &KeyPair) -> aws_sdk_s3::Client {
         let plain = crate::rig::client("http://store.sim", keys);
-        let config = plain.config().to_builder().http_client(self.http_client());
+        let mut config = plain.config().to_builder().http_client(self.http_client());
+        if let Some(purse) = &*lock(&self.0.purse) {
+            let provider = SharedCredentialsProvider::new(purse.clone());
+            config.set_credentials_provider(Some(provider));
+            config.set_identity_cache(IdentityCache::no_cache());
+        }
         aws_sdk_s3::Client::from_conf(
             config
                 .stalled_stream_protection(
@@ -171,14 +267,21 @@ impl Link {
     async fn answer(&self, asked: Asked) -> Result<Answer, ConnectorError> {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         // A round trip, so that what runs at the same time comes in between.
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..12))).await;
+        let slow = self.0.slow.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(slow + fastrand::u64(1..12))).await;
+        let refused_key = lock(&self.0.purse)
+            .as_ref()
+            .is_some_and(|purse| !purse.takes(&asked));
         let down = self.0.down.load(Ordering::SeqCst);
         let fault = Rule::next(&mut lock(&self.0.rules), &asked.method, asked.subject());
-        if down || fault.is_some() {
+        if down || slow > 0 || refused_key || fault.is_some() {
             *lock(&self.0.last_trouble) = Some(Instant::now());
         }
         if down {
             return Err(refused());
+        }
+        if refused_key {
+            return Ok(self.refusal(403, "InvalidAccessKeyId"));
         }
         match fault {
             None => self.forward(asked).await,
@@ -202,7 +305,12 @@ impl Link {
                 tokio::time::sleep(time).await;
                 self.forward(asked).await
             }
-            Some(Fault::Portal | Fault::Document(_)) => Ok(portal(asked.method == "HEAD")),
+            Some(Fault::Portal) => Ok(portal(asked.method == "HEAD")),
+            Some(Fault::Document(text)) => Ok(Answer {
+                status: 200,
+                headers: vec![("content-type".into(), "application/xml".into())],
+                body: text.as_bytes().to_vec(),
+            }),
             Some(Fault::RefuseHeader(name, status, code)) => {
                 let refused = asked
                     .headers

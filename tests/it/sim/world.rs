@@ -29,7 +29,7 @@ use super::facts::Facts;
 use super::ops::{Meddling, Moment, Op, Setup, To, api_faults, store_faults};
 use super::plant::{self, Hole, Past, Reader};
 use super::store::ObjectStore;
-use super::wire::{Backend, Link};
+use super::wire::{Backend, Link, Purse};
 use crate::proxy::{Fault, Rule};
 use crate::rig::{BUCKET, PREFIX, at, directory, feed_config, tags};
 
@@ -66,6 +66,10 @@ pub struct World {
     direct: aws_sdk_lookoutequipment::Client,
     gateway_crash: Arc<Notify>,
     service_crash: Arc<Notify>,
+    gateway_order: Arc<Notify>,
+    /// Whether it is to be reloaded then, and how long it stays down otherwise.
+    ordered: Option<(bool, Duration)>,
+    purse: Purse,
     /// What is to happen when the armed crash comes: power cut, and how long it stays down.
     gateway_fate: (bool, Duration),
     service_fate: Duration,
@@ -89,10 +93,13 @@ impl World {
         fastrand::seed(setup.seed);
         let directory = directory();
         let gateway_crash = Arc::new(Notify::new());
-        let bell = gateway_crash.clone();
-        let platter = Platter::new(directory.path().join("graveyard"), move || {
-            bell.notify_one()
-        });
+        let gateway_order = Arc::new(Notify::new());
+        let (crash, order) = (gateway_crash.clone(), gateway_order.clone());
+        let platter = Platter::new(
+            directory.path().join("graveyard"),
+            move || crash.notify_one(),
+            move || order.notify_one(),
+        );
         platter.set_min_free(MIN_FREE);
         let clock = Clock::accelerated(at(BEGIN), setup.speed);
         let store = Arc::new(ObjectStore::new(setup.keeps_checksums));
@@ -103,7 +110,9 @@ impl World {
         };
         let api = Link::new(Backend::Service(address.clone()));
         let direct = Link::new(Backend::Service(address.clone())).lookout(&keys);
-        let gateway_store = Link::new(Backend::Store(store.clone()));
+        let purse = Purse::of(&keys);
+        let link = || Link::new(Backend::Store(store.clone())).paid_from(&purse);
+        let (gateway_store, service_store) = (link(), link());
         gateway_store.ignore_conditions(setup.ignores_condition);
         std::fs::create_dir_all(directory.path().join("data")).map_err(|e| e.to_string())?;
         let config = Config {
@@ -118,7 +127,7 @@ impl World {
         let mut world = World {
             facts: Facts::new(&directory.path().join("data"), &config),
             past: Past::new(clock.clone()),
-            service_store: Link::new(Backend::Store(store.clone())),
+            service_store,
             gateway: None,
             service: None,
             gateway_rough: Instant::now(),
@@ -141,6 +150,9 @@ impl World {
             keys,
             direct,
             gateway_crash,
+            gateway_order,
+            ordered: None,
+            purse,
         };
         world.start_service().await?;
         if let Some(service) = &world.service {
@@ -225,6 +237,13 @@ impl World {
             }
             Op::StoreDown { to } => self.link(*to).set_down(true),
             Op::StoreUp { to } => self.link(*to).set_down(false),
+            Op::Slow { to, milliseconds } => self.link(*to).set_slow(*milliseconds),
+            Op::Keys { minutes } => {
+                self.facts.expect("uploads are held");
+                self.facts.expect("the inference side cannot go on");
+                let known = Instant::now() + self.real(u64::from(*minutes) * 60);
+                self.purse.replace(known);
+            }
             Op::Api {
                 fault,
                 after,
@@ -257,6 +276,10 @@ impl World {
                 tokio::time::sleep(self.real(u64::from(*down) * 60)).await;
                 self.start_gateway().await?;
             }
+            Op::Orderly { at, reload, down } => {
+                self.ordered = Some((*reload, self.real(u64::from(*down) * 60)));
+                self.platter.wait_for(*at);
+            }
             Op::ServiceStop { down } => {
                 self.stop_service().await;
                 tokio::time::sleep(self.real(u64::from(*down) * 60)).await;
@@ -272,7 +295,7 @@ impl World {
                 hours,
                 drain,
             } => {
-                self.stop_gateway().await;
+                self.hand_over().await;
                 self.config.catch_up = if *backfill {
                     CatchUp::Backfill
                 } else {
@@ -301,10 +324,12 @@ impl World {
     pub async fn run(&mut self, seconds: u64) -> Result<(), String> {
         let end = Instant::now() + self.real(seconds);
         let (gateway, service) = (self.gateway_crash.clone(), self.service_crash.clone());
+        let order = self.gateway_order.clone();
         loop {
             tokio::select! {
                 biased;
                 () = gateway.notified() => self.crash_gateway().await?,
+                () = order.notified() => self.do_as_ordered().await?,
                 () = service.notified() => self.crash_service().await?,
                 () = tokio::time::sleep_until(end) => return Ok(()),
             }
@@ -317,6 +342,7 @@ impl World {
             link.heal();
         }
         self.platter.arm(0);
+        self.platter.wait_for(0);
         self.platter.empty();
         self.past.heal();
         // A crash that has been rung for already still comes.
@@ -539,6 +565,37 @@ impl World {
         if let Some(mut gateway) = self.gateway.take() {
             gateway.stop.cancel();
             gateway.feeder.drain(Duration::from_millis(1_500)).await;
+            gateway.watcher.abort();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        self.platter.unplug();
+        self.platter.keep();
+        self.gateway_rough = Instant::now();
+    }
+
+    /// What was ordered for this moment, unless it has crashed meanwhile.
+    async fn do_as_ordered(&mut self) -> Result<(), String> {
+        let Some((reload, down)) = self.ordered.take() else {
+            return Ok(());
+        };
+        if self.gateway.is_none() || self.platter.is_dead() {
+            return Ok(());
+        }
+        match reload {
+            true => self.hand_over().await,
+            false => {
+                self.stop_gateway().await;
+                tokio::time::sleep(down).await;
+            }
+        }
+        self.start_gateway().await
+    }
+
+    /// As the daemon does at SIGHUP: what is under way is waited for.
+    async fn hand_over(&mut self) {
+        if let Some(mut gateway) = self.gateway.take() {
+            gateway.stop.cancel();
+            gateway.feeder.finish().await;
             gateway.watcher.abort();
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
