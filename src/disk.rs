@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod clean;
+
 /// Where an operation can fail, and what must hold when it returns.
 pub trait Disk: Send + Sync {
     /// Creates or truncates a file with these bytes. Not durable before [`Disk::sync`].

@@ -20,6 +20,7 @@ use tracing::info;
 pub use pages::Waiting;
 
 use super::entry::{Census, Entry, State};
+use crate::disk::clean::CleanStop;
 use crate::signal::{Cadence, Window};
 use schema::{FORMAT, create, format_of, migrate, odd_rows, read_as_2};
 
@@ -120,6 +121,8 @@ const SKIPPED_COLUMNS: &str = "start, end, cadence, 'skipped' AS state, reason, 
 #[derive(Clone)]
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
+    // Dropped after the connection, with which the database is closed. None where it is only looked at.
+    _stop: Option<Arc<CleanStop>>,
     path: PathBuf,
     /// Whose windows it speaks of; empty where the tag list names no asset.
     asset: Arc<str>,
@@ -194,6 +197,7 @@ impl Ledger {
         }
         Ok(Some(Self {
             connection: Arc::new(Mutex::new(connection)),
+            _stop: None,
             path,
             asset: "".into(),
             earlier: format != FORMAT,
@@ -205,6 +209,7 @@ impl Ledger {
             path: path.to_owned(),
             source,
         };
+        let clean = CleanStop::was(path);
         let connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(BUSY).map_err(fail)?;
         connection
@@ -212,14 +217,16 @@ impl Ledger {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -256;",
             )
             .map_err(fail)?;
-        let check: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(fail)?;
-        if check != "ok" {
-            return Err(LedgerError::Content {
-                path: path.to_owned(),
-                what: check,
-            });
+        if !clean {
+            let check: String = connection
+                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+                .map_err(fail)?;
+            if check != "ok" {
+                return Err(LedgerError::Content {
+                    path: path.to_owned(),
+                    what: check,
+                });
+            }
         }
         let format = format_of(&connection).map_err(fail)?;
         match format {
@@ -232,7 +239,10 @@ impl Ledger {
                 });
             }
         }
-        let odd = odd_rows(&connection).map_err(fail)?;
+        let odd = match clean && format == FORMAT {
+            true => 0,
+            false => odd_rows(&connection).map_err(fail)?,
+        };
         if odd > 0 {
             return Err(LedgerError::Content {
                 path: path.to_owned(),
@@ -245,6 +255,7 @@ impl Ledger {
         }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            _stop: Some(Arc::new(CleanStop::of(path))),
             path: path.to_owned(),
             asset: "".into(),
             earlier: false,

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use super::archive::{Archive, ArchiveError};
 use super::execution::Execution;
 use super::result::Summary;
+use crate::disk::clean::CleanStop;
 
 pub use reading::Past;
 pub use snapshot::{Selection, Snapshot};
@@ -29,6 +30,8 @@ pub use snapshot::{Selection, Snapshot};
 #[derive(Clone, Debug)]
 pub struct Index {
     connection: Arc<Mutex<Connection>>,
+    // Dropped after the connection, with which the database is closed. None where it is only looked at.
+    _stop: Option<Arc<CleanStop>>,
     path: PathBuf,
 }
 
@@ -129,7 +132,7 @@ impl Index {
         let connection =
             Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
         pragmas(&connection).map_err(fail)?;
-        Ok(Some(Self::of(connection, &path)))
+        Ok(Some(Self::of(connection, &path, None)))
     }
 
     /// Takes note of listed executions. One that is archived is left alone, unless it had failed and has been scored
@@ -372,14 +375,19 @@ impl Index {
             path: path.to_owned(),
             source,
         };
+        let clean = CleanStop::was(path);
         let mut connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
         pragmas(&connection).map_err(fail)?;
-        let sound: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(fail)?;
         let mut format: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(fail)?;
+        let stop = || Some(CleanStop::of(path));
+        if clean && format == FORMAT {
+            return Ok(Some(Self::of(connection, path, stop())));
+        }
+        let sound: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(fail)?;
         if sound == "ok" && format == 1 {
             upgrade::from_1(&mut connection, archive, path)?;
@@ -408,7 +416,7 @@ impl Index {
                 row.map_err(fail)?;
             }
         }
-        Ok(Some(Self::of(connection, path)))
+        Ok(Some(Self::of(connection, path, stop())))
     }
 
     /// Builds the index from the archive's files, in a file of its own that is renamed when it is whole.
@@ -464,12 +472,13 @@ impl Index {
         }
         let connection = Connection::open(path).map_err(fail)?;
         pragmas(&connection).map_err(fail)?;
-        Ok(Self::of(connection, path))
+        Ok(Self::of(connection, path, Some(CleanStop::of(path))))
     }
 
-    fn of(connection: Connection, path: &Path) -> Self {
+    fn of(connection: Connection, path: &Path, stop: Option<CleanStop>) -> Self {
         Self {
             connection: Arc::new(Mutex::new(connection)),
+            _stop: stop.map(Arc::new),
             path: path.to_owned(),
         }
     }
@@ -565,6 +574,40 @@ mod tests {
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn only_an_index_that_a_clean_stop_left_is_opened_without_reading_it_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(directory.path());
+        let now = at("2026-03-01T11:00:00Z");
+        let path = archive.root().join("index.db");
+        let index = Index::open(&archive, now).unwrap();
+        index
+            .note(&[execution("2026-03-01T10:00:00Z", "SUCCESS")])
+            .unwrap();
+        drop(index);
+        let spoil = || {
+            let connection = Connection::open(&path).unwrap();
+            connection
+                .execute_batch("UPDATE execution SET status = 'FAILED'")
+                .unwrap();
+        };
+        let rows = || {
+            let index = Index::open(&archive, now).unwrap();
+            index.to_archive("s", now, 10).unwrap().len()
+        };
+        // As no clean stop leaves it: every row is looked at, and the index is built again from an archive without any.
+        spoil();
+        assert_eq!(rows(), 0);
+        Index::open(&archive, now)
+            .unwrap()
+            .note(&[execution("2026-03-01T10:00:00Z", "SUCCESS")])
+            .unwrap();
+        // Somebody vouches for it: none is.
+        spoil();
+        drop(CleanStop::of(&path));
+        assert_eq!(rows(), 1);
     }
 
     #[test]

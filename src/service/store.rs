@@ -15,6 +15,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::faults::Fault;
 use super::files::Files;
+use crate::disk::clean::CleanStop;
 
 pub mod datasets;
 pub mod events;
@@ -41,7 +42,6 @@ mod words;
 
 pub use leftovers::{Swept, unlike};
 pub use once::Once;
-use opening::CleanStop;
 pub use opening::examine;
 pub use registering::{NewModel, schema_json, with_range};
 
@@ -162,7 +162,7 @@ impl Store {
             source,
         })?;
         let wrap = |source| StoreError::of(&path, source);
-        let (stop, clean) = CleanStop::take(directory);
+        let clean = CleanStop::was(&path);
         let mut connection = Connection::open(&path).map_err(wrap)?;
         connection
             .execute_batch(
@@ -204,7 +204,7 @@ impl Store {
         }
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
-            _stop: Arc::new(stop),
+            _stop: Arc::new(CleanStop::of(&path)),
             files,
         })
     }

@@ -234,6 +234,30 @@ mod tests {
     }
 
     #[test]
+    fn only_a_ledger_that_a_clean_stop_left_is_opened_without_reading_it_all() {
+        use crate::disk::clean::CleanStop;
+        use crate::feed::ledger::{Ledger, Opened};
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let open = || {
+            let now = "2026-03-01T10:00:00Z".parse().unwrap();
+            Ledger::open(directory.path(), now).unwrap()
+        };
+        open().0.rebuilt().unwrap();
+        let spoil = "INSERT INTO window (asset, start, end, cadence, state) VALUES ('', 301, 601, 'PT5M', 'due')";
+        let write = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        write(spoil);
+        // Somebody vouches for it: no row is looked at.
+        drop(CleanStop::of(&path));
+        assert_eq!(open().1, Opened::Existing);
+        // As no clean stop leaves it: every row is.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        write("UPDATE window SET attempts = 1");
+        assert!(matches!(open().1, Opened::Replaced(_)));
+    }
+
+    #[test]
     fn a_ledger_of_format_1_is_brought_over_in_place_and_a_copy_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         format_1(directory.path());

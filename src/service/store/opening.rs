@@ -9,8 +9,7 @@
 //!
 //! A flipped bit inside a text or a number that stays plausible is not seen here: SQLite has no checksum of a row.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -77,54 +76,6 @@ pub fn refuse_if_lost(path: &Path, directory: &Path) -> Result<(), StoreError> {
         models,
         datasets,
     })
-}
-
-/// What is noted at a clean stop, beside the database: which file it left.
-const NOTE: &str = "state.clean";
-
-/// Notes a clean stop when it is dropped, which must be after the connection has been closed.
-#[derive(Debug)]
-pub struct CleanStop {
-    directory: PathBuf,
-}
-
-impl CleanStop {
-    /// Takes the note of the last stop away. True if the database is as that stop left it, so that nothing can be wrong with
-    /// it that was not wrong then.
-    pub fn take(directory: &Path) -> (CleanStop, bool) {
-        let note = std::fs::read_to_string(directory.join(NOTE)).ok();
-        let clean = note.is_some() && note == left(directory);
-        let _ = std::fs::remove_file(directory.join(NOTE));
-        let stop = CleanStop {
-            directory: directory.to_owned(),
-        };
-        (stop, clean)
-    }
-}
-
-impl Drop for CleanStop {
-    fn drop(&mut self) {
-        // Without a note the next start looks at everything.
-        if let Some(left) = left(&self.directory) {
-            let _ = std::fs::write(self.directory.join(NOTE), left);
-        }
-    }
-}
-
-/// Which database file there is; none while a log beside it has what the file has not.
-fn left(directory: &Path) -> Option<String> {
-    let log = std::fs::metadata(directory.join("state.db-wal"));
-    if log.is_ok_and(|log| log.len() > 0) {
-        return None;
-    }
-    let file = std::fs::metadata(directory.join("state.db")).ok()?;
-    Some(format!(
-        "{} bytes, changed {}.{:09}, inode {}\n",
-        file.size(),
-        file.ctime(),
-        file.ctime_nsec(),
-        file.ino()
-    ))
 }
 
 /// Looks at every page and row of a state that may be in use: what is wrong with it, if anything is.
@@ -231,38 +182,41 @@ pub(super) fn refuse_if_odd(connection: &Connection, path: &Path) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::clean::CleanStop;
     use crate::service::store::Store;
 
     #[test]
     fn only_a_state_that_a_clean_stop_left_is_opened_without_looking_at_everything() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
+        let (database, note) = (at.join("state.db"), at.join("state.clean"));
+        let opens_clean = || CleanStop::was(&database);
         drop(Store::open(at).unwrap());
-        let opens_clean = || {
-            let (stop, clean) = CleanStop::take(at);
-            std::mem::forget(stop);
-            clean
-        };
         assert!(opens_clean());
         assert!(!opens_clean(), "the note is taken once");
         // Killed: the log is there, the note is not.
         let store = Store::open(at).unwrap();
-        assert!(!at.join(NOTE).exists());
+        assert!(!note.exists());
         drop(store);
-        assert!(at.join(NOTE).exists());
+        assert!(note.exists());
         // Another has written since.
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let connection = Connection::open(at.join("state.db")).unwrap();
-        connection
-            .execute_batch("INSERT INTO tag VALUES ('a', 'k', 'v')")
-            .unwrap();
-        drop(connection);
+        let write = |sql: &str| {
+            let connection = Connection::open(&database).unwrap();
+            connection.execute_batch(sql).unwrap();
+        };
+        write("INSERT INTO tag VALUES ('a', 'k', 'v')");
         assert!(!opens_clean());
         // Put back from a backup.
         drop(Store::open(at).unwrap());
-        std::fs::copy(at.join("state.db"), at.join("copy")).unwrap();
-        std::fs::rename(at.join("copy"), at.join("state.db")).unwrap();
+        std::fs::copy(&database, at.join("copy")).unwrap();
+        std::fs::rename(at.join("copy"), &database).unwrap();
         assert!(!opens_clean());
+        // What was refused is refused again.
+        write("INSERT INTO label_group VALUES ('g', 'a', 'no list', 0, 0)");
+        for _ in 0..2 {
+            assert!(Store::open(at).is_err());
+        }
     }
 
     #[test]
