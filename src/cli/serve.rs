@@ -28,6 +28,12 @@ use crate::service::{Auth, Service};
 use crate::store::Options;
 use crate::vitals::{Code, Trouble, Troubles, Vitals};
 
+/// Threads for what blocks: as many executions as are at work at once, with their requests to the store in process. What a
+/// thousand due schedulers ask beyond that waits its turn, and costs no stacks and no arenas.
+const BLOCKING: usize = 64;
+/// How long an idle one stays; what it held is given back then.
+const KEPT_ALIVE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -110,6 +116,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let requests = signals::listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEPT_ALIVE)
         .build()?;
     let result = runtime.block_on(serve(&args, &config, requests));
     runtime.shutdown_timeout(Duration::from_millis(300));

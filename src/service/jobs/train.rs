@@ -29,7 +29,7 @@ use crate::service::store::with_range;
 
 /// Sensors a model may learn (contract 4.4).
 const MOST_SENSORS: usize = 300;
-/// Rows a training may have after resampling (contract 4.4).
+/// Rows a training may have after resampling, and an evaluation (contract 4.4).
 const MOST_ROWS: usize = 1_500_000;
 
 /// A version that was made.
@@ -316,7 +316,14 @@ fn range(rows: &Rows) -> (i64, i64) {
 
 fn evaluate(model: &Model, history: (History, i64), labels: &[Span]) -> Result<Option<Evaluation>> {
     let mut evaluator = Evaluator::new(model, labels.to_vec());
+    let mut rows = 0;
     score(model, history, |lines| {
+        rows += lines.len();
+        if rows > MOST_ROWS {
+            bail!(
+                "The evaluation range has more than {MOST_ROWS} rows, the limit of an evaluation: choose a shorter range"
+            );
+        }
         evaluator.push(lines);
         Ok(())
     })?;
@@ -408,4 +415,27 @@ async fn keep(jobs: &Jobs, job: &Making, made: Made) -> Result<()> {
     };
     let kept = jobs.store.version_made(job, made, now).await;
     kept.map_err(|fault| anyhow!(fault.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_on_the_grid_and_more_than_the_quota_end_a_training() {
+        let minute = 60_000_000;
+        let block = |from: usize, count: usize| Rows {
+            times: (from..from + count).map(|n| n as i64 * minute).collect(),
+            ..Rows::default()
+        };
+        // Five minutes share a row, also over the end of a block.
+        let mut five = RowCount::at(Some(Sampling::Pt5m));
+        five.add(&block(0, 7)).unwrap();
+        five.add(&block(7, 5)).unwrap();
+        assert_eq!(five.rows, 3);
+        let mut plain = RowCount::at(None);
+        plain.add(&block(0, MOST_ROWS)).unwrap();
+        let error = plain.add(&block(MOST_ROWS, 1)).unwrap_err().to_string();
+        assert!(error.contains("1500000 rows"), "{error}");
+    }
 }
