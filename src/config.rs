@@ -249,20 +249,21 @@ impl Config {
                 ),
             );
         }
-        match (self.source.parquet.is_empty(), self.source.tags.is_empty()) {
+        let history = self.source.location();
+        match (history.is_empty(), self.source.tags.is_empty()) {
             (false, true) => say(
                 "source.tags",
-                "is needed with source.parquet: the tags_description.csv with columns Tag, UOM, Subsystem",
+                "is needed with source.history: the tags_description.csv with columns Tag, UOM, Subsystem",
             ),
             (true, false) => say(
-                "source.parquet",
+                "source.history",
                 "is needed with source.tags: the Parquet history, a path or s3://bucket/key",
             ),
             _ => {}
         }
-        if self.source.parquet.is_empty() && !self.is_embedded() {
+        if history.is_empty() && !self.is_embedded() {
             say(
-                "source.parquet",
+                "source.history",
                 "is needed with s3.bucket: the Parquet history, a path or s3://bucket/key",
             );
         }
@@ -591,7 +592,7 @@ mod tests {
             "PT5M, PT10M, PT15M, PT30M",
             "LOOKOUTD__FEED__ROWS: feed.rows",
             "s3.input_prefix must end with a slash",
-            "source.parquet is needed with s3.bucket",
+            "source.history is needed with s3.bucket",
         ] {
             assert!(text.contains(part), "{part} not in {text}");
         }

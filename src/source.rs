@@ -102,7 +102,10 @@ impl SourceError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The Parquet history: a path or `s3://bucket/key`. Empty, in embedded mode: the sample plant.
+    /// The history: a Parquet file, a directory of them, a pattern such as `/data/*/2026-*.parquet`, `s3://bucket/key` or
+    /// `s3://bucket/prefix/`. Empty, in embedded mode: the sample plant.
+    pub history: String,
+    /// The older name of `source.history`.
     pub parquet: String,
     /// The tag list: a CSV with the columns Tag, UOM, Subsystem.
     pub tags: String,
@@ -113,20 +116,46 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the history lies, whichever name the key has.
+    pub fn location(&self) -> &str {
+        match self.history.is_empty() {
+            true => &self.parquet,
+            false => &self.history,
+        }
+    }
+
+    /// The key that says so.
+    pub fn location_key(&self) -> &'static str {
+        match self.history.is_empty() && !self.parquet.is_empty() {
+            true => "source.parquet",
+            false => "source.history",
+        }
+    }
+
     /// What is wrong with the values: key and problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
+        if !self.history.is_empty() && !self.parquet.is_empty() {
+            problems.push((
+                "source.parquet",
+                "is the older name of source.history, which is set too: take one of them out"
+                    .to_owned(),
+            ));
+        }
         if !self.start.is_empty()
             && let Err(problem) = recorded_time(&self.start)
         {
             problems.push(("source.start", problem));
         }
-        if let Some(location) = self.parquet.strip_prefix("s3://")
-            && !matches!(location.split_once('/'), Some((bucket, key)) if !bucket.is_empty() && !key.is_empty())
+        if let Some(location) = self.location().strip_prefix("s3://")
+            && !matches!(location.split_once('/'), Some((bucket, _)) if !bucket.is_empty())
         {
             problems.push((
-                "source.parquet",
-                format!("\"{}\": write it as s3://bucket/key", self.parquet),
+                self.location_key(),
+                format!(
+                    "\"{}\": write it as s3://bucket/key, or s3://bucket/prefix/ for all files under it",
+                    self.location()
+                ),
             ));
         }
         problems

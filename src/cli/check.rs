@@ -21,6 +21,7 @@ use crate::ops::tls::{Tls, Validity};
 use crate::s3::{Conditional, Disposition};
 use crate::service::store::examine;
 use crate::signal::TagList;
+use crate::source::replay::Inventory;
 use crate::store::Options;
 use crate::store::opening::refuse_shared;
 
@@ -215,6 +216,33 @@ fn describe_history(info: &PlantInfo) -> String {
         format_recorded(info.first),
         format_recorded(info.last)
     );
+    let Inventory {
+        files,
+        lacking,
+        waiting,
+        skipped,
+        shown,
+    } = &info.inventory;
+    if *files != 1 || *skipped > 0 {
+        text.push_str(&format!(" in {files} files"));
+    }
+    if *skipped > 0 {
+        text.push_str(&format!(
+            "; {skipped} names are passed over: {}",
+            shown.join(", ")
+        ));
+    }
+    if *lacking > 0 {
+        text.push_str(&format!(
+            "; {lacking} of its files lack a column of the tag list, which is empty there"
+        ));
+    }
+    if let Some(first) = waiting.first() {
+        text.push_str(&format!(
+            "; {} files cannot be read now, windows that they may have rows of wait: {first}",
+            waiting.len()
+        ));
+    }
     if !info.sorted {
         text.push_str("; its rows are not sorted by time: they are put in order at each start, sort the file to spare that");
     }
@@ -236,7 +264,7 @@ fn describe_history(info: &PlantInfo) -> String {
 
 async fn online(config: &Config, looks: &mut Vec<Look>) {
     let now = Clock::system().now();
-    if !config.source.parquet.is_empty() {
+    if !config.source.location().is_empty() {
         looks.push(match Plant::look(config, &config.data_dir(), now).await {
             Ok(plant) => good("history", describe_history(&plant.info)),
             Err(error) => bad("history", &error),

@@ -191,7 +191,10 @@ fn places(args: &DiagArgs, config: &Config) -> Vec<(&'static str, PathBuf)> {
             "config",
             args.config.file().unwrap_or_default().display().to_string(),
         ),
-        ("source.parquet", config.source.parquet.clone()),
+        (
+            config.source.location_key(),
+            config.source.location().to_owned(),
+        ),
         ("source.tags", config.source.tags.clone()),
         ("s3.credentials_file", config.s3.credentials_file.clone()),
         ("admin.token_file", config.admin.token_file.clone()),

@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 8;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd replay --parquet signals.parquet --tags tags_description.csv \\
+  lookoutd replay --history signals.parquet --tags tags_description.csv \\
       --from 2020-01-10T00:00:00 --to 2020-01-11T00:00:00 --at 2026-01-01T00:00:00Z \\
       --cadence PT5M --rows notebook --out files
   lookoutd replay --config lookoutd.toml --from 2015-11-21T04:00:00 --to 2015-11-21T05:00:00 --speed 60
@@ -40,9 +40,9 @@ The recorded time FROM becomes the wall-clock time AT. Without --out files go to
 pub struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Parquet history, a path or s3://bucket/key; otherwise source.parquet of the configuration
-    #[arg(long, value_name = "FILE")]
-    parquet: Option<String>,
+    /// History: a Parquet file, a directory of them, a pattern, s3://bucket/key or s3://bucket/prefix/; otherwise source.history
+    #[arg(long, value_name = "PLACE", visible_alias = "parquet")]
+    history: Option<String>,
     /// Tag list with the columns Tag, UOM, Subsystem; otherwise source.tags
     #[arg(long, value_name = "FILE")]
     tags: Option<String>,
@@ -95,12 +95,17 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut args = args;
     // What is named here counts as configured, so that a bucket alone needs no [source] section.
     for (key, given) in [
-        ("source.parquet", &args.parquet),
+        ("source.history", &args.history),
         ("source.tags", &args.tags),
     ] {
         if let Some(given) = given {
             args.config.set.push((key.to_owned(), given.clone()));
         }
+    }
+    if args.history.is_some() {
+        args.config
+            .set
+            .push(("source.parquet".to_owned(), String::new()));
     }
     let config = args.config.load()?.config;
     log::start(&config.log).map_err(anyhow::Error::msg)?;
@@ -109,7 +114,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         None if !configured.is_empty() => Ok(configured.to_owned()),
         None => Err(anyhow!("{flag} is needed, here or in the configuration")),
     };
-    let parquet = place(&args.parquet, &config.source.parquet, "--parquet")?;
+    let history = place(&args.history, config.source.location(), "--history")?;
     let tags = TagList::read(place(&args.tags, &config.source.tags, "--tags")?)?;
     let cadence = args.cadence.unwrap_or(config.feed.cadence);
     let rows = args.rows.unwrap_or(config.feed.rows);
@@ -142,7 +147,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let summary = runtime.block_on(async {
         let rebase = Rebase::once(from, at.timestamp_micros());
-        let source = open_replay(&parquet, &tags, &config.s3, rebase).await?;
+        let source = open_replay(&history, &tags, &config.s3, rebase).await?;
         match &args.out {
             Some(directory) => to_directory(&job, source, &config, directory).await,
             None => to_bucket(&job, source, &config).await,

@@ -3,14 +3,13 @@
 //! The mapping is written down at the first start, twice, each copy with its checksum, and read again at every later one;
 //! so a restart goes on where time is, not where it stopped. Where a looped history has grown it is written down again.
 
-mod object;
+mod objects;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
-use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -21,11 +20,11 @@ use crate::feed::Policy;
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::ops::lock;
 use crate::sample::{SampleOptions, write_sample};
-use crate::signal::{Earlier, Mapping, Rebase, TagList, TagListError};
+use crate::signal::{Cadence, Earlier, Mapping, Rebase, TagList, TagListError};
 use crate::source::replay::follow::{self, Keep, Place};
-use crate::source::replay::{AtEnd, Follow, History, LocalFile, Replay, Strays};
+use crate::source::replay::{AtEnd, Extent, Follow, Inventory, LocalFiles, Shelf, Strays};
 use crate::source::{self, Progress, Source, SourceError, recorded_time};
-use object::Object;
+use objects::Objects;
 
 /// Days of the sample plant that embedded mode makes for itself.
 const SAMPLE_DAYS: u32 = 40;
@@ -79,6 +78,8 @@ pub struct PlantInfo {
     pub doubled: usize,
     /// Rows that lie years from all others.
     pub strays: Option<Strays>,
+    /// Its files.
+    pub inventory: Inventory,
 }
 
 /// The mapping as it is kept.
@@ -161,7 +162,12 @@ impl Plant {
     ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
         let mut borrowed = None;
-        if source.parquet.is_empty() {
+        if keep && !source.parquet.is_empty() {
+            warn!(
+                "source.parquet is the older name of source.history, which takes directories and patterns too: rename it"
+            );
+        }
+        if source.location().is_empty() {
             let mut directory = data_dir.join("sample");
             if !keep && !directory.exists() {
                 let made = Borrowed::new().context("making a place for the sample plant")?;
@@ -169,16 +175,16 @@ impl Plant {
                 borrowed = Some(made);
             }
             make_sample(&directory, &embedded_sample()).await?;
-            source.parquet = directory.join("signals.parquet").display().to_string();
+            source.history = directory.join("signals.parquet").display().to_string();
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
         let tags = TagList::read(&source.tags)?;
-        let plant = match Somewhere::of(&source.parquet, &config.s3).await? {
-            Somewhere::File(file) => {
-                Self::at_place(file, source, tags, config, data_dir, now, keep).await
+        let plant = match Somewhere::of(source.location(), &config.s3).await? {
+            Somewhere::Files(files) => {
+                Self::at_place(files, source, tags, config, data_dir, now, keep).await
             }
-            Somewhere::Object(object) => {
-                Self::at_place(object, source, tags, config, data_dir, now, keep).await
+            Somewhere::Objects(objects) => {
+                Self::at_place(objects, source, tags, config, data_dir, now, keep).await
             }
         }?;
         Ok(Self {
@@ -202,11 +208,15 @@ impl Plant {
         let (config, data_dir) = (config.clone(), data_dir.to_owned());
         tokio::task::spawn_blocking(move || {
             let progress = Progress::default();
-            let opened = follow::open(&place, &tags, &progress)?;
-            let history = &opened.history;
+            let shelf = match keep {
+                true => Shelf::at(&data_dir),
+                false => Shelf::of(&data_dir),
+            };
+            let opened = follow::open(place, &tags, &progress, Some(shelf))?;
+            let history = opened.extent();
             let (anchor, kept) = anchor(history, &source, &config, &data_dir, now)?;
             let info = PlantInfo {
-                history: source.parquet,
+                history: source.location().to_owned(),
                 first: history.first(),
                 last: history.last(),
                 rows: history.rows(),
@@ -214,6 +224,7 @@ impl Plant {
                 sorted: history.is_sorted(),
                 doubled: history.doubled(),
                 strays: history.strays(),
+                inventory: opened.inventory(),
             };
             let mapping = anchor.mapping();
             let unkept = (!kept).then(|| anchor.clone());
@@ -222,7 +233,7 @@ impl Plant {
             } else {
                 Box::new(|_| Ok(()))
             };
-            let follow = Follow::new(place, opened, mapping, config.feed.cadence, progress, keep);
+            let follow = Follow::new(opened, mapping, config.feed.cadence, keep);
             Ok(Self {
                 unkept,
                 info,
@@ -248,23 +259,23 @@ fn keep_in(data_dir: PathBuf, mut anchor: Anchor) -> Keep {
 
 /// Where a history lies.
 enum Somewhere {
-    File(LocalFile),
-    Object(Object),
+    Files(LocalFiles),
+    Objects(Objects),
 }
 
 impl Somewhere {
     async fn of(location: &str, s3: &crate::s3::Config) -> anyhow::Result<Self> {
         let Some(object) = location.strip_prefix("s3://") else {
-            return Ok(Self::File(LocalFile::at(Path::new(location))));
+            return Ok(Self::Files(LocalFiles::at(Path::new(location))));
         };
         let (bucket, key) = object
             .split_once('/')
             .with_context(|| format!("\"{location}\": write it as s3://bucket/key"))?;
-        Ok(Self::Object(Object::at(s3.client().await, bucket, key)))
+        Ok(Self::Objects(Objects::at(s3.client().await, bucket, key)))
     }
 }
 
-/// Opens the history at `location`, a path or `s3://bucket/key`, and plays it by `rebase`.
+/// Opens the history at `location`, files or objects, and plays it by `rebase`.
 pub async fn open_replay(
     location: &str,
     tags: &TagList,
@@ -272,20 +283,29 @@ pub async fn open_replay(
     rebase: Rebase,
 ) -> anyhow::Result<Box<dyn Source>> {
     let place = Somewhere::of(location, s3).await?;
-    let (tags, progress) = (tags.clone(), Progress::default());
-    tokio::task::spawn_blocking(move || -> anyhow::Result<Box<dyn Source>> {
-        Ok(match place {
-            Somewhere::File(file) => {
-                let opened = follow::open(&file, &tags, &progress)?;
-                Box::new(Replay::new(opened.history, rebase))
-            }
-            Somewhere::Object(object) => {
-                let opened = follow::open(&object, &tags, &progress)?;
-                Box::new(Replay::new(opened.history, rebase))
-            }
-        })
+    let tags = tags.clone();
+    tokio::task::spawn_blocking(move || match place {
+        Somewhere::Files(files) => play(files, &tags, rebase),
+        Somewhere::Objects(objects) => play(objects, &tags, rebase),
     })
     .await?
+}
+
+fn play<P: Place + 'static>(
+    place: P,
+    tags: &TagList,
+    rebase: Rebase,
+) -> anyhow::Result<Box<dyn Source>>
+where
+    P::Reader: Send,
+{
+    let opened = follow::open(place, tags, &Progress::default(), None)?;
+    let mapping = Mapping::new(rebase);
+    // Without a period there is nothing to fit, and to keep.
+    let keep: Keep = Box::new(|_| Ok(()));
+    Ok(Box::new(
+        Follow::new(opened, mapping, Cadence::Pt5m, keep).as_it_is(),
+    ))
 }
 
 /// Makes the sample plant unless it is there, completely or not at all.
@@ -315,8 +335,8 @@ fn embedded_sample() -> SampleOptions {
 }
 
 /// The kept mapping, or a new one that starts at the live window; and whether it is kept as it is.
-fn anchor<R: ChunkReader + 'static>(
-    history: &History<R>,
+fn anchor(
+    history: &Extent,
     source: &source::Config,
     config: &Config,
     data_dir: &Path,
@@ -327,7 +347,7 @@ fn anchor<R: ChunkReader + 'static>(
     let both = kept[0].is_some() && kept[0] == kept[1];
     let found = kept.into_iter().flatten().next();
     if let Some(anchor) = &found
-        && anchor.parquet == source.parquet
+        && anchor.parquet == source.location()
         && anchor.start == source.start
         && anchor.at_end == source.at_end
         && anchor.cadence == cadence
@@ -346,7 +366,7 @@ fn anchor<R: ChunkReader + 'static>(
             })?;
         if start < history.first() || start > history.last() {
             bail!(source::SourceError::Invalid {
-                name: source.parquet.clone(),
+                name: source.location().to_owned(),
                 problems: vec![format!(
                     "source.start {} is outside its history, {} to {}",
                     source.start,
@@ -376,7 +396,7 @@ fn anchor<R: ChunkReader + 'static>(
         warn!("the source or its cadence has changed: the mapping of recorded time begins anew");
     }
     let anchor = Anchor {
-        parquet: source.parquet.clone(),
+        parquet: source.location().to_owned(),
         start: source.start.clone(),
         at_end: source.at_end,
         cadence,

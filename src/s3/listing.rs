@@ -12,6 +12,8 @@ pub struct Listed {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Its ETag, which tells one version of it from another.
+    pub etag: Option<String>,
 }
 
 impl Bucket {
@@ -64,6 +66,7 @@ impl Bucket {
                 if !take(Listed {
                     key: key.to_owned(),
                     size: size.unwrap_or(0),
+                    etag: object.e_tag().map(str::to_owned),
                 }) {
                     return Ok(false);
                 }

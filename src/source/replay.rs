@@ -8,16 +8,20 @@
 //! (see `ordered`).
 //! Deliberately absent: Arrow, and anything about S3; an `s3://` history is any [`ChunkReader`].
 
+mod columns;
 mod compact;
 mod contain;
 mod decode;
-mod file;
+mod extent;
 pub mod follow;
 mod footer;
 mod history;
 mod layout;
+mod local;
 mod ordered;
 mod pages;
+mod parts;
+mod shelf;
 mod steps;
 mod strays;
 
@@ -29,15 +33,19 @@ use parquet::file::reader::ChunkReader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use file::LocalFile;
+pub use extent::Extent;
 pub use follow::Follow;
 pub use history::History;
+pub use local::LocalFiles;
+pub use parts::Inventory;
+pub use shelf::Shelf;
 pub use strays::Strays;
 
-use self::history::{Chunk, nothing};
+use self::columns::{append, frames, sort_and_keep_last};
+use self::history::Chunk;
 use self::ordered::Ordered;
 use super::{Progress, Reading, Source, SourceError};
-use crate::signal::{Column, Frame, Rebase, RowRule, TagList, Values, Window};
+use crate::signal::{Rebase, RowRule, Segment, TagList, Values, Window};
 
 /// What follows the last recorded row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -78,7 +86,7 @@ impl Replay<File> {
     /// Opens the history in the local file `path`; see [`Replay::open`].
     pub fn open_file(path: &Path, tags: &TagList) -> Result<History<File>, SourceError> {
         let name = path.display().to_string();
-        match file::open(path) {
+        match local::open(path) {
             Ok(file) => Replay::open(file, &name, tags),
             Err(error) => Err(cannot_open(path, name, error)),
         }
@@ -89,7 +97,7 @@ fn cannot_open(path: &Path, name: String, error: io::Error) -> SourceError {
     if error.kind() == io::ErrorKind::IsADirectory {
         return SourceError::Invalid {
             name,
-            problems: vec![file::directory_remedy(path)],
+            problems: vec![local::directory_remedy(path)],
         };
     }
     SourceError::Unavailable {
@@ -101,7 +109,7 @@ fn cannot_open(path: &Path, name: String, error: io::Error) -> SourceError {
 /// The names of the columns of the Parquet file `path`, in their order, the time column among them.
 pub fn column_names(path: &Path) -> Result<Vec<String>, SourceError> {
     let name = path.display().to_string();
-    match file::open(path) {
+    match local::open(path) {
         Ok(file) => history::column_names(file, &name),
         Err(error) => Err(cannot_open(path, name, error)),
     }
@@ -218,120 +226,66 @@ impl<R: ChunkReader + 'static> Replay<R> {
         rows: RowRule,
     ) -> Result<Reading, SourceError> {
         let segments = rebase.segments(window, rows);
+        let mut times: Vec<i64> = Vec::new();
+        let mut columns: Vec<Values> = self.history.empty_columns();
+        for segment in &segments {
+            self.rows_of(segment, &mut times, &mut columns)?;
+        }
+        self.leave_behind();
+        let duplicates = sort_and_keep_last(&mut times, &mut columns);
+        Ok(Reading {
+            infinite: columns.iter().map(Values::infinite).sum(),
+            frames: frames(self.history.tags(), &times, columns),
+            expected_rows: self.history.expected_rows(window.cadence()),
+            duplicates,
+            ended: is_over(rebase, &segments, self.history.last()),
+        })
+    }
+
+    /// Appends the rows of a segment, in the order in which they are found, with the times at which they are played.
+    fn rows_of(
+        &mut self,
+        segment: &Segment,
+        times: &mut Vec<i64>,
+        columns: &mut [Values],
+    ) -> Result<(), SourceError> {
         if let Order::Unsorted = self.order {
             // Where that cannot be, each window reads the chunks that overlap it.
             let ordered = Ordered::of(&self.history, &self.scratch, &self.progress)?;
             self.order = ordered.map_or(Order::Chunks, Order::Rows);
         }
-        let mut times: Vec<i64> = Vec::new();
-        let mut columns: Vec<Values> = self.history.empty_columns();
-        let mut selected: Vec<usize> = Vec::new();
-        for segment in &segments {
-            if let Order::Rows(ordered) = &self.order {
-                ordered
-                    .read(segment, &mut times, &mut columns)
-                    .map_err(|source| SourceError::Unavailable {
-                        name: self.history.name().to_owned(),
-                        source: source.into(),
-                    })?;
-                continue;
-            }
-            for index in self.history.overlapping(segment.first, segment.last) {
-                let chunk = self.chunk(index)?;
-                selected.clear();
-                selected.extend(chunk.rows_between(segment.first, segment.last));
-                times.extend(selected.iter().map(|row| chunk.times[*row] + segment.shift));
-                for (column, values) in columns.iter_mut().zip(&chunk.columns) {
-                    append(column, values, &selected);
+        if let Order::Rows(ordered) = &self.order {
+            return ordered.read(segment, times, columns).map_err(|source| {
+                SourceError::Unavailable {
+                    name: self.history.name().to_owned(),
+                    source: source.into(),
                 }
+            });
+        }
+        let mut selected: Vec<usize> = Vec::new();
+        for index in self.history.overlapping(segment.first, segment.last) {
+            let chunk = self.chunk(index)?;
+            selected.clear();
+            selected.extend(chunk.rows_between(segment.first, segment.last));
+            times.extend(selected.iter().map(|row| chunk.times[*row] + segment.shift));
+            for (column, values) in columns.iter_mut().zip(&chunk.columns) {
+                append(column, values, &selected);
             }
         }
-        // What a sorted history has left behind is not asked for again.
+        Ok(())
+    }
+
+    /// What a sorted history has left behind is not asked for again.
+    fn leave_behind(&mut self) {
         if self.history.is_sorted() && self.resident.len() > 1 {
             self.resident.drain(..self.resident.len() - 1);
         }
-        let duplicates = sort_and_keep_last(&mut times, &mut columns);
-        let ended = rebase.period.is_none()
-            && segments
-                .iter()
-                .all(|segment| segment.first > self.history.last());
-        let expected_rows = self.history.expected_rows(window.cadence());
-        Ok(Reading {
-            infinite: columns.iter().map(Values::infinite).sum(),
-            frames: self.frames(&times, columns),
-            expected_rows,
-            duplicates,
-            ended,
-        })
-    }
-
-    fn frames(&self, times: &[i64], columns: Vec<Values>) -> Vec<Frame> {
-        let mut columns = columns.into_iter();
-        self.history
-            .tags()
-            .components
-            .iter()
-            .map(|component| Frame {
-                component: component.name.clone(),
-                times: times.to_vec(),
-                columns: component
-                    .signals
-                    .iter()
-                    .zip(columns.by_ref())
-                    .map(|(name, values)| Column {
-                        name: name.clone(),
-                        values,
-                    })
-                    .collect(),
-            })
-            .collect()
     }
 }
 
-fn append(column: &mut Values, from: &Values, rows: &[usize]) {
-    match (column, from) {
-        (Values::F64(column), Values::F64(from)) => {
-            column.extend(rows.iter().map(|row| from[*row]))
-        }
-        (Values::F32(column), Values::F32(from)) => {
-            column.extend(rows.iter().map(|row| from[*row]))
-        }
-        (Values::I64(column), Values::I64(from)) => {
-            column.extend(rows.iter().map(|row| from[*row]))
-        }
-        (Values::Bool(column), Values::Bool(from)) => {
-            column.extend(rows.iter().map(|row| from[*row]))
-        }
-        // A column's type is fixed when the history is opened, so the two never differ.
-        _ => {}
-    }
-}
-
-/// Sorts rows by time, keeps the last recorded of each time, and returns how many were dropped.
-fn sort_and_keep_last(times: &mut Vec<i64>, columns: &mut [Values]) -> usize {
-    if times.windows(2).all(|pair| pair[0] < pair[1]) {
-        return 0;
-    }
-    let mut order: Vec<usize> = (0..times.len()).collect();
-    order.sort_by_key(|row| times[*row]);
-    let kept: Vec<usize> = order
-        .iter()
-        .enumerate()
-        .filter(|(at, row)| {
-            order
-                .get(at + 1)
-                .is_none_or(|next| times[*next] != times[**row])
-        })
-        .map(|(_, row)| *row)
-        .collect();
-    let dropped = times.len() - kept.len();
-    *times = kept.iter().map(|row| times[*row]).collect();
-    for column in columns {
-        let mut sorted = nothing(column);
-        append(&mut sorted, column, &kept);
-        *column = sorted;
-    }
-    dropped
+/// Whether a history that ends at `last` has neither rows for these segments nor for later ones.
+fn is_over(rebase: Rebase, segments: &[Segment], last: i64) -> bool {
+    rebase.period.is_none() && segments.iter().all(|segment| segment.first > last)
 }
 
 #[cfg(test)]

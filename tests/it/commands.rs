@@ -1223,7 +1223,7 @@ fn bad_input_is_refused_with_its_place_and_what_to_do() {
             "absent.parquet",
             "tags.csv",
             &[],
-            &["absent.parquet", "source.parquet"],
+            &["absent.parquet", "source.history"],
         ),
         (
             "good.parquet",

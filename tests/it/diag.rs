@@ -343,7 +343,7 @@ fn a_configuration_that_cannot_be_read_or_does_not_fit_is_told_without_what_it_q
         ),
         (
             format!("[s3]\nbucket = \"b\"\nendpoint_url = \"http://me:{PLANTED}@h:1\"\n"),
-            "source.parquet is needed",
+            "source.history is needed",
         ),
         (
             format!("[notify]\ntimeout = \"5s\"\nwebhook = 5\ncommand = \"{PLANTED}\"\n"),

@@ -3,21 +3,23 @@
 //! Guarantees: opening reads the footer once and the time column once, as a stream, a row group at a time; what is kept is
 //! small. A chunk never spans two row groups.
 
-use std::ops::RangeInclusive;
+use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
 
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
+use serde::{Deserialize, Serialize};
 
 use super::super::SourceError;
-use super::AtEnd;
+use super::columns::Form;
 use super::decode::{TimeReader, column_reader, needs_doubles, read_values};
+use super::extent::Extent;
 use super::footer::Footer;
-use super::layout::{Kind, Layout};
+use super::layout::{Absent, Kind, Layout, SignalColumn};
 use super::steps::Steps;
-use super::strays::{Edges, Strays};
-use crate::signal::{Cadence, Rebase, TagList, Values};
+use super::strays::Edges;
+use crate::signal::{TagList, Values};
 
 /// The rows that are decoded together: 17 hours of one-minute rows, 1 MB for 122 signals.
 const CHUNK_ROWS: usize = 1024;
@@ -29,20 +31,33 @@ pub struct History<R: ChunkReader> {
     reader: Arc<R>,
     footer: Footer<R>,
     layout: Layout,
-    chunks: Vec<ChunkSpan>,
-    rows: usize,
-    null_times: usize,
-    sorted: bool,
-    /// Rows with the time of the one before.
-    doubled: usize,
-    strays: Option<Strays>,
-    first: i64,
-    last: i64,
-    interval: Option<i64>,
+    index: Index,
+}
+
+/// When the rows of a file happened: what is found by reading its times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Index {
+    pub extent: Extent,
+    pub chunks: Vec<ChunkSpan>,
+    /// The earliest and the latest times, where years lie between some of them.
+    pub far: Vec<i64>,
+}
+
+impl Index {
+    /// The earliest time, also one that lies years from all others.
+    pub fn earliest(&self) -> i64 {
+        self.far.first().map_or(self.extent.first, |time| *time)
+    }
+
+    /// The latest time, also one that lies years from all others.
+    pub fn latest(&self) -> i64 {
+        self.far.last().map_or(self.extent.last, |time| *time)
+    }
 }
 
 /// Where a chunk lies and when it happened; `first > last` where it has no time at all.
-struct ChunkSpan {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ChunkSpan {
     group: u32,
     offset: u32,
     rows: u32,
@@ -84,6 +99,64 @@ pub(super) fn column_names<R: ChunkReader + 'static>(
 
 impl<R: ChunkReader + 'static> History<R> {
     pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
+        let mut history = Self::begin(reader, name, tags, Absent::Refused)?;
+        history.index()?;
+        Ok(history)
+    }
+
+    /// Opens one file of several, which need not have every column.
+    pub(super) fn open_part(
+        reader: R,
+        name: &str,
+        tags: &TagList,
+    ) -> Result<History<R>, SourceError> {
+        let mut history = Self::begin(reader, name, tags, Absent::Empty)?;
+        history.index()?;
+        Ok(history)
+    }
+
+    /// Opens a file whose times and kinds of columns are known already; `None` where it has other rows than that.
+    pub(super) fn open_known(
+        reader: R,
+        name: &str,
+        tags: &TagList,
+        index: Index,
+        kinds: &[Option<Kind>],
+    ) -> Result<Option<History<R>>, SourceError> {
+        let mut history = Self::begin(reader, name, tags, Absent::Empty)?;
+        let mut rows = Vec::new();
+        while let Some(entry) = history
+            .footer
+            .next()
+            .map_err(|error| failed(name, NOT_PARQUET, error))?
+        {
+            rows.push(group_rows(&entry));
+        }
+        for span in &index.chunks {
+            match rows.get_mut(span.group as usize) {
+                Some(left) => *left = left.wrapping_sub(u64::from(span.rows)),
+                None => return Ok(None),
+            }
+        }
+        let signals = history.layout.signals.iter().map(Option::is_some);
+        if rows.iter().any(|left| *left != 0) || signals.ne(kinds.iter().map(Option::is_some)) {
+            return Ok(None);
+        }
+        for (signal, kind) in history.layout.signals.iter_mut().zip(kinds) {
+            if let (Some(signal), Some(kind)) = (signal, kind) {
+                signal.kind = *kind;
+            }
+        }
+        history.index = index;
+        Ok(Some(history))
+    }
+
+    fn begin(
+        reader: R,
+        name: &str,
+        tags: &TagList,
+        absent: Absent,
+    ) -> Result<History<R>, SourceError> {
         if reader.len() == 0 {
             return Err(invalid(
                 name,
@@ -93,27 +166,21 @@ impl<R: ChunkReader + 'static> History<R> {
         let reader = Arc::new(reader);
         let mut footer =
             Footer::open(reader.clone()).map_err(|error| failed(name, NOT_PARQUET, error))?;
-        let layout =
-            Layout::of(footer.schema(), tags).map_err(|problems| invalid(name, problems))?;
+        let layout = Layout::of(footer.schema(), tags, absent)
+            .map_err(|problems| invalid(name, problems))?;
         footer.keep_statistics(&layout.nullable_integers());
-        let mut history = History {
+        Ok(History {
             name: name.to_owned(),
             tags: tags.clone(),
             reader,
             footer,
             layout,
-            chunks: Vec::new(),
-            rows: 0,
-            null_times: 0,
-            sorted: true,
-            doubled: 0,
-            strays: None,
-            first: i64::MAX,
-            last: i64::MIN,
-            interval: None,
-        };
-        history.index()?;
-        Ok(history)
+            index: Index {
+                extent: Extent::default(),
+                chunks: Vec::new(),
+                far: Vec::new(),
+            },
+        })
     }
 
     /// The history's name, for messages.
@@ -126,70 +193,24 @@ impl<R: ChunkReader + 'static> History<R> {
         &self.tags
     }
 
-    /// Rows that have the time of a later one, of which windows take the last. In an unsorted history of very many rows only
-    /// those next to each other are counted.
-    pub fn doubled(&self) -> usize {
-        self.doubled
+    /// When its rows happened.
+    pub(super) fn index_of_times(&self) -> &Index {
+        &self.index
     }
 
-    /// Rows that lie years from all others, which the first and the last time leave out.
-    pub fn strays(&self) -> Option<Strays> {
-        self.strays
-    }
-
-    /// The first recorded time, in micros.
-    pub fn first(&self) -> i64 {
-        self.first
-    }
-
-    /// The last recorded time, in micros.
-    pub fn last(&self) -> i64 {
-        self.last
-    }
-
-    /// The number of rows, including those without a time.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Rows without a time; no window contains them.
-    pub fn null_times(&self) -> usize {
-        self.null_times
-    }
-
-    /// Whether times never step back; windows of an unsorted history are slower to read.
-    pub fn is_sorted(&self) -> bool {
-        self.sorted
-    }
-
-    /// The sampling interval in micros: the median step between consecutive rows, `None` for a single row.
-    pub fn interval(&self) -> Option<i64> {
-        self.interval
-    }
-
-    /// The rows a window has when none is missing.
-    pub fn expected_rows(&self, cadence: Cadence) -> Option<usize> {
-        let interval = self.interval?;
-        usize::try_from((cadence.micros() + interval / 2) / interval).ok()
-    }
-
-    /// Where the sample notebook starts: `windows` windows before one sample after the last, in micros.
-    pub fn default_start(&self, cadence: Cadence, windows: i64) -> i64 {
-        self.last + self.interval.unwrap_or_default() - windows * cadence.micros()
-    }
-
-    /// The mapping that plays the recorded instant `start` at `wall` (both micros).
-    pub fn rebase(&self, start: i64, wall: i64, cadence: Cadence, at_end: AtEnd) -> Rebase {
-        match at_end {
-            AtEnd::Loop => Rebase::looping(start, wall, self.first, self.last, cadence),
-            AtEnd::Stop => Rebase::once(start, wall),
-        }
+    /// In which type each signal is read, in the tag list's order; `None` where the file has no such column.
+    pub(super) fn kinds(&self) -> Vec<Option<Kind>> {
+        let signals = self.layout.signals.iter();
+        signals
+            .map(|signal| signal.as_ref().map(|signal| signal.kind))
+            .collect()
     }
 
     /// The chunks that may hold a row between `first` and `last`, inclusive.
     pub(super) fn overlapping(&self, first: i64, last: i64) -> Vec<usize> {
         let overlaps = |span: &ChunkSpan| span.first <= last && first <= span.last;
-        self.chunks
+        self.index
+            .chunks
             .iter()
             .enumerate()
             .filter(|(_, span)| overlaps(span))
@@ -199,20 +220,21 @@ impl<R: ChunkReader + 'static> History<R> {
 
     /// The first time at or after `from` that a chunk begins with.
     pub(super) fn first_beginning(&self, from: i64) -> Option<i64> {
-        let firsts = self.chunks.iter().map(|span| span.first);
+        let firsts = self.index.chunks.iter().map(|span| span.first);
         firsts.filter(|first| *first >= from).min()
     }
 
     /// How many chunks there are.
     pub(super) fn chunk_count(&self) -> usize {
-        self.chunks.len()
+        self.index.chunks.len()
     }
 
     /// Every time with its row, in the order of times and of rows within one time; rows without a time are left out.
     pub(super) fn sorted_times(&self) -> Result<Vec<(i64, u32)>, SourceError> {
-        let mut times = Vec::with_capacity(self.rows);
+        let mut times = Vec::with_capacity(self.rows());
         let mut row: u32 = 0;
         let mut groups = self
+            .index
             .chunks
             .iter()
             .map(|span| span.group)
@@ -228,7 +250,7 @@ impl<R: ChunkReader + 'static> History<R> {
                 failed(&self.name, &cannot_read(column, group as usize), error)
             };
             let mut reader = self.time_reader(&entry).map_err(time_failed)?;
-            for span in self.chunks.iter().filter(|span| span.group == group) {
+            for span in self.index.chunks.iter().filter(|span| span.group == group) {
                 let read = reader.read(span.rows as usize).map_err(time_failed)?;
                 times.extend(
                     (row..)
@@ -249,7 +271,7 @@ impl<R: ChunkReader + 'static> History<R> {
             offset,
             rows,
             ..
-        } = self.chunks[index];
+        } = self.index.chunks[index];
         let (group, offset, rows) = (group as usize, offset as usize, rows as usize);
         let what = |column: &str| cannot_read(column, group);
         let entry = self
@@ -260,16 +282,17 @@ impl<R: ChunkReader + 'static> History<R> {
         let mut reader = self.time_reader(&entry).map_err(time_failed)?;
         reader.skip(offset).map_err(time_failed)?;
         let times = reader.read(rows).map_err(time_failed)?;
-        let mut columns = self.empty_columns();
+        let mut columns: Vec<Values> = self.empty_columns();
         // In the file's order, which a reader over a network can read ahead.
-        let mut order: Vec<usize> = (0..columns.len()).collect();
-        order.sort_by_key(|at| {
-            entry
-                .column(self.layout.signals[*at].index)
-                .data_page_offset()
-        });
-        for at in order {
-            let signal = &self.layout.signals[at];
+        let mut order: Vec<(usize, &SignalColumn)> = Vec::new();
+        for (at, signal) in self.layout.signals.iter().enumerate() {
+            match signal {
+                Some(signal) => order.push((at, signal)),
+                None => columns[at] = Values::F64(vec![f64::NAN; rows]),
+            }
+        }
+        order.sort_by_key(|(_, signal)| entry.column(signal.index).data_page_offset());
+        for (at, signal) in order {
             columns[at] =
                 column_reader(&self.reader, entry.column(signal.index), group_rows(&entry))
                     .and_then(|column| read_values(column, signal, offset, rows))
@@ -286,17 +309,9 @@ impl<R: ChunkReader + 'static> History<R> {
 
     /// One column without samples per signal, in the type each is read in.
     pub(super) fn empty_columns(&self) -> Vec<Values> {
-        self.layout
-            .signals
-            .iter()
-            .map(|signal| match signal.kind {
-                Kind::F64 | Kind::IntegerAsF64 { .. } | Kind::Decimal { .. } | Kind::F16 => {
-                    Values::F64(Vec::new())
-                }
-                Kind::F32 => Values::F32(Vec::new()),
-                Kind::Integer { .. } => Values::I64(Vec::new()),
-                Kind::Bool => Values::Bool(Vec::new()),
-            })
+        let kinds = self.kinds().into_iter();
+        kinds
+            .map(|kind| kind.map_or(Form::F64, Kind::form).empty())
             .collect()
     }
 
@@ -318,7 +333,7 @@ impl<R: ChunkReader + 'static> History<R> {
             self.index_times(group, &entry, &mut steps, &mut edges, &mut previous)?;
             self.settle_integers(group, &entry)?;
         }
-        if self.rows == 0 {
+        if self.index.extent.rows == 0 {
             return Err(self.invalid("the file has no rows".to_owned()));
         }
         if previous.is_none() {
@@ -327,23 +342,20 @@ impl<R: ChunkReader + 'static> History<R> {
                 "every row of column \"{column}\" is null; there is no time to replay"
             )));
         }
-        self.chunks.shrink_to_fit();
-        if !self.sorted && self.rows <= ORDERED_ROWS {
+        self.index.chunks.shrink_to_fit();
+        if !self.is_sorted() && self.rows() <= ORDERED_ROWS {
             // What lies between two rows of such a file says nothing.
             steps = Steps::default();
             let times = self.sorted_times()?;
-            self.doubled = 0;
+            self.index.extent.doubled = 0;
             for pair in times.windows(2) {
                 steps.add(pair[1].0.abs_diff(pair[0].0));
-                self.doubled += usize::from(pair[0].0 == pair[1].0);
+                self.index.extent.doubled += usize::from(pair[0].0 == pair[1].0);
             }
         }
-        self.interval = steps.median();
-        if let Some((first, last, strays)) = edges.judge() {
-            self.first = first.unwrap_or(self.first);
-            self.last = last.unwrap_or(self.last);
-            self.strays = Some(strays);
-        }
+        self.index.extent.interval = steps.median();
+        self.index.far = edges.far();
+        self.index.extent.leave_out(edges);
         Ok(())
     }
 
@@ -373,25 +385,26 @@ impl<R: ChunkReader + 'static> History<R> {
             };
             for (row, time) in times.into_iter().enumerate() {
                 let Some(time) = time else {
-                    self.null_times += 1;
+                    self.index.extent.null_times += 1;
                     continue;
                 };
                 if !YEARS.contains(&time) {
-                    return Err(self.outside_the_years(self.rows + row, time));
+                    return Err(self.outside_the_years(self.rows() + row, time));
                 }
                 span.first = span.first.min(time);
                 span.last = span.last.max(time);
                 edges.add(time);
                 if let Some(previous) = previous.replace(time) {
                     steps.add(time.abs_diff(previous));
-                    self.sorted &= previous <= time;
-                    self.doubled += usize::from(previous == time);
+                    self.index.extent.sorted &= previous <= time;
+                    self.index.extent.doubled += usize::from(previous == time);
                 }
             }
-            self.first = self.first.min(span.first);
-            self.last = self.last.max(span.last);
-            self.rows += count;
-            self.chunks.push(span);
+            let extent = &mut self.index.extent;
+            extent.first = extent.first.min(span.first);
+            extent.last = extent.last.max(span.last);
+            extent.rows += count;
+            self.index.chunks.push(span);
         }
         Ok(())
     }
@@ -401,14 +414,14 @@ impl<R: ChunkReader + 'static> History<R> {
         let most = FREE_ROWS.saturating_add(self.reader.len().saturating_mul(ROWS_PER_BYTE));
         u32::try_from(entry.num_rows())
             .ok()
-            .filter(|rows| u64::from(*rows) + self.rows as u64 <= most)
+            .filter(|rows| u64::from(*rows) + self.rows() as u64 <= most)
             .map(|rows| rows as usize)
             .ok_or_else(|| {
                 self.invalid(format!(
                     "row group {group} claims {} rows after {} before it; at most 2^32 - 1 are read, and {most} of a file of \
                      {} bytes: its footer is damaged",
                     entry.num_rows(),
-                    self.rows,
+                    self.rows(),
                     self.reader.len()
                 ))
             })
@@ -424,7 +437,7 @@ impl<R: ChunkReader + 'static> History<R> {
 
     /// Decides which integer columns must be read as doubles: the footer's null counts where it has them, else a look.
     fn settle_integers(&mut self, group: u32, entry: &RowGroupMetaData) -> Result<(), SourceError> {
-        for signal in &mut self.layout.signals {
+        for signal in self.layout.signals.iter_mut().flatten() {
             let Kind::Integer { unsigned } = signal.kind else {
                 continue;
             };
@@ -460,6 +473,17 @@ impl<R: ChunkReader + 'static> History<R> {
     }
 }
 
+impl<R> Deref for History<R>
+where
+    R: ChunkReader,
+{
+    type Target = Extent;
+
+    fn deref(&self) -> &Extent {
+        &self.index.extent
+    }
+}
+
 impl Chunk {
     /// The rows whose recorded time is between `first` and `last`, inclusive.
     pub fn rows_between(&self, first: i64, last: i64) -> impl Iterator<Item = usize> {
@@ -469,16 +493,6 @@ impl Chunk {
             .enumerate()
             .filter(move |(_, time)| inside(**time))
             .map(|(row, _)| row)
-    }
-}
-
-/// A column of the same type without samples.
-pub(super) fn nothing(like: &Values) -> Values {
-    match like {
-        Values::F64(_) => Values::F64(Vec::new()),
-        Values::F32(_) => Values::F32(Vec::new()),
-        Values::I64(_) => Values::I64(Vec::new()),
-        Values::Bool(_) => Values::Bool(Vec::new()),
     }
 }
 

@@ -6,13 +6,25 @@ use std::collections::HashMap;
 
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
+use serde::{Deserialize, Serialize};
 
+use super::columns::Form;
 use crate::signal::TagList;
 
 /// Where everything is in a file.
 pub(super) struct Layout {
     pub time: TimeColumn,
-    pub signals: Vec<SignalColumn>,
+    /// In the tag list's order; `None` where there is no such column.
+    pub signals: Vec<Option<SignalColumn>>,
+}
+
+/// What a tag without a column is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A problem.
+    Refused,
+    /// A column without a value.
+    Empty,
 }
 
 /// The time column.
@@ -39,7 +51,7 @@ pub(super) enum Unit {
 }
 
 /// In which type a signal is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Kind {
     F64,
     F32,
@@ -60,9 +72,25 @@ pub(super) enum Kind {
     F16,
 }
 
+impl Kind {
+    /// The type of its samples.
+    pub fn form(self) -> Form {
+        match self {
+            Kind::F64 | Kind::IntegerAsF64 { .. } | Kind::Decimal { .. } | Kind::F16 => Form::F64,
+            Kind::F32 => Form::F32,
+            Kind::Integer { .. } => Form::I64,
+            Kind::Bool => Form::Bool,
+        }
+    }
+}
+
 impl Layout {
     /// Finds the time column and every tag's column, or says all that is wrong.
-    pub fn of(schema: &SchemaDescriptor, tags: &TagList) -> Result<Layout, Vec<String>> {
+    pub fn of(
+        schema: &SchemaDescriptor,
+        tags: &TagList,
+        absent: Absent,
+    ) -> Result<Layout, Vec<String>> {
         let mut problems = Vec::new();
         let time = find_time(schema, tags)
             .map_err(|problem| problems.push(problem))
@@ -79,11 +107,12 @@ impl Layout {
         for (component, tag) in tags.signals() {
             let component = &tags.components[component].name;
             match by_name.get(tag).map(Vec::as_slice) {
+                None if absent == Absent::Empty => signals.push(None),
                 None => missing.push(tag),
                 Some([index]) => {
                     let descr = schema.column(*index);
                     match kind_of(&descr) {
-                        Ok(kind) => signals.push(SignalColumn { index: *index, descr, kind }),
+                        Ok(kind) => signals.push(Some(SignalColumn { index: *index, descr, kind })),
                         Err(found) => problems.push(format!(
                             "column \"{tag}\" ({component}) is {found}; a signal must be a float, integer, decimal or boolean column"
                         )),
@@ -119,6 +148,7 @@ impl Layout {
     pub fn nullable_integers(&self) -> Vec<usize> {
         self.signals
             .iter()
+            .flatten()
             .filter(|signal| {
                 matches!(signal.kind, Kind::Integer { .. }) && signal.descr.max_def_level() > 0
             })
@@ -127,7 +157,11 @@ impl Layout {
     }
 }
 
-fn describe_missing<'a>(missing: &[&str], columns: impl Iterator<Item = &'a str>) -> String {
+/// Tags without a column, and the columns they may be meant to be.
+pub(super) fn describe_missing<'a>(
+    missing: &[&str],
+    columns: impl Iterator<Item = &'a str>,
+) -> String {
     const SHOWN: usize = 10;
     let mut columns: Vec<&str> = columns.collect();
     columns.sort_unstable();

@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use serde::{Deserialize, Serialize};
+
 /// Rows on one side that may be strays; more are a history.
 const MOST: usize = 16;
 /// How far from the others they lie, in micros: ten years.
@@ -20,7 +22,7 @@ pub(super) struct Edges {
 }
 
 /// Rows that lie years from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strays {
     /// How many.
     pub rows: usize,
@@ -50,6 +52,34 @@ impl Edges {
         }
     }
 
+    /// Adds the rows of a file of which the first and the last time are known: as many as may be strays, and one more.
+    pub fn add_span(&mut self, first: i64, last: i64, rows: usize) {
+        let shown = rows.min(4 * MOST);
+        for at in 0..shown {
+            self.add(if at < shown.div_ceil(2) { first } else { last });
+        }
+        self.seen += rows - shown;
+    }
+
+    /// Adds the rows of a file of which these times are the earliest and the latest.
+    pub fn add_all(&mut self, times: &[i64], rows: usize) {
+        times.iter().for_each(|time| self.add(*time));
+        self.seen += rows.saturating_sub(times.len());
+    }
+
+    /// The times that were noted, in order, where years lie between some of them; otherwise none.
+    pub fn far(&self) -> Vec<i64> {
+        let mut times = self.earliest.clone().into_sorted_vec();
+        let mut late: Vec<i64> = self.latest.iter().map(|Reverse(time)| *time).collect();
+        late.sort_unstable();
+        let both = (times.len() + late.len()).saturating_sub(self.seen);
+        times.extend(late.into_iter().skip(both));
+        match times.windows(2).any(is_far) {
+            true => times,
+            false => Vec::new(),
+        }
+    }
+
     /// The first and the last time that are not strays, and the strays, where there are some.
     pub fn judge(self) -> Option<(Option<i64>, Option<i64>, Strays)> {
         if self.seen < 4 * MOST {
@@ -58,14 +88,17 @@ impl Edges {
         let early = self.earliest.into_sorted_vec();
         let mut late: Vec<i64> = self.latest.into_iter().map(|Reverse(time)| time).collect();
         late.sort_unstable();
-        let far = |pair: &[i64]| pair[1].saturating_sub(pair[0]) > FAR;
         // The gap that is farthest inside: what lies beyond it is a stray.
-        let before = early.windows(2).take(MOST).rposition(far).map(|at| at + 1);
+        let before = early
+            .windows(2)
+            .take(MOST)
+            .rposition(is_far)
+            .map(|at| at + 1);
         let skipped = late.len() - 1 - MOST;
         let after = late
             .windows(2)
             .skip(skipped)
-            .position(far)
+            .position(is_far)
             .map(|at| at + skipped + 1);
         let rows = before.unwrap_or(0) + after.map_or(0, |at| late.len() - at);
         let example = before
@@ -77,6 +110,10 @@ impl Edges {
             Strays { rows, example },
         ))
     }
+}
+
+fn is_far(pair: &[i64]) -> bool {
+    pair[1].saturating_sub(pair[0]) > FAR
 }
 
 #[cfg(test)]

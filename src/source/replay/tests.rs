@@ -11,10 +11,11 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::*;
-use crate::signal::Cadence;
+use crate::signal::{Cadence, Frame};
 
 mod damaged;
 mod follow;
+mod parts;
 mod shapes;
 
 const MINUTE: i64 = 60_000_000;

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::signal::Mapping;
-use crate::source::replay::follow::{self, Identity, Keep, Place};
+use crate::source::replay::follow::{self, Identity, Keep, Listing, Place};
 
 /// Minute by minute, the number of the minute as the only signal.
-fn counted(range: std::ops::Range<i64>) -> Bytes {
+pub(super) fn counted(range: std::ops::Range<i64>) -> Bytes {
     let values: Vec<f64> = range.clone().map(|minute| minute as f64).collect();
     let times = some(&minutes(range));
     parquet_file(
@@ -16,7 +16,7 @@ fn counted(range: std::ops::Range<i64>) -> Bytes {
     )
 }
 
-type Kept = Arc<Mutex<Vec<Mapping>>>;
+pub(super) type Kept = Arc<Mutex<Vec<Mapping>>>;
 
 struct Site {
     directory: tempfile::TempDir,
@@ -49,23 +49,16 @@ impl Site {
         std::fs::rename(new, self.path()).unwrap();
     }
 
-    fn follow(&self, rebase: fn(&History<File>) -> Rebase) -> Follow<LocalFile> {
-        let place = LocalFile::at(&self.path());
+    fn follow(&self, rebase: fn(&Extent) -> Rebase) -> Follow<LocalFiles> {
+        let place = LocalFiles::at(&self.path());
         let progress = Progress::default();
-        let opened = follow::open(&place, &one_tag(), &progress).unwrap();
-        let mapping = Mapping::new(rebase(&opened.history));
-        Follow::new(
-            place,
-            opened,
-            mapping,
-            Cadence::Pt5m,
-            progress,
-            keep_in(&self.kept),
-        )
+        let opened = follow::open(place, &one_tag(), &progress, None).unwrap();
+        let mapping = Mapping::new(rebase(opened.extent()));
+        Follow::new(opened, mapping, Cadence::Pt5m, keep_in(&self.kept))
     }
 }
 
-fn keep_in(kept: &Kept) -> Keep {
+pub(super) fn keep_in(kept: &Kept) -> Keep {
     let kept = kept.clone();
     Box::new(move |mapping| {
         kept.lock().unwrap().push(mapping.clone());
@@ -73,11 +66,11 @@ fn keep_in(kept: &Kept) -> Keep {
     })
 }
 
-fn play_once(_: &History<File>) -> Rebase {
+pub(super) fn play_once(_: &Extent) -> Rebase {
     Rebase::once(start(), wall().start().timestamp_micros())
 }
 
-fn play_looped(history: &History<File>) -> Rebase {
+fn play_looped(history: &Extent) -> Rebase {
     history.rebase(
         start(),
         wall().start().timestamp_micros(),
@@ -87,14 +80,14 @@ fn play_looped(history: &History<File>) -> Rebase {
 }
 
 /// The minutes that the n-th window plays; whether the history is over.
-fn read(source: &mut dyn Source, n: i64) -> Result<(Vec<i64>, bool), SourceError> {
+pub(super) fn read(source: &mut dyn Source, n: i64) -> Result<(Vec<i64>, bool), SourceError> {
     let reading = source.read(&wall().offset(n), RowRule::Notebook)?;
     let values = &reading.frames[0].columns[0].values;
     let minutes = (0..values.len()).map(|row| values.get(row) as i64);
     Ok((minutes.collect(), reading.ended))
 }
 
-fn five(first: i64) -> Vec<i64> {
+pub(super) fn five(first: i64) -> Vec<i64> {
     (first..first + 5).collect()
 }
 
@@ -166,7 +159,7 @@ fn a_history_that_is_being_written_or_away_is_not_now_and_goes_on_by_itself() {
 }
 
 /// A history of another plant.
-fn other_columns() -> Bytes {
+pub(super) fn other_columns() -> Bytes {
     parquet_file(
         "required int64 Timestamp (TIMESTAMP(MICROS,false)); required double b;",
         vec![vec![
@@ -180,7 +173,7 @@ fn other_columns() -> Bytes {
 fn a_loop_goes_on_to_the_new_end_and_the_mapping_is_kept_first() {
     let site = Site::new(&counted(0..30));
     let mut source = site.follow(play_looped);
-    let firsts = |source: &mut Follow<LocalFile>, windows: std::ops::Range<i64>| -> Vec<i64> {
+    let firsts = |source: &mut Follow<LocalFiles>, windows: std::ops::Range<i64>| -> Vec<i64> {
         windows.map(|n| read(source, n).unwrap().0[0]).collect()
     };
     assert_eq!(firsts(&mut source, 0..8), [0, 5, 10, 15, 20, 25, 0, 5]);
@@ -195,16 +188,9 @@ fn a_loop_goes_on_to_the_new_end_and_the_mapping_is_kept_first() {
     let kept = site.kept.lock().unwrap().clone();
     assert_eq!(kept.len(), 1);
     // A restart that knows what was kept goes on alike.
-    let place = LocalFile::at(&site.path());
-    let opened = follow::open(&place, &one_tag(), &Progress::default()).unwrap();
-    let mut again = Follow::new(
-        place,
-        opened,
-        kept[0].clone(),
-        Cadence::Pt5m,
-        Progress::default(),
-        keep_in(&site.kept),
-    );
+    let place = LocalFiles::at(&site.path());
+    let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
+    let mut again = Follow::new(opened, kept[0].clone(), Cadence::Pt5m, keep_in(&site.kept));
     assert_eq!(
         firsts(&mut again, 4..16),
         [20, 25, 0, 5, 10, 15, 20, 25, 30, 35, 40, 0]
@@ -215,23 +201,16 @@ fn a_loop_goes_on_to_the_new_end_and_the_mapping_is_kept_first() {
 #[test]
 fn a_mapping_that_cannot_be_kept_is_not_used() {
     let site = Site::new(&counted(0..30));
-    let place = LocalFile::at(&site.path());
-    let opened = follow::open(&place, &one_tag(), &Progress::default()).unwrap();
-    let mapping = Mapping::new(play_looped(&opened.history));
+    let place = LocalFiles::at(&site.path());
+    let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
+    let mapping = Mapping::new(play_looped(opened.extent()));
     let full = Arc::new(Mutex::new(true));
     let disk = full.clone();
     let keep: Keep = Box::new(move |_| match *disk.lock().unwrap() {
         true => Err(io::ErrorKind::StorageFull.into()),
         false => Ok(()),
     });
-    let mut source = Follow::new(
-        place,
-        opened,
-        mapping,
-        Cadence::Pt5m,
-        Progress::default(),
-        keep,
-    );
+    let mut source = Follow::new(opened, mapping, Cadence::Pt5m, keep);
     site.replace(&counted(0..45));
     assert!(read(&mut source, 0).unwrap_err().is_retryable());
     *full.lock().unwrap() = false;
@@ -241,7 +220,7 @@ fn a_mapping_that_cannot_be_kept_is_not_used() {
 
 /// A file that is written again whenever it is read, for so many times.
 struct Restless {
-    file: LocalFile,
+    file: LocalFiles,
     path: PathBuf,
     left: Arc<Mutex<usize>>,
 }
@@ -253,12 +232,16 @@ impl Place for Restless {
         self.file.name()
     }
 
-    fn look(&self) -> Result<Identity, SourceError> {
-        self.file.look()
+    fn list(&mut self) -> Result<Listing, SourceError> {
+        self.file.list()
     }
 
-    fn open(&self, progress: &Progress) -> Result<(File, Identity), SourceError> {
-        let opened = self.file.open(progress)?;
+    fn look(&self, file: &str) -> Result<Option<Identity>, SourceError> {
+        self.file.look(file)
+    }
+
+    fn open(&self, file: &str, progress: &Progress) -> Result<(File, Identity), SourceError> {
+        let opened = self.file.open(file, progress)?;
         let mut left = self.left.lock().unwrap();
         if *left > 0 {
             *left -= 1;
@@ -277,21 +260,14 @@ fn a_window_is_never_put_together_of_two_versions() {
     let site = Site::new(&counted(0..60));
     for (changes, comes_through) in [(1, true), (2, true), (9, false)] {
         let place = Restless {
-            file: LocalFile::at(&site.path()),
+            file: LocalFiles::at(&site.path()),
             path: site.path(),
             left: Arc::new(Mutex::new(changes)),
         };
         let left = place.left.clone();
-        let opened = follow::open(&place, &one_tag(), &Progress::default()).unwrap();
+        let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
         let mapping = Mapping::new(Rebase::once(start(), wall().start().timestamp_micros()));
-        let mut source = Follow::new(
-            place,
-            opened,
-            mapping,
-            Cadence::Pt5m,
-            Progress::default(),
-            keep_in(&site.kept),
-        );
+        let mut source = Follow::new(opened, mapping, Cadence::Pt5m, keep_in(&site.kept));
         let first = read(&mut source, 1);
         assert_eq!(first.is_ok(), comes_through, "{changes}: {first:?}");
         *left.lock().unwrap() = 0;
@@ -300,23 +276,15 @@ fn a_window_is_never_put_together_of_two_versions() {
 }
 
 #[test]
-fn a_directory_is_no_history_and_is_told_what_to_name_instead() {
+fn a_directory_is_told_what_to_name_where_one_file_is_wanted() {
     let site = Site::new(&counted(0..10));
-    let place = LocalFile::at(site.directory.path());
-    let error = follow::open(&place, &one_tag(), &Progress::default())
-        .err()
-        .unwrap();
-    assert!(!error.is_retryable());
-    let text = error.to_string();
-    assert!(
-        text.contains("is a directory") && text.contains("h.parquet"),
-        "{text}"
-    );
     let error = Replay::open_file(site.directory.path(), &one_tag())
         .err()
         .unwrap();
+    let text = error.to_string();
+    assert!(!error.is_retryable());
     assert!(
-        !error.is_retryable() && error.to_string().contains("is a directory"),
-        "{error}"
+        text.contains("is a directory") && text.contains("h.parquet"),
+        "{text}"
     );
 }

@@ -1,0 +1,140 @@
+//! The rows of a window, put together from the files that have some.
+//!
+//! Guarantees: a file that is another than was known is found before its rows are given; after an error every file is opened
+//! by its name again.
+
+use super::{File, Parts, State};
+use crate::signal::{Segment, Values};
+use crate::source::replay::History;
+use crate::source::replay::columns::{frames, join, sort_and_keep_last};
+use crate::source::replay::follow::{Place, not_now};
+use crate::source::replay::history::Index;
+use crate::source::replay::shelf::Known;
+use crate::source::{Reading, SourceError};
+
+impl<P: Place> Parts<P> {
+    /// The rows of these segments; `None` where a file has changed while it was read.
+    pub fn read(&mut self, segments: &[Segment]) -> Result<Option<Reading>, SourceError> {
+        let held = self.waiting().find(|(at, ..)| {
+            let (first, last) = self.reach(*at);
+            segments
+                .iter()
+                .any(|segment| segment.first <= last && first <= segment.last)
+        });
+        if let Some((_, file, why)) = held {
+            return Err(not_now(&file.name, why));
+        }
+        let mut times: Vec<i64> = Vec::new();
+        let mut columns: Vec<Values> = self.forms.iter().map(|form| form.empty()).collect();
+        let mut touched = Vec::new();
+        for segment in segments {
+            for at in self.overlapping(segment) {
+                touched.push(at);
+                match self.rows_of(at, segment, &mut times, &mut columns) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(None),
+                    Err(error) => {
+                        // The next try opens everything by its name.
+                        self.open.clear();
+                        return match self.are_as_known(&touched)? {
+                            true => Err(error),
+                            false => Ok(None),
+                        };
+                    }
+                }
+            }
+        }
+        // An object is read by its ETag: what was read without an error is of one version.
+        if !self.place.changes_at_once() && !self.are_as_known(&touched)? {
+            return Ok(None);
+        }
+        let duplicates = sort_and_keep_last(&mut times, &mut columns);
+        Ok(Some(Reading {
+            infinite: columns.iter().map(Values::infinite).sum(),
+            frames: frames(&self.tags, &times, columns),
+            duplicates,
+            ..Reading::default()
+        }))
+    }
+
+    fn overlapping(&self, segment: &Segment) -> Vec<usize> {
+        let overlaps =
+            |index: &Index| index.earliest() <= segment.last && segment.first <= index.latest();
+        let files = self.files.iter().enumerate();
+        files
+            .filter(|(_, file)| file.index().is_some_and(overlaps))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn are_as_known(&self, files: &[usize]) -> Result<bool, SourceError> {
+        for at in files {
+            let file = &self.files[*at];
+            if self.place.look(&file.name)?.as_ref() != file.identity() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Appends a file's rows of a segment; false where it is another file than was known.
+    fn rows_of(
+        &mut self,
+        at: usize,
+        segment: &Segment,
+        times: &mut Vec<i64>,
+        columns: &mut [Values],
+    ) -> Result<bool, SourceError> {
+        let name = self.files[at].name.clone();
+        if !self.reopen(at)? {
+            self.put(
+                name,
+                State::Waiting {
+                    identity: None,
+                    why: "it has changed while it was read".to_owned(),
+                    span: self.files[at].span(),
+                },
+            );
+            return Ok(false);
+        }
+        let Some((_, replay)) = self.open.iter_mut().find(|(open, _)| *open == name) else {
+            return Ok(false);
+        };
+        let mut own = replay.history().empty_columns();
+        replay.rows_of(segment, times, &mut own)?;
+        replay.leave_behind();
+        for (column, own) in columns.iter_mut().zip(&own) {
+            join(column, own);
+        }
+        Ok(true)
+    }
+
+    /// Has a file open; false where it is another than was known.
+    fn reopen(&mut self, at: usize) -> Result<bool, SourceError> {
+        let File { name, state, .. } = &self.files[at];
+        if self.open.iter().any(|(open, _)| open == name) {
+            return Ok(true);
+        }
+        let State::Known(Known {
+            identity: known,
+            rows: Some((kinds, index)),
+            ..
+        }) = state
+        else {
+            return Ok(false);
+        };
+        let (reader, identity) = self.place.open(name, &self.progress)?;
+        if identity != *known {
+            return Ok(false);
+        }
+        let opened = History::open_known(reader, name, &self.tags, index.clone(), kinds)?;
+        let name = name.clone();
+        Ok(match opened {
+            Some(history) => {
+                self.keep_open(name, history);
+                true
+            }
+            None => false,
+        })
+    }
+}
