@@ -5,6 +5,9 @@
 
 use super::{Bucket, Failure, S3Error, Transport};
 
+/// Keys of the largest page.
+const PAGE: usize = 1000;
+
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -37,7 +40,7 @@ impl Bucket {
     }
 
     /// Gives `take` the objects under `prefix` that come after `start_after`, in order, until it says stop or a page ends with
-    /// `most` or more given. Returns whether that was all there is.
+    /// `most` or more given, which are the most that a page is asked to have. Returns whether that was all there is.
     pub async fn walk(
         &self,
         prefix: &str,
@@ -46,6 +49,7 @@ impl Bucket {
         mut take: impl FnMut(Listed) -> bool,
     ) -> Result<bool, S3Error> {
         let (mut token, mut after) = (None::<String>, start_after.to_owned());
+        let page_size = most.map(|most| most.clamp(1, PAGE) as i32);
         let mut given = 0;
         loop {
             let page = self
@@ -55,6 +59,7 @@ impl Bucket {
                 .prefix(prefix)
                 .set_start_after((!after.is_empty()).then(|| after.clone()))
                 .set_continuation_token(token.clone())
+                .set_max_keys(page_size)
                 .send()
                 .await
                 .map_err(|error| self.error("ListObjectsV2", prefix, Failure::from(&error)))?;

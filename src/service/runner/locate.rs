@@ -1,8 +1,9 @@
 //! Finding the input files of a window.
 //!
 //! Keys are `<prefix><component><delimiter><stamp>.csv`, flat under the prefix; every stamp from two cadences before the
-//! boundary to one after is looked at, aligned or not (contract 3.5). One listing of the whole prefix is tried first; a
-//! prefix that holds more than a page of newer keys is listed component by component, each bounded by its stamps.
+//! boundary to one after is looked at, aligned or not (contract 3.5). One short page of the whole prefix is tried first; a
+//! prefix that holds more is listed component by component, each from its first stamp to its last. So the requests and the
+//! keys that are told are bounded by the components, however many older and newer files lie there.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -15,6 +16,10 @@ pub const MOST_FILES: usize = 60;
 const PARALLEL_LISTS: usize = 8;
 /// Keys per page of ListObjectsV2.
 const PAGE: usize = 1000;
+/// Keys per component of the page that is tried first: its own and its neighbours', with room for some more.
+const FIRST_EACH: usize = 4;
+/// Keys of a component that are asked for first; most have one file a window.
+const FEW: usize = 16;
 
 /// Where the input of a scheduler lies and how it is named.
 #[derive(Debug, Clone)]
@@ -70,7 +75,8 @@ impl Place {
                 .map(|(low, _)| low.as_str())
                 .min()
                 .unwrap_or_default();
-            let (objects, complete) = self.list(bucket, &self.prefix, after, None).await?;
+            let most = (components.len() * FIRST_EACH + FEW).min(PAGE);
+            let (objects, complete) = Self::page(bucket, &self.prefix, after, most).await?;
             if complete {
                 return Ok(self.sort(components, &ranges, objects));
             }
@@ -80,11 +86,7 @@ impl Place {
         for (component, (low, high)) in components.iter().zip(&ranges) {
             let prefix = format!("{}{component}{}", self.prefix, self.format.delimiter);
             let until = format!("{high}.csv");
-            lists.push(async move {
-                self.list(bucket, &prefix, low, Some(&until))
-                    .await
-                    .map(|(objects, _)| objects)
-            });
+            lists.push(async move { Self::between(bucket, &prefix, low, &until).await });
         }
         let objects: Vec<Vec<(String, u64)>> = stream::iter(lists)
             .buffer_unordered(PARALLEL_LISTS)
@@ -100,31 +102,54 @@ impl Place {
         prefix: &str,
         after: &str,
     ) -> Result<Vec<String>, S3Error> {
-        let (objects, _) = self.list(bucket, prefix, after, None).await?;
+        let (objects, _) = Self::page(bucket, prefix, after, PAGE).await?;
         Ok(objects.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Keys under `prefix` after `after`: about a page without `until`, else all up to it. The flag tells whether nothing was
-    /// left out.
-    async fn list(
-        &self,
+    /// About `most` keys under `prefix` after `after`, and whether that was all.
+    async fn page(
         bucket: &Bucket,
         prefix: &str,
         after: &str,
-        until: Option<&str>,
+        most: usize,
     ) -> Result<(Vec<(String, u64)>, bool), S3Error> {
         let mut objects = Vec::new();
-        let most = if until.is_none() { Some(PAGE) } else { None };
         let complete = bucket
-            .walk(prefix, after, most, |object| {
-                let wanted = until.is_none_or(|until| object.key.as_str() <= until);
-                if wanted {
-                    objects.push((object.key, object.size));
-                }
-                wanted
+            .walk(prefix, after, Some(most), |object| {
+                objects.push((object.key, object.size));
+                true
             })
             .await?;
-        Ok((objects, complete || until.is_some()))
+        Ok((objects, complete))
+    }
+
+    /// The keys under `prefix` after `after`, up to `until`: few at first, which is all in almost every window.
+    async fn between(
+        bucket: &Bucket,
+        prefix: &str,
+        after: &str,
+        until: &str,
+    ) -> Result<Vec<(String, u64)>, S3Error> {
+        let (mut objects, mut most) = (Vec::new(), Some(FEW));
+        let mut after = after.to_owned();
+        loop {
+            let mut beyond = false;
+            let complete = bucket
+                .walk(prefix, &after, most, |object| {
+                    beyond = object.key.as_str() > until;
+                    if !beyond {
+                        objects.push((object.key, object.size));
+                    }
+                    !beyond
+                })
+                .await?;
+            match objects.last() {
+                Some((last, _)) if !complete && !beyond => {
+                    (after, most) = (last.clone(), None);
+                }
+                _ => return Ok(objects),
+            }
+        }
     }
 
     fn sort(
@@ -167,8 +192,14 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+
+    use percent_encoding::percent_decode_str;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
-    use crate::signal::Cadence;
+    use crate::signal::{Cadence, Delimiter, TimestampFormat};
 
     fn place(format: &str) -> Place {
         Place {
@@ -239,5 +270,166 @@ mod tests {
         let ranges = [epoch.range("a", window())];
         let found = epoch.sort(&components, &ranges, vec![("in/a1652443800.csv".into(), 1)]);
         assert_eq!(found[0][0].stamp_us, window().start().timestamp_micros());
+    }
+
+    /// A store that has nothing but keys, and notes how many it told with each request.
+    async fn store(keys: BTreeSet<String>) -> (Bucket, Arc<Mutex<Vec<usize>>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&told);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                let request = String::from_utf8(request).unwrap();
+                let target = request.split(' ').nth(1).unwrap();
+                let (body, count) = listed(&keys, target);
+                noted.lock().unwrap().push(count);
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let client = crate::s3::local_client(&endpoint, "a", "s");
+        (Bucket::new(client, "b"), told)
+    }
+
+    /// A page as S3 has it, whose token is its last key, and how many keys are on it.
+    fn listed(keys: &BTreeSet<String>, target: &str) -> (String, usize) {
+        let asked = |name: &str| {
+            let pairs = target.split_once('?').unwrap().1.split('&');
+            let value = pairs
+                .filter_map(|pair| pair.split_once('='))
+                .find(|pair| pair.0 == name);
+            value.map(|(_, value)| {
+                percent_decode_str(value)
+                    .decode_utf8()
+                    .unwrap()
+                    .into_owned()
+            })
+        };
+        let after = asked("continuation-token")
+            .or(asked("start-after"))
+            .unwrap_or_default();
+        let prefix = asked("prefix").unwrap();
+        let most = asked("max-keys").map_or(1000, |most| most.parse().unwrap());
+        let mut page: Vec<&String> = keys
+            .iter()
+            .filter(|key| key.starts_with(&prefix) && **key > after)
+            .take(most + 1)
+            .collect();
+        let more = page.len() > most;
+        page.truncate(most);
+        let token = page.last().filter(|_| more);
+        let token =
+            token.map(|last| format!("<NextContinuationToken>{last}</NextContinuationToken>"));
+        let contents: String = page
+            .iter()
+            .map(|key| format!("<Contents><Key>{key}</Key><Size>7</Size></Contents>"))
+            .collect();
+        let token = token.unwrap_or_default();
+        (
+            format!(
+                "<ListBucketResult><IsTruncated>{more}</IsTruncated>{token}{contents}</ListBucketResult>"
+            ),
+            page.len(),
+        )
+    }
+
+    /// Files of `windows` windows on both sides of the one that is looked for, some of them named for no window's start.
+    fn history(place: &Place, components: &[String], windows: i64) -> BTreeSet<String> {
+        let mut keys = BTreeSet::from(["in/other.txt".to_owned(), "in/pump_sub/x.csv".to_owned()]);
+        for away in -windows..=windows {
+            for (number, component) in components.iter().enumerate() {
+                let start = window().offset(away).start();
+                let odd = chrono::TimeDelta::seconds(7 + number as i64);
+                for start in [start, start + odd]
+                    .iter()
+                    .take(1 + usize::from(away % 2 == 0))
+                {
+                    keys.insert(format!("in/{}", place.format.file_name(component, *start)));
+                }
+            }
+        }
+        keys
+    }
+
+    #[tokio::test]
+    async fn the_search_costs_the_same_whatever_lies_before_and_after_the_window() {
+        let components: Vec<String> = ["pump", "pump-1", "pump2", "a b", "z"]
+            .map(str::to_owned)
+            .into();
+        let formats = TimestampFormat::ALL.into_iter().flat_map(|timestamp| {
+            Delimiter::ALL.into_iter().flat_map(move |delimiter| {
+                ["+00:00", "-11:30"].map(|zone| NameFormat {
+                    timestamp,
+                    delimiter,
+                    zone_offset: zone.parse().unwrap(),
+                })
+            })
+        });
+        for format in formats {
+            let place = Place {
+                format,
+                ..place("{}")
+            };
+            let mut costs = Vec::new();
+            for windows in [3, 150] {
+                let keys = history(&place, &components, windows);
+                let (bucket, told) = store(keys.clone()).await;
+                let mut crowded = false;
+                let first = place
+                    .locate(&bucket, &components, window(), &mut crowded)
+                    .await
+                    .unwrap();
+                let looked = told.lock().unwrap().len();
+                let found = place
+                    .locate(&bucket, &components, window(), &mut crowded)
+                    .await
+                    .unwrap();
+                assert_eq!(first, found);
+                let ranges: Vec<_> = components
+                    .iter()
+                    .map(|name| place.range(name, window()))
+                    .collect();
+                let all = keys.into_iter().map(|key| (key, 7)).collect();
+                assert_eq!(found, place.sort(&components, &ranges, all), "{format:?}");
+                let told = told.lock().unwrap();
+                assert!(
+                    looked <= components.len() + 1 && crowded,
+                    "{format:?}: {looked}"
+                );
+                costs.push((told.len() - looked, told[looked..].iter().sum::<usize>()));
+            }
+            // One request a component, of a few keys.
+            let (few, many) = (costs[0], costs[1]);
+            assert_eq!((few.0, many.0), (components.len(), components.len()));
+            assert!(many.1 <= components.len() * FEW, "{format:?}: {many:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_component_with_many_files_in_its_window_is_found_whole() {
+        let place = place("{}");
+        let components = ["pump".to_owned()];
+        let start = window().start();
+        let keys: BTreeSet<String> = (-400..1_400)
+            .map(|second| start + chrono::TimeDelta::seconds(second))
+            .map(|stamp| format!("in/{}", place.format.file_name("pump", stamp)))
+            .collect();
+        let (bucket, told) = store(keys).await;
+        let found = place
+            .locate(&bucket, &components, window(), &mut true)
+            .await
+            .unwrap();
+        // From two cadences before the boundary to one after.
+        assert_eq!(found[0].len(), 901);
+        assert_eq!(*told.lock().unwrap(), [FEW, 1000]);
     }
 }
