@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub mod clean;
+pub mod trend;
 
 /// Where an operation can fail, and what must hold when it returns.
 pub trait Disk: Send + Sync {

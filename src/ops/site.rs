@@ -3,7 +3,7 @@
 //! A [`Site`] names the parts; a part that does not run is `None`. A [`Snapshot`] is what they said at one instant: a
 //! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::health::judge;
 use crate::clock::Clock;
+use crate::disk::trend::Trend;
 use crate::executions::{
     Answer, Counts, Delivered, LOOKED_BACK, Place, SchedulerRow, State, Unscored,
 };
@@ -30,9 +31,6 @@ use crate::vitals::{Code, Trouble, Vitals};
 const RECENT: usize = 24;
 /// How long an execution may take to be listed, at most.
 const LISTED_WITHIN: TimeDelta = TimeDelta::minutes(2);
-/// How often the free space is noted, how many notes are kept, and how many make a forecast.
-const NOTE_EVERY: TimeDelta = TimeDelta::minutes(10);
-const NOTES: usize = 144;
 /// How often it is looked up which windows were never scored.
 const UNSCORED_EVERY: Duration = Duration::from_secs(5);
 
@@ -163,7 +161,7 @@ pub struct Observer {
     /// When this process began to look.
     started: OnceLock<DateTime<Utc>>,
     seen: Mutex<BTreeMap<Code, DateTime<Utc>>>,
-    notes: Mutex<VecDeque<(DateTime<Utc>, u64)>>,
+    trend: Mutex<Trend>,
     /// Looked up now and then, because a look goes through the newest days.
     unscored: Mutex<Option<(Instant, Option<Unscored>)>>,
 }
@@ -411,25 +409,11 @@ impl Observer {
     /// Days until only `min_free` is left, from how the free space went down since the oldest note; `None` while it
     /// does not, or before there is an hour of notes.
     fn forecast(&self, now: DateTime<Utc>, free: u64, min_free: u64) -> Option<f64> {
-        let mut notes = self
-            .notes
+        let mut trend = self
+            .trend
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        // A clock that went back makes older notes useless.
-        notes.retain(|(at, _)| *at <= now);
-        if notes.back().is_none_or(|(at, _)| now - *at >= NOTE_EVERY) {
-            if notes.len() == NOTES {
-                notes.pop_front();
-            }
-            notes.push_back((now, free));
-        }
-        let (since, before) = *notes.front()?;
-        let passed = now - since;
-        if passed < TimeDelta::hours(1) || before <= free {
-            return None;
-        }
-        let a_day = (before - free) as f64 / passed.as_seconds_f64() * 86_400.0;
-        Some(free.saturating_sub(min_free) as f64 / a_day)
+        trend.forecast(now, -i128::from(free), free.saturating_sub(min_free))
     }
 }
 
@@ -586,19 +570,6 @@ pub fn resident_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shrinking_disk_is_forecast_and_a_steady_one_is_not() {
-        let observer = Observer::default();
-        let at = |minutes: i64| DateTime::from_timestamp(minutes * 60, 0).unwrap();
-        let gigabyte = 1_000_000_000;
-        assert_eq!(observer.forecast(at(0), 10 * gigabyte, 0), None);
-        assert_eq!(observer.forecast(at(30), 9 * gigabyte, 0), None);
-        // One gigabyte an hour, eight left of which one is kept free.
-        let days = observer.forecast(at(120), 8 * gigabyte, gigabyte).unwrap();
-        assert!((days - 7.0 / 24.0).abs() < 1e-9, "{days}");
-        assert_eq!(observer.forecast(at(180), 11 * gigabyte, 0), None);
-    }
 
     #[test]
     fn a_standing_keeps_its_beginning_while_it_lasts() {

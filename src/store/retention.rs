@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,10 +19,11 @@ use tracing::{info, warn};
 
 use super::commit::Turn;
 use super::listing::after_all;
-use super::standing::{Growth, Standing, figures};
+use super::standing::{Standing, figures};
 use super::{Problem, Store, multipart, objects};
 use crate::clock::Clock;
 use crate::config::{Keep, KeepRule};
+use crate::disk::trend::Trend;
 use crate::vitals::{Code, Trouble, Troubles};
 
 /// Deletions of one transaction, and the pause after it: a PUT in between waits for no more than this.
@@ -121,7 +123,7 @@ pub struct Retention {
     store: Store,
     rules: Arc<Vec<Rule>>,
     standing: Arc<RwLock<Option<Standing>>>,
-    growth: Arc<Mutex<Growth>>,
+    growth: Arc<Mutex<Trend>>,
     /// Where a pass that is held is said.
     troubles: Option<Troubles>,
 }
@@ -166,7 +168,7 @@ impl Retention {
         let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         let used = figures.file_bytes.saturating_sub(figures.free_bytes);
-        let days_to_full = free.and_then(|free| growth.forecast(now, used, free));
+        let days_to_full = free.and_then(|free| growth.forecast(now, i128::from(used), free));
         self.change(|standing| {
             standing.figures = figures;
             standing.disk_free_bytes = free;
@@ -411,6 +413,8 @@ pub fn ask(root: &std::path::Path) -> Result<(), Problem> {
         rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE,
     )?;
     db.busy_timeout(Duration::from_secs(5))?;
+    // If that process is gone by now, its log is not ours to put away.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     db.execute(
         "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, '')",
         [ASKED],
@@ -613,6 +617,38 @@ mod tests {
         old.clock.advance_to(at(old.now_ms() + 5 * DAY_MS));
         let longer = old.retention(days(400), None);
         assert_eq!(longer.pass(old.now_ms(), None, false).unwrap()[0].due, 0);
+    }
+
+    #[test]
+    fn the_longest_prefix_that_fits_holds_and_a_look_deletes_nothing() {
+        let old = Old::of(20);
+        old.store.put_blocking("b", "in/kept/0", b"x").unwrap();
+        old.clock.advance_to(at(old.now_ms() + 30 * DAY_MS));
+        let rule = |prefix: &str, keep| Rule {
+            bucket: None,
+            prefix: prefix.into(),
+            keep,
+            form: None,
+        };
+        let rules = vec![
+            rule("", days(400)),
+            rule("in/", days(10)),
+            rule("in/kept/", None),
+        ];
+        let (told, _) = old
+            .store
+            .read_blocking({
+                let (rules, now) = (rules.clone(), old.now_ms());
+                move |db| look(db, &rules, now, None)
+            })
+            .unwrap();
+        let found: Vec<_> = told.iter().map(|one| (one.objects, one.due)).collect();
+        assert_eq!(found, [(0, 0), (20, 20), (1, 0)]);
+        assert_eq!(old.keys(), 21);
+        let retention = Retention::new(old.store.clone(), rules);
+        retention.pass(old.now_ms(), None, true).unwrap();
+        let left: Vec<_> = old.store.contents("b").unwrap().into_keys().collect();
+        assert_eq!(left, ["in/kept/0"]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Guarantees: a look reads no more than a page of rows in one snapshot; whoever reads the latest look reads no disk. What is
 //! damaged is a trouble until it is whole again, written anew or gone, and each is looked at again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use tracing::error;
@@ -20,9 +20,6 @@ use crate::vitals::{Code, Trouble, Troubles};
 const PAGE: usize = 2_000;
 /// Objects that are known to be damaged, at most; the rest are counted.
 const KNOWN: usize = 100;
-/// How often the space is noted, how many notes are kept, and how many hours make a forecast.
-const NOTE_EVERY: TimeDelta = TimeDelta::minutes(10);
-const NOTES: usize = 144;
 /// What a damaged database is called among the troubles.
 const DATABASE: &str = "store.db";
 
@@ -103,32 +100,6 @@ pub fn figures(db: &Connection, bodies: u64) -> Result<Figures, Problem> {
     figures.upload_bytes = upload_bytes as u64;
     figures.oldest_upload_ms = oldest_upload_ms;
     Ok(figures)
-}
-
-/// How the space that a store takes went up.
-#[derive(Debug, Default)]
-pub(super) struct Growth(VecDeque<(DateTime<Utc>, u64)>);
-
-impl Growth {
-    /// Days until `free` bytes are used up, from how `used` grew since the oldest note; `None` while it does not, or before
-    /// there is an hour of notes.
-    pub fn forecast(&mut self, now: DateTime<Utc>, used: u64, free: u64) -> Option<f64> {
-        // A clock that went back makes older notes useless.
-        self.0.retain(|(at, _)| *at <= now);
-        if self.0.back().is_none_or(|(at, _)| now - *at >= NOTE_EVERY) {
-            if self.0.len() == NOTES {
-                self.0.pop_front();
-            }
-            self.0.push_back((now, used));
-        }
-        let (since, before) = *self.0.front()?;
-        let passed = now - since;
-        if passed < TimeDelta::hours(1) || used <= before {
-            return None;
-        }
-        let a_day = (used - before) as f64 / passed.as_seconds_f64() * 86_400.0;
-        Some(free as f64 / a_day)
-    }
 }
 
 /// What is wrong with a store, as far as anybody has met it.
@@ -261,25 +232,4 @@ impl Harm {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(minutes: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(minutes * 60, 0).unwrap()
-    }
-
-    #[test]
-    fn a_store_that_grows_is_forecast_and_one_that_does_not_is_not() {
-        let mut growth = Growth::default();
-        let gigabyte = 1_000_000_000;
-        assert_eq!(growth.forecast(at(0), gigabyte, 9 * gigabyte), None);
-        assert_eq!(growth.forecast(at(30), 2 * gigabyte, 8 * gigabyte), None);
-        // Two in two hours: eight are gone in eight.
-        let days = growth.forecast(at(120), 3 * gigabyte, 8 * gigabyte);
-        assert!((days.unwrap() - 8.0 / 24.0).abs() < 1e-9, "{days:?}");
-        assert_eq!(growth.forecast(at(180), gigabyte, 10 * gigabyte), None);
-    }
 }
