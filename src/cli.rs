@@ -360,9 +360,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<OpenError>() {
             return match error {
-                OpenError::Lost { .. } | OpenError::Damaged { .. } | OpenError::TakeOver { .. } => {
-                    74
-                }
+                OpenError::Lost { .. }
+                | OpenError::Damaged { .. }
+                | OpenError::WithoutLog { .. }
+                | OpenError::TakeOver { .. } => 74,
                 OpenError::SharedDisk { .. } => 78,
                 _ => 73,
             };

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use s3s::S3Error;
 
 use crate::clock::Clock;
+use crate::disk::{Disk as _, LocalDisk};
 use commit::{Turn, Writer};
 pub use opening::OpenError;
 
@@ -97,6 +98,8 @@ pub struct Options {
     pub shared_disk: bool,
     /// Tells the kind of a file system that others share, or none.
     pub kind_of: fn(&Path) -> Option<&'static str>,
+    /// Tells what a file system has left.
+    pub free_of: fn(&Path) -> Option<u64>,
 }
 
 impl Default for Options {
@@ -106,6 +109,7 @@ impl Default for Options {
             fault: None,
             shared_disk: false,
             kind_of: opening::shared_kind,
+            free_of: |path| LocalDisk.free(path).ok(),
         }
     }
 }

@@ -55,6 +55,16 @@ It works beside a running daemon, and saves what can be read of a damaged store.
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Takes a database as it is that was copied without its log: what was written last is missing
+    #[command(after_help = "\
+Examples:
+  lookoutd store accept --data-dir /mnt/copy
+
+Without it such a copy is refused, since nobody would notice what is missing.")]
+    Accept {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// What is kept for how long, and what would be deleted now; --apply deletes it, also where a pass was held
     #[command(after_help = "\
 Examples:
@@ -99,6 +109,16 @@ pub fn run(args: StoreArgs) -> anyhow::Result<ExitCode> {
                 .with_context(|| format!("creating {}", directory.display()))?;
             let report = open(&root(config)?)?.export(directory)?;
             tell(*output, &report, "exported")
+        }
+        Command::Accept { config } => {
+            let data_dir = config.load()?.config.data_dir();
+            let _lock = lock::lock(&data_dir)?;
+            if crate::store::opening::accept(&data_dir.join("s3"))? {
+                say!("accepted: what was in the log is not in the store");
+            } else {
+                say!("nothing to accept: no log is missing");
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::Retention {
             config,

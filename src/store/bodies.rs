@@ -18,11 +18,13 @@ use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum, Md5};
 
 use super::commit::Turn;
-use super::{Fault, Problem, Step};
+use super::{Fault, Options, Problem, Step};
 use crate::hold;
 
 /// The largest body that lies in its row.
 pub const IN_ROW: usize = 64 << 10;
+/// So much of the disk is left for deletions.
+const SPARED: u64 = 16 << 20;
 /// What one checksum is of.
 const BLOCK: usize = 256 << 10;
 /// What is read at once.
@@ -34,6 +36,7 @@ const MAKING: &str = "making-";
 pub struct Files {
     directory: PathBuf,
     fault: Option<Fault>,
+    free_of: fn(&Path) -> Option<u64>,
     next: AtomicU64,
     /// Names that are being read, and how often.
     pinned: Mutex<HashMap<String, usize>>,
@@ -109,11 +112,12 @@ pub struct Reading {
 }
 
 impl Files {
-    pub(super) fn open(directory: &Path, fault: Option<Fault>) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, options: &Options) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         Ok(Self {
             directory: directory.to_owned(),
-            fault,
+            fault: options.fault.clone(),
+            free_of: options.free_of,
             next: AtomicU64::new(0),
             pinned: Mutex::default(),
             doomed: Mutex::default(),
@@ -123,6 +127,15 @@ impl Files {
 
     pub(super) fn step(&self, step: Step) -> io::Result<()> {
         self.fault.as_ref().map_or(Ok(()), |fault| fault(step))
+    }
+
+    /// Refuses what is new while there is still room for the database to take in what was acknowledged: a disk that is full to
+    /// the last byte could not even delete.
+    fn refuse_if_full(&self) -> io::Result<()> {
+        match (self.free_of)(&self.directory) {
+            Some(free) if free < SPARED => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Held while bodies are looked up and pinned.
@@ -294,6 +307,7 @@ impl Intake {
 impl Draft {
     /// Puts it into the database, for one owner.
     pub(super) fn keep(self, turn: &mut Turn<'_>) -> Result<i64, Problem> {
+        turn.files.refuse_if_full()?;
         let db = turn.db;
         let insert = "INSERT INTO bodies (size, sums, refs, name, data) VALUES (?1, ?2, 1, ?3, ?4)";
         let mut insert = db.prepare_cached(insert)?;

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: each piece of work is a savepoint of its own, so one that is refused takes nothing from the others; none is
 //! answered before the commit that holds it is durable, and if that fails all of its batch fail. Files that nothing names any
-//! more go after the commit, and not while somebody reads them.
+//! more go after the commit, and not while somebody reads them. The log is put into the database between two batches, when
+//! the one before has been answered.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,6 +13,7 @@ use rusqlite::Connection;
 use tracing::warn;
 
 use super::bodies::Files;
+use super::opening::Owned;
 use super::standing::Harm;
 use super::{Problem, Step};
 use crate::clock::Clock;
@@ -20,6 +22,8 @@ use crate::clock::Clock;
 const MOST: usize = 256;
 /// After so long without work the log is put into the database.
 const IDLE: Duration = Duration::from_secs(5);
+/// With so many pages it is put there in any case.
+const LOG_PAGES: i64 = 1_000;
 
 /// What a piece of work works with.
 pub struct Turn<'a> {
@@ -52,7 +56,7 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     /// Starts the thread that owns the connection.
-    pub(super) fn start(db: Connection, files: Arc<Files>, clock: Clock, harm: Arc<Harm>) -> Self {
+    pub(super) fn start(db: Owned, files: Arc<Files>, clock: Clock, harm: Arc<Harm>) -> Self {
         let (sender, receiver) = channel::<Job>();
         let (of, told) = (clock.clone(), harm.clone());
         let thread = std::thread::Builder::new()
@@ -106,7 +110,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(db: Connection, files: &Files, clock: &Clock, harm: &Harm, inbox: &Receiver<Job>) {
+fn run(db: Owned, files: &Files, clock: &Clock, harm: &Harm, inbox: &Receiver<Job>) {
     let mut unsettled = false;
     loop {
         let first = if unsettled {
@@ -115,7 +119,7 @@ fn run(db: Connection, files: &Files, clock: &Clock, harm: &Harm, inbox: &Receiv
                 Err(RecvTimeoutError::Timeout) => {
                     unsettled = false;
                     files.remove_doomed(&db);
-                    let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+                    settle(&db, 1);
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -128,9 +132,20 @@ fn run(db: Connection, files: &Files, clock: &Clock, harm: &Harm, inbox: &Receiv
         let batch: Vec<Job> = std::iter::once(first).chain(rest).collect();
         commit(&db, files, clock, harm, batch);
         files.remove_doomed(&db);
+        settle(&db, LOG_PAGES);
         unsettled = true;
     }
-    let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+}
+
+/// Puts a log of so many pages into the database. It keeps its length, and is written over from its beginning.
+fn settle(db: &Connection, pages: i64) {
+    let length = db.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+        row.get::<_, i64>(1)
+    });
+    if length.is_ok_and(|length| length >= pages) {
+        // What cannot be put there now is so later; the log has it.
+        let _ = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
 }
 
 /// One transaction with all that came together.

@@ -15,7 +15,7 @@ use super::bodies::{Files, Reading, Spans};
 use super::opening::read_only;
 use super::retention::{Prefix, Rule, look};
 use super::standing::{Figures, figures};
-use super::{BODIES, DATABASE, Problem, objects};
+use super::{BODIES, DATABASE, Options, Problem, objects};
 
 /// A store that is looked at.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Contents {
         }
         Ok(Self {
             db: read_only(&path)?,
-            files: Arc::new(Files::open(&root.join(BODIES), None)?),
+            files: Arc::new(Files::open(&root.join(BODIES), &Options::default())?),
         })
     }
 

@@ -1,14 +1,16 @@
 //! Opening the store: what must hold before it is served, and the connections.
 //!
-//! Guarantees: a database that is gone while bodies lie beside it, that is damaged, that another process has, or that lies
-//! where SQLite's locks do not hold is refused before anything is changed, and the refusal says how to go on. The pragmas that
-//! durability stands on are read back.
+//! Guarantees: a database that is gone while bodies lie beside it, that is damaged, that was copied without its log, that
+//! another process has, or that lies where SQLite's locks do not hold is refused before anything is changed, and the refusal
+//! says how to go on. The pragmas that durability stands on are read back. The log keeps room on the disk, so that what only
+//! takes away can be written when nothing is free.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::bodies::Files;
@@ -18,6 +20,23 @@ use super::{BODIES, DATABASE, Options, Problem, takeover};
 const VERSION: i64 = 1;
 /// SQLite's smallest page; over what is shorter it begins an empty database.
 const LEAST: u64 = 512;
+/// A database up to this size is looked through at the start; of a larger one all but the bodies in their rows, which have
+/// checksums of their own: the start takes no longer however much lies there.
+const LOOKED_THROUGH: u64 = 32 << 20;
+/// Every table but that of the bodies.
+const TABLES: [&str; 7] = [
+    "meta",
+    "buckets",
+    "objects",
+    "pieces",
+    "uploads",
+    "parts",
+    "completed",
+];
+/// Stands in the table `meta` while a process writes: what it wrote last is in the log alone.
+const IN_USE: &str = "in-use";
+/// What the log has of the disk at all times.
+const RESERVE: u64 = 8 << 20;
 /// So long a lock of somebody else is waited for; then the client is told to come again.
 const BUSY: Duration = Duration::from_secs(2);
 /// Connections that are kept for reading.
@@ -52,6 +71,18 @@ pub enum OpenError {
         path: PathBuf,
         /// What SQLite found.
         what: String,
+    },
+    /// A copy that was made while it was in use, without what belongs to it.
+    #[error(
+        "the store's database {path} was copied while it was in use, and its log {log} is not beside it: what was written last \
+         is missing. Put the log of the same copy beside it, or restore a backup (`lookoutd backup` makes them whole); or take \
+         it without its last writes: `lookoutd store accept`"
+    )]
+    WithoutLog {
+        /// The database.
+        path: PathBuf,
+        /// Where its log would be.
+        log: PathBuf,
     },
     /// Somebody else has it.
     #[error("another process uses the store in {path}: stop it, or choose another data_dir")]
@@ -115,9 +146,38 @@ pub enum OpenError {
 
 /// An open database and what belongs to it.
 pub(super) struct Opened {
-    pub connection: Connection,
+    pub connection: Owned,
     pub files: Arc<Files>,
     pub lock: File,
+}
+
+/// The one connection that writes. Until it is dropped the database says that it is in use.
+pub(super) struct Owned(Connection);
+
+impl std::ops::Deref for Owned {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
+        let forget = self.0.execute("DELETE FROM meta WHERE name = ?1", [IN_USE]);
+        if forget.is_ok() {
+            let put = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let _ = self.0.query_row(put, [], |_| Ok(()));
+        } else {
+            // Then the log stays, and is there at the next start.
+            let _ = self
+                .0
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
 }
 
 /// Connections for reading.
@@ -142,8 +202,7 @@ pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> 
     let beside = root.join(BODIES);
     if !std::fs::metadata(&path).is_ok_and(|file| file.len() >= LEAST) {
         let bodies = std::fs::read_dir(&beside).map_or(0, |entries| entries.flatten().count());
-        let log = std::fs::metadata(path.with_extension("db-wal")).is_ok_and(|log| log.len() > 0);
-        if bodies > 0 || log {
+        if bodies > 0 || has_log(&path) {
             return Err(OpenError::Lost {
                 path,
                 beside,
@@ -152,7 +211,7 @@ pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> 
         }
     }
     let connection = connect(&path, options.shared_disk)?;
-    let files = Files::open(&beside, options.fault.clone()).map_err(io(&beside))?;
+    let files = Files::open(&beside, options).map_err(io(&beside))?;
     std::fs::File::open(root)
         .and_then(|root| root.sync_all())
         .map_err(io(root))?;
@@ -168,24 +227,35 @@ pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> 
     })
 }
 
+/// The log of a database.
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+fn has_log(path: &Path) -> bool {
+    std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+}
+
+/// Whether the file is one that has a log, by its header, and that log is not there. A copy that was made through SQLite has
+/// none.
+fn lacks_log(path: &Path) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut versions = [0; 2];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut versions, 18));
+    read.is_ok() && versions == [2, 2] && !has_log(path)
+}
+
 /// The one connection that writes.
-fn connect(path: &Path, shared_disk: bool) -> Result<Connection, OpenError> {
+fn connect(path: &Path, shared_disk: bool) -> Result<Owned, OpenError> {
     let sqlite = |source| of_sqlite(path, source);
+    let lacks_log = lacks_log(path);
     let mut db = Connection::open(path).map_err(sqlite)?;
     db.busy_timeout(BUSY).map_err(sqlite)?;
     if shared_disk {
         db.execute_batch("PRAGMA locking_mode = EXCLUSIVE")
             .map_err(sqlite)?;
     }
-    let check: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(sqlite)?;
-    if check != "ok" {
-        return Err(OpenError::Damaged {
-            path: path.to_owned(),
-            what: check,
-        });
-    }
+    look_through(&db, path)?;
     let version: i64 = db
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(sqlite)?;
@@ -194,6 +264,12 @@ fn connect(path: &Path, shared_disk: bool) -> Result<Connection, OpenError> {
             path: path.to_owned(),
             found: version,
             known: VERSION,
+        });
+    }
+    if lacks_log && version > 0 && in_use(&db).map_err(sqlite)? {
+        return Err(OpenError::WithoutLog {
+            path: path.to_owned(),
+            log: log_of(path),
         });
     }
     // Before the first table: so that what is deleted can be given back to the disk piece by piece.
@@ -206,7 +282,7 @@ fn connect(path: &Path, shared_disk: bool) -> Result<Connection, OpenError> {
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(sqlite)?;
     db.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 1000;",
+        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 0;",
     )
     .map_err(sqlite)?;
     let synchronous: i64 = db
@@ -229,7 +305,72 @@ fn connect(path: &Path, shared_disk: bool) -> Result<Connection, OpenError> {
         made.map_err(sqlite)?;
     }
     db.set_prepared_statement_cache_capacity(64);
+    let db = Owned(db);
+    mark(&db, path).map_err(sqlite)?;
     Ok(db)
+}
+
+/// What is wrong with a database, as far as a start may take the time to look.
+fn look_through(db: &Connection, path: &Path) -> Result<(), OpenError> {
+    let small = std::fs::metadata(path).map_or(0, |file| file.len()) <= LOOKED_THROUGH;
+    let there = "SELECT 1 FROM sqlite_schema WHERE name = ?1";
+    let look = |what: &str| -> rusqlite::Result<String> {
+        db.query_row(&format!("PRAGMA quick_check({what})"), [], |row| row.get(0))
+    };
+    let found = || -> rusqlite::Result<Option<String>> {
+        let mut there = db.prepare(there)?;
+        for what in if small { &["1"][..] } else { &TABLES[..] } {
+            if small || there.exists([what])? {
+                let found = look(what)?;
+                if found != "ok" {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    };
+    match found().map_err(|source| of_sqlite(path, source))? {
+        None => Ok(()),
+        Some(what) => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what,
+        }),
+    }
+}
+
+fn in_use(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare("SELECT 1 FROM meta WHERE name = ?1")?
+        .exists([IN_USE])
+}
+
+/// Says in the file itself that its log belongs to it, and gives the log its room.
+fn mark(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let mark = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, '')";
+    db.execute(mark, [IN_USE])?;
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    // Not every file system can; then a full one refuses deletions as well.
+    if let Ok(log) = OpenOptions::new().write(true).open(log_of(path)) {
+        let keep = rustix::fs::FallocateFlags::KEEP_SIZE;
+        let _ = rustix::fs::fallocate(&log, keep, 0, RESERVE);
+    }
+    Ok(())
+}
+
+/// Takes the database in `root` as it is although its log is missing. False if nothing is missing.
+pub fn accept(root: &Path) -> Result<bool, OpenError> {
+    let path = root.join(DATABASE);
+    let _lock = lock(root)?;
+    let forget = || -> rusqlite::Result<bool> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let db = Connection::open_with_flags(&path, flags)?;
+        db.busy_timeout(BUSY)?;
+        let gone = db.execute("DELETE FROM meta WHERE name = ?1", [IN_USE])?;
+        Ok(gone > 0)
+    };
+    if !lacks_log(&path) {
+        return Ok(false);
+    }
+    forget().map_err(|source| of_sqlite(&path, source))
 }
 
 /// A connection that only reads, also of a store that is damaged or that somebody else has open.

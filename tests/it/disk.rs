@@ -205,13 +205,13 @@ async fn full_while_shipping_every_window_still_ends_shipped_and_leaves_the_spoo
     assert!(errors.take().is_empty(), "nothing was lost");
 }
 
-/// A file system of 1 MiB on `directory`, unmounted when dropped; `None` where this process may not mount.
-struct SmallDisk<'a>(&'a Path);
+/// A small file system on `directory`, unmounted when dropped; `None` where this process may not mount.
+pub struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
-    fn mount(directory: &Path) -> Option<SmallDisk<'_>> {
+    pub fn mount<'a>(directory: &'a Path, size: &str) -> Option<SmallDisk<'a>> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
             .arg(directory)
             .output()
             .is_ok_and(|output| output.status.success());
@@ -234,7 +234,7 @@ async fn a_file_system_that_is_really_full_pauses_spool_and_ledger_and_nothing_i
     let store = Store::start();
     let rig = Rig::new(&store, "small", START);
     let data_dir = rig.data_dir.clone();
-    let Some(_mounted) = SmallDisk::mount(&data_dir) else {
+    let Some(_mounted) = SmallDisk::mount(&data_dir, "1m") else {
         return;
     };
     let running = rig.start().await;

@@ -2,7 +2,9 @@
 //! database or another process is in the way.
 
 mod clients;
+mod crashes;
 mod harm;
+mod room;
 mod scale;
 
 use std::collections::BTreeMap;
