@@ -5,6 +5,8 @@
 //! that stops sending is cut off; every answer has a request id. What strangers ask is counted, and no error of ours.
 
 mod answers;
+mod forms;
+mod several;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -227,9 +229,11 @@ impl EmbeddedS3 {
         let directory = root.to_owned();
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory, &options));
         let store = opened.await.context("opening the store")??;
-        let mut builder = S3ServiceBuilder::new(Service::new(store.clone()));
+        let service = Service::new(store.clone());
+        let mut builder = S3ServiceBuilder::new(service.clone());
         builder.set_auth(OneKey::new(keys));
         builder.set_host(Hosts);
+        builder.set_route(several::Whole::of(service));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("embedded S3 cannot listen on {listen}"))?;
@@ -372,6 +376,7 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, gate: Arc<Gate>, slot: &S
 struct Impatient {
     body: Rest,
     pause: Pin<Box<Sleep>>,
+    held: Option<forms::Held>,
 }
 
 /// What is left of a body.
@@ -383,8 +388,9 @@ impl Rest {
         Self(Arc::new(Mutex::new(body)))
     }
 
-    fn body(&self) -> s3s::Body {
+    fn body(&self, held: Option<forms::Held>) -> s3s::Body {
         s3s::Body::http_body_unsync(Impatient {
+            held,
             body: self.clone(),
             pause: Box::pin(tokio::time::sleep(BODY_PAUSE)),
         })
@@ -427,26 +433,42 @@ impl Body for Impatient {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = Pin::new(&mut *self.body.incoming()).poll_frame(cx);
-        match polled {
-            Poll::Ready(frame) => {
-                self.pause.as_mut().reset(Instant::now() + BODY_PAUSE);
-                Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)))
-            }
-            Poll::Pending => self
-                .pause
-                .as_mut()
-                .poll(cx)
-                .map(|()| Some(Err(std::io::ErrorKind::TimedOut.into()))),
+        loop {
+            let polled = Pin::new(&mut *self.body.incoming()).poll_frame(cx);
+            let Poll::Ready(frame) = polled else {
+                return self
+                    .pause
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Some(Err(std::io::ErrorKind::TimedOut.into())));
+            };
+            self.pause.as_mut().reset(Instant::now() + BODY_PAUSE);
+            let Some(held) = &mut self.held else {
+                return Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)));
+            };
+            let going = match frame {
+                Some(Ok(frame)) => match frame.data_ref().and_then(|bytes| held.take(bytes)) {
+                    Some(going) => going,
+                    None => continue,
+                },
+                None => held.rest(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(std::io::Error::other(error)))),
+            };
+            self.held = None;
+            return Poll::Ready(Some(Ok(Frame::data(going))));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.incoming().is_end_stream()
+        self.held.is_none() && self.body.incoming().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.incoming().size_hint()
+        match &self.held {
+            // It may become shorter or longer.
+            Some(_) => SizeHint::default(),
+            None => self.body.incoming().size_hint(),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use s3s::service::S3Service;
 use s3s::{Body, HttpError, S3Result, s3_error};
 use tracing::{debug, warn};
 
+use super::forms::Held;
 use super::{KeyPair, Rest};
 use crate::ops::cors::Cors;
 
@@ -95,18 +96,35 @@ impl Gate {
         let malformed = malformed(&request);
         // Who waits to be told to go on sends nothing that is refused.
         let waits = request.headers().contains_key(hyper::header::EXPECT);
+        let held = Held::of(&request);
+        let is_form = held.is_some();
+        let of_attributes = is_of_attributes(&request);
         let (parts, body) = request.into_parts();
         let rest = Rest::of(body);
         let mut response = match malformed {
             Some(response) => response,
             None => {
                 self.s3
-                    .call(Request::from_parts(parts, rest.body()))
+                    .call(Request::from_parts(parts, rest.body(held)))
                     .await?
             }
         };
         if response.status().is_client_error() && !waits {
             rest.drain().await;
+        }
+        if is_form {
+            refuse_by_policy(&mut response);
+        }
+        if of_attributes {
+            // Of all answers this one tells the ETag without its quotes.
+            rewrite(&mut response, |text| {
+                let quotes = [("<ETag>\"", "<ETag>"), ("<ETag>&quot;", "<ETag>")];
+                let ends = [("\"</ETag>", "</ETag>"), ("&quot;</ETag>", "</ETag>")];
+                let both = quotes.into_iter().chain(ends);
+                both.fold(text.to_owned(), |text, (from, to)| {
+                    text.replacen(from, to, 1)
+                })
+            });
         }
         if !rest.has_ended() {
             // The connection ends with this answer. Who is not told keeps it for the next request, which is then lost.
@@ -162,30 +180,64 @@ impl Gate {
     }
 }
 
-/// Puts the id into the text of an error.
-fn identify(response: &mut Response<Body>, id: &str) {
+fn is_of_attributes(request: &Request<Incoming>) -> bool {
+    let mut names = request.uri().query().unwrap_or_default().split('&');
+    request.method() == Method::GET
+        && names.any(|name| matches!(name, "attributes" | "attributes="))
+}
+
+/// Changes the text of an answer.
+fn rewrite(response: &mut Response<Body>, change: impl FnOnce(&str) -> String) {
     let Some(bytes) = response.body().bytes() else {
         return;
     };
-    let Some(text) = std::str::from_utf8(&bytes)
-        .ok()
-        .filter(|text| text.contains("<Error>"))
-    else {
+    let Ok(text) = std::str::from_utf8(&bytes) else {
         return;
     };
-    let text = text.replacen(
-        "</Error>",
-        &format!("<RequestId>{id}</RequestId><HostId>{id}</HostId></Error>"),
-        1,
-    );
+    let changed = change(text);
+    if changed == text {
+        return;
+    }
     response
         .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        .insert(CONTENT_LENGTH, HeaderValue::from(changed.len()));
+    *response.body_mut() = Body::from(Bytes::from(changed));
+}
+
+/// A form that its own policy does not allow is a stranger's, not a policy that cannot be read.
+fn refuse_by_policy(response: &mut Response<Body>) {
+    const BROKEN: &str = "<Code>InvalidPolicyDocument</Code>";
+    let mut refused = false;
+    rewrite(response, |text| {
+        refused = text.contains(BROKEN)
+            && ["Policy condition", "Bucket in form field"]
+                .iter()
+                .any(|why| text.contains(why));
+        match refused {
+            true => text.replacen(BROKEN, "<Code>AccessDenied</Code>", 1),
+            false => text.to_owned(),
+        }
+    });
+    if refused {
+        *response.status_mut() = StatusCode::FORBIDDEN;
+    }
+}
+
+/// Puts the id into the text of an error.
+fn identify(response: &mut Response<Body>, id: &str) {
+    let is_error = response
+        .body()
+        .bytes()
+        .is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains("<Error>"));
+    if !is_error {
+        return;
+    }
+    let ids = format!("<RequestId>{id}</RequestId><HostId>{id}</HostId></Error>");
+    rewrite(response, |text| text.replacen("</Error>", &ids, 1));
     if !response.headers().contains_key(CONTENT_TYPE) {
         let xml = HeaderValue::from_static("application/xml");
         response.headers_mut().insert(CONTENT_TYPE, xml);
     }
-    *response.body_mut() = Body::from(Bytes::from(text));
 }
 
 /// What the protocol's crate would take, or would refuse in other words than S3.

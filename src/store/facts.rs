@@ -64,7 +64,7 @@ impl Facts {
             .map(str::trim)
             .filter(|part| !part.is_empty() && !part.eq_ignore_ascii_case("aws-chunked"))
             .collect();
-        (!kept.is_empty()).then(|| kept.join(","))
+        (!kept.is_empty()).then(|| kept.join(", "))
     }
 
     pub fn expires(sent: Option<Timestamp>) -> Option<String> {

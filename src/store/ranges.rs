@@ -53,7 +53,10 @@ pub fn of_source(header: Option<&str>, size: u64) -> Result<Bytes<u64>, S3Error>
         .filter(|(first, last)| first <= last)
         .ok_or_else(|| invalid("must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy"))?;
     if bytes.1 >= size {
-        return Err(invalid("is not valid for the source object"));
+        return Err(S3Error::with_message(
+            S3ErrorCode::InvalidRange,
+            format!("The x-amz-copy-source-range is not valid for a source of {size} bytes"),
+        ));
     }
     Ok(bytes.0..bytes.1 + 1)
 }

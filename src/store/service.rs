@@ -3,6 +3,63 @@
 //! What the store does not have is answered as S3 answers it for a bucket that has none; what it does not do at all is
 //! refused as NotImplemented by the protocol's crate. `docs/store.md` lists both.
 
+/// The five checksums that a request says of a body.
+macro_rules! said {
+    ($of:expr) => {
+        Checksum {
+            checksum_crc32: $of.checksum_crc32,
+            checksum_crc32c: $of.checksum_crc32c,
+            checksum_crc64nvme: $of.checksum_crc64nvme,
+            checksum_sha1: $of.checksum_sha1,
+            checksum_sha256: $of.checksum_sha256,
+            checksum_type: None,
+        }
+    };
+}
+
+/// An answer, or a part of one, with the five checksums.
+macro_rules! told {
+    ($sums:ident, $answer:ident { $($fields:tt)* }) => {
+        $answer {
+            checksum_crc32: $sums.checksum_crc32,
+            checksum_crc32c: $sums.checksum_crc32c,
+            checksum_crc64nvme: $sums.checksum_crc64nvme,
+            checksum_sha1: $sums.checksum_sha1,
+            checksum_sha256: $sums.checksum_sha256,
+            $($fields)*
+        }
+    };
+}
+
+/// The headers and the metadata that a request gives an object.
+macro_rules! facts {
+    ($of:expr) => {
+        Facts {
+            content_type: $of.content_type,
+            content_encoding: Facts::encoding($of.content_encoding),
+            content_disposition: $of.content_disposition,
+            content_language: $of.content_language,
+            cache_control: $of.cache_control,
+            expires: Facts::expires($of.expires),
+            redirect: $of.website_redirect_location,
+            metadata: Facts::metadata($of.metadata),
+            ..Facts::default()
+        }
+    };
+}
+
+/// The conditions on the source of a copy.
+macro_rules! source_conditions {
+    ($of:expr) => {
+        Conditions {
+            if_match: $of.copy_source_if_match,
+            if_none_match: $of.copy_source_if_none_match,
+            if_modified_since: $of.copy_source_if_modified_since,
+            if_unmodified_since: $of.copy_source_if_unmodified_since,
+        }
+    };
+}
+
 mod absent;
 mod lists;
 mod reads;
@@ -225,6 +282,12 @@ mod buckets {
         request: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let input = request.input;
+        if ["-.", ".-"].iter().any(|pair| input.bucket.contains(pair)) {
+            return Err(s3_error!(
+                InvalidBucketName,
+                "The specified bucket is not valid."
+            ));
+        }
         let region = input
             .create_bucket_configuration
             .and_then(|configuration| configuration.location_constraint)

@@ -14,7 +14,7 @@ pub const OF_BUCKET: usize = 50;
 const LONGEST_NAME: usize = 128;
 const LONGEST_VALUE: usize = 256;
 
-/// Names and values, in the order they were given.
+/// Names and values.
 pub type Tags = Vec<(String, String)>;
 
 /// As a request's XML has them.
@@ -46,6 +46,8 @@ pub fn of_header(header: Option<&str>) -> Result<Tags, S3Error> {
         };
         tags.push((name, value));
     }
+    // They are told in this order, as S3 does.
+    tags.sort();
     checked(tags, OF_OBJECT)
 }
 

@@ -110,6 +110,20 @@ fn delimiter(asked: &Option<String>) -> Option<String> {
     asked.clone().filter(|delimiter| !delimiter.is_empty())
 }
 
+/// What the listings ask for that go on after a marker.
+fn after_marker(prefix: &Option<String>, by: &Option<String>, marker: &str, most: usize) -> Asked {
+    let mut asked = Asked {
+        prefix: prefix.clone().unwrap_or_default(),
+        delimiter: delimiter(by),
+        after: marker.to_owned(),
+        told: None,
+        most,
+    };
+    // A marker that is a common prefix has been told.
+    asked.told = (asked.rolled_up(marker) == Some(marker)).then(|| marker.to_owned());
+    asked
+}
+
 pub async fn list_objects(
     store: &Store,
     request: S3Request<ListObjectsInput>,
@@ -118,15 +132,7 @@ pub async fn list_objects(
     let names = Names::of(input.encoding_type.as_ref())?;
     let most = most(input.max_keys)?;
     let marker = input.marker.clone().unwrap_or_default();
-    let mut asked = Asked {
-        prefix: input.prefix.clone().unwrap_or_default(),
-        delimiter: delimiter(&input.delimiter),
-        after: marker.clone(),
-        told: None,
-        most,
-    };
-    // A marker that is a common prefix has been told.
-    asked.told = (asked.rolled_up(&marker) == Some(marker.as_str())).then(|| marker.clone());
+    let asked = after_marker(&input.prefix, &input.delimiter, &marker, most);
     let delimited = asked.delimiter.clone();
     let page = page(store, &input.bucket, asked).await?;
     let last = page.entries.last().map(|entry| entry.name().to_owned());
@@ -209,14 +215,7 @@ pub async fn list_object_versions(
     let names = Names::of(input.encoding_type.as_ref())?;
     let most = most(input.max_keys)?;
     let marker = input.key_marker.clone().unwrap_or_default();
-    let mut asked = Asked {
-        prefix: input.prefix.clone().unwrap_or_default(),
-        delimiter: delimiter(&input.delimiter),
-        after: marker.clone(),
-        told: None,
-        most,
-    };
-    asked.told = (asked.rolled_up(&marker) == Some(marker.as_str())).then(|| marker.clone());
+    let asked = after_marker(&input.prefix, &input.delimiter, &marker, most);
     let delimited = asked.delimiter.clone();
     let page = page(store, &input.bucket, asked).await?;
     let last = page.entries.last().map(|entry| entry.name().to_owned());

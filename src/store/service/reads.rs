@@ -20,6 +20,50 @@ use crate::store::{Problem, multipart, ranges};
 /// What an object is when nothing was said of it.
 const PLAIN: &str = "binary/octet-stream";
 
+/// What is asked for, of either kind of read.
+macro_rules! asked {
+    ($of:expr) => {
+        Asked {
+            range: $of.range,
+            part: $of.part_number,
+            conditions: Conditions {
+                if_match: $of.if_match,
+                if_none_match: $of.if_none_match,
+                if_modified_since: $of.if_modified_since,
+                if_unmodified_since: $of.if_unmodified_since,
+            },
+            checksums: $of.checksum_mode.is_some(),
+            bucket: $of.bucket,
+            key: $of.key,
+        }
+    };
+}
+
+/// What both kinds of read tell of an object.
+macro_rules! described {
+    ($found:expr, $answer:ident) => {
+        $answer {
+            content_length: Some(($found.bytes.end - $found.bytes.start) as i64),
+            accept_ranges: Some("bytes".into()),
+            cache_control: $found.object.facts.cache_control.clone(),
+            checksum_type: $found.checksum.checksum_type.clone(),
+            content_disposition: $found.object.facts.content_disposition.clone(),
+            content_encoding: $found.object.facts.content_encoding.clone(),
+            content_language: $found.object.facts.content_language.clone(),
+            content_range: $found.content_range(),
+            content_type: $found.content_type(),
+            e_tag: Some(etag(&$found.object.etag)),
+            expires: $found.object.facts.expires_at(),
+            last_modified: Some(time($found.object.written_ms)),
+            metadata: $found.object.facts.to_metadata(),
+            parts_count: $found.parts,
+            storage_class: $found.class(),
+            website_redirect_location: $found.object.facts.redirect.clone(),
+            ..$answer::default()
+        }
+    };
+}
+
 /// What a read is about.
 struct Asked {
     bucket: String,
@@ -71,6 +115,7 @@ impl Asked {
                 bytes = *start..start + size;
                 parts = Some(pieces.len() as i32);
                 if let (Some(sum), Some(name)) = (sum, object.facts.checksums.keys().next()) {
+                    checksum.checksum_type = object.facts.to_checksum().checksum_type;
                     Algorithm::named(name)?.put(&mut checksum, sum.clone());
                 }
             }
@@ -143,19 +188,7 @@ pub async fn get_object(
     let input = request.input;
     only_null(input.version_id.as_deref())?;
     no_customer_key(input.sse_customer_algorithm.as_ref())?;
-    let asked = Asked {
-        range: input.range,
-        part: input.part_number,
-        conditions: Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        },
-        checksums: input.checksum_mode.is_some(),
-        bucket: input.bucket,
-        key: input.key,
-    };
+    let asked = asked!(input);
     let name = (asked.bucket.clone(), asked.key.clone());
     let reader = store.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<_, Problem> {
@@ -182,34 +215,15 @@ pub async fn get_object(
         left: length as usize,
         state: State::Idle(Some(Box::new(reading))),
     };
-    let facts = &found.object.facts;
     let checksum = found.checksum.clone();
-    answer(GetObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        body: Some(StreamingBlob::new(body)),
-        cache_control: facts.cache_control.clone(),
-        checksum_crc32: checksum.checksum_crc32,
-        checksum_crc32c: checksum.checksum_crc32c,
-        checksum_crc64nvme: checksum.checksum_crc64nvme,
-        checksum_sha1: checksum.checksum_sha1,
-        checksum_sha256: checksum.checksum_sha256,
-        checksum_type: checksum.checksum_type,
-        content_disposition: facts.content_disposition.clone(),
-        content_encoding: facts.content_encoding.clone(),
-        content_language: facts.content_language.clone(),
-        content_length: Some(length as i64),
-        content_range: found.content_range(),
-        content_type: found.content_type(),
-        e_tag: Some(etag(&found.object.etag)),
-        expires: facts.expires_at(),
-        last_modified: Some(time(found.object.written_ms)),
-        metadata: facts.to_metadata(),
-        parts_count: found.parts,
-        storage_class: found.class(),
-        tag_count: found.tag_count(),
-        website_redirect_location: facts.redirect.clone(),
-        ..GetObjectOutput::default()
-    })
+    answer(told!(
+        checksum,
+        GetObjectOutput {
+            body: Some(StreamingBlob::new(body)),
+            tag_count: found.tag_count(),
+            ..described!(found, GetObjectOutput)
+        }
+    ))
 }
 
 pub async fn head_object(
@@ -219,21 +233,8 @@ pub async fn head_object(
     let input = request.input;
     only_null(input.version_id.as_deref())?;
     no_customer_key(input.sse_customer_algorithm.as_ref())?;
-    let asked = Asked {
-        range: input.range,
-        part: input.part_number,
-        conditions: Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        },
-        checksums: input.checksum_mode.is_some(),
-        bucket: input.bucket,
-        key: input.key,
-    };
+    let asked = asked!(input);
     let found = store.read(move |db| asked.find(db)).await?;
-    let facts = &found.object.facts;
     let checksum = found.checksum.clone();
     let mut headers = hyper::HeaderMap::new();
     if let Some(count) = found.tag_count() {
@@ -260,30 +261,12 @@ pub async fn head_object(
         }
     }
     // The crate of the protocol answers 200; `embedded` makes 206 of it where a part was asked for.
-    let output = HeadObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        cache_control: facts.cache_control.clone(),
-        checksum_crc32: checksum.checksum_crc32,
-        checksum_crc32c: checksum.checksum_crc32c,
-        checksum_crc64nvme: checksum.checksum_crc64nvme,
-        checksum_sha1: checksum.checksum_sha1,
-        checksum_sha256: checksum.checksum_sha256,
-        checksum_type: checksum.checksum_type,
-        content_disposition: facts.content_disposition.clone(),
-        content_encoding: facts.content_encoding.clone(),
-        content_language: facts.content_language.clone(),
-        content_length: Some((found.bytes.end - found.bytes.start) as i64),
-        content_range: found.content_range(),
-        content_type: found.content_type(),
-        e_tag: Some(etag(&found.object.etag)),
-        expires: facts.expires_at(),
-        last_modified: Some(time(found.object.written_ms)),
-        metadata: facts.to_metadata(),
-        parts_count: found.parts,
-        storage_class: found.class(),
-        website_redirect_location: facts.redirect.clone(),
-        ..HeadObjectOutput::default()
-    };
+    let output = told!(
+        checksum,
+        HeadObjectOutput {
+            ..described!(found, HeadObjectOutput)
+        }
+    );
     Ok(S3Response::with_headers(output, headers))
 }
 
@@ -342,15 +325,13 @@ pub async fn get_object_attributes(
             {
                 algorithm.put(&mut sums, sum);
             }
-            ObjectPart {
-                checksum_crc32: sums.checksum_crc32,
-                checksum_crc32c: sums.checksum_crc32c,
-                checksum_crc64nvme: sums.checksum_crc64nvme,
-                checksum_sha1: sums.checksum_sha1,
-                checksum_sha256: sums.checksum_sha256,
-                part_number: Some(number),
-                size: Some(size as i64),
-            }
+            told!(
+                sums,
+                ObjectPart {
+                    part_number: Some(number),
+                    size: Some(size as i64),
+                }
+            )
         });
         GetObjectAttributesParts {
             is_truncated: Some(more),

@@ -61,17 +61,7 @@ pub async fn create_multipart_upload(
         begun_ms: 0,
         class: class(input.storage_class.as_ref())?,
         tags: tags::of_header(input.tagging.as_deref())?,
-        facts: Facts {
-            content_type: input.content_type,
-            content_encoding: Facts::encoding(input.content_encoding),
-            content_disposition: input.content_disposition,
-            content_language: input.content_language,
-            cache_control: input.cache_control,
-            expires: Facts::expires(input.expires),
-            redirect: input.website_redirect_location,
-            metadata: Facts::metadata(input.metadata),
-            ..Facts::default()
-        },
+        facts: facts!(input),
         algorithm,
         full_object,
     };
@@ -135,14 +125,7 @@ pub async fn upload_part(
     }
     let said = Said {
         length: input.content_length,
-        checksums: Checksum {
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            checksum_type: None,
-        },
+        checksums: said!(input),
         trailing,
         md5,
         algorithm: upload.algorithm.or(named),
@@ -164,15 +147,13 @@ pub async fn upload_part(
             multipart::put_part(turn, (&bucket, &key, &id), input.part_number, draft, kept)
         })
         .await?;
-    answer(UploadPartOutput {
-        checksum_crc32: sums.checksum_crc32,
-        checksum_crc32c: sums.checksum_crc32c,
-        checksum_crc64nvme: sums.checksum_crc64nvme,
-        checksum_sha1: sums.checksum_sha1,
-        checksum_sha256: sums.checksum_sha256,
-        e_tag: Some(etag(&tag)),
-        ..UploadPartOutput::default()
-    })
+    answer(told!(
+        sums,
+        UploadPartOutput {
+            e_tag: Some(etag(&tag)),
+            ..UploadPartOutput::default()
+        }
+    ))
 }
 
 pub async fn upload_part_copy(
@@ -183,12 +164,7 @@ pub async fn upload_part_copy(
     no_customer_key(input.sse_customer_algorithm.as_ref())?;
     check_number(input.part_number)?;
     let source = source_of(&input.copy_source)?;
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match,
-        if_none_match: input.copy_source_if_none_match,
-        if_modified_since: input.copy_source_if_modified_since,
-        if_unmodified_since: input.copy_source_if_unmodified_since,
-    };
+    let conditions = source_conditions!(input);
     let (bucket, key, id) = (input.bucket, input.key, input.upload_id);
     let place = (bucket.clone(), key.clone(), id.clone());
     let upload = store
@@ -227,15 +203,13 @@ pub async fn upload_part_copy(
         })
         .await?;
     answer(UploadPartCopyOutput {
-        copy_part_result: Some(CopyPartResult {
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            e_tag: Some(etag(&tag)),
-            last_modified: Some(time(now)),
-        }),
+        copy_part_result: Some(told!(
+            sums,
+            CopyPartResult {
+                e_tag: Some(etag(&tag)),
+                last_modified: Some(time(now)),
+            }
+        )),
         ..UploadPartCopyOutput::default()
     })
 }
@@ -245,14 +219,7 @@ pub async fn complete_multipart_upload(
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let input = request.input;
-    let whole = Checksum {
-        checksum_crc32: input.checksum_crc32,
-        checksum_crc32c: input.checksum_crc32c,
-        checksum_crc64nvme: input.checksum_crc64nvme,
-        checksum_sha1: input.checksum_sha1,
-        checksum_sha256: input.checksum_sha256,
-        checksum_type: None,
-    };
+    let whole = said!(input);
     let whole = Algorithm::ALL
         .into_iter()
         .find_map(|algorithm| algorithm.of(&whole).cloned());
@@ -263,14 +230,7 @@ pub async fn complete_multipart_upload(
     let claimed: Vec<Claimed> = parts
         .into_iter()
         .map(|part| {
-            let sums = Checksum {
-                checksum_crc32: part.checksum_crc32,
-                checksum_crc32c: part.checksum_crc32c,
-                checksum_crc64nvme: part.checksum_crc64nvme,
-                checksum_sha1: part.checksum_sha1,
-                checksum_sha256: part.checksum_sha256,
-                checksum_type: None,
-            };
+            let sums = said!(part);
             Claimed {
                 number: part.part_number.unwrap_or(0),
                 etag: part.e_tag.map(ETag::into_value),
@@ -298,19 +258,17 @@ pub async fn complete_multipart_upload(
         })
         .await?;
     let sums = done.facts.to_checksum();
-    answer(CompleteMultipartUploadOutput {
-        location: Some(format!("/{}/{}", input.bucket, input.key)),
-        bucket: Some(input.bucket),
-        key: Some(input.key),
-        checksum_crc32: sums.checksum_crc32,
-        checksum_crc32c: sums.checksum_crc32c,
-        checksum_crc64nvme: sums.checksum_crc64nvme,
-        checksum_sha1: sums.checksum_sha1,
-        checksum_sha256: sums.checksum_sha256,
-        checksum_type: sums.checksum_type,
-        e_tag: Some(etag(&done.etag)),
-        ..CompleteMultipartUploadOutput::default()
-    })
+    answer(told!(
+        sums,
+        CompleteMultipartUploadOutput {
+            location: Some(format!("/{}/{}", input.bucket, input.key)),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            checksum_type: sums.checksum_type,
+            e_tag: Some(etag(&done.etag)),
+            ..CompleteMultipartUploadOutput::default()
+        }
+    ))
 }
 
 pub async fn abort_multipart_upload(
@@ -352,17 +310,15 @@ pub async fn list_parts(
         if let (Some(algorithm), Some(sum)) = (algorithm, part.checksum) {
             algorithm.put(&mut sums, sum);
         }
-        Part {
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            e_tag: Some(etag(&part.etag)),
-            last_modified: Some(time(part.written_ms)),
-            part_number: Some(part.number),
-            size: Some(part.size as i64),
-        }
+        told!(
+            sums,
+            Part {
+                e_tag: Some(etag(&part.etag)),
+                last_modified: Some(time(part.written_ms)),
+                part_number: Some(part.number),
+                size: Some(part.size as i64),
+            }
+        )
     };
     answer(ListPartsOutput {
         bucket: Some(input.bucket),

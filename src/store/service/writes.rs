@@ -216,17 +216,7 @@ pub async fn put_object(
     let mut labels = Labels {
         class: class(input.storage_class.as_ref())?,
         tags: tags::of_header(input.tagging.as_deref())?,
-        facts: Facts {
-            content_type: input.content_type,
-            content_encoding: Facts::encoding(input.content_encoding),
-            content_disposition: input.content_disposition,
-            content_language: input.content_language,
-            cache_control: input.cache_control,
-            expires: Facts::expires(input.expires),
-            redirect: input.website_redirect_location,
-            metadata: Facts::metadata(input.metadata),
-            ..Facts::default()
-        },
+        facts: facts!(input),
     };
     let conditions = Conditions {
         if_match: input.if_match,
@@ -239,14 +229,7 @@ pub async fn put_object(
     store.read(move |db| objects::bucket(db, &name)).await?;
     let said = Said {
         length: input.content_length,
-        checksums: Checksum {
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            checksum_type: None,
-        },
+        checksums: said!(input),
         trailing,
         md5,
         algorithm,
@@ -258,16 +241,14 @@ pub async fn put_object(
     store
         .write(move |turn| objects::put(turn, &bucket, &key, draft, &labels, &conditions))
         .await?;
-    answer(PutObjectOutput {
-        checksum_crc32: sums.checksum_crc32,
-        checksum_crc32c: sums.checksum_crc32c,
-        checksum_crc64nvme: sums.checksum_crc64nvme,
-        checksum_sha1: sums.checksum_sha1,
-        checksum_sha256: sums.checksum_sha256,
-        checksum_type: sums.checksum_type,
-        e_tag: Some(etag(&tag)),
-        ..PutObjectOutput::default()
-    })
+    answer(told!(
+        sums,
+        PutObjectOutput {
+            checksum_type: sums.checksum_type,
+            e_tag: Some(etag(&tag)),
+            ..PutObjectOutput::default()
+        }
+    ))
 }
 
 /// A form's fields are those of a PUT, except that its tags are XML.
@@ -299,15 +280,15 @@ pub async fn post_object(
     // The form's own headers are about the form.
     request.headers.remove("content-md5");
     let response = put_object(store, request).await?;
-    Ok(response.map_output(|put| PostObjectOutput {
-        checksum_crc32: put.checksum_crc32,
-        checksum_crc32c: put.checksum_crc32c,
-        checksum_crc64nvme: put.checksum_crc64nvme,
-        checksum_sha1: put.checksum_sha1,
-        checksum_sha256: put.checksum_sha256,
-        checksum_type: put.checksum_type,
-        e_tag: put.e_tag,
-        ..PostObjectOutput::default()
+    Ok(response.map_output(|put| {
+        told!(
+            put,
+            PostObjectOutput {
+                checksum_type: put.checksum_type,
+                e_tag: put.e_tag,
+                ..PostObjectOutput::default()
+            }
+        )
     }))
 }
 
@@ -383,24 +364,9 @@ pub async fn copy_object(
             true => Some(tags::of_header(input.tagging.as_deref())?),
             false => None,
         },
-        facts: new_facts.then(|| Facts {
-            content_type: input.content_type,
-            content_encoding: Facts::encoding(input.content_encoding),
-            content_disposition: input.content_disposition,
-            content_language: input.content_language,
-            cache_control: input.cache_control,
-            expires: Facts::expires(input.expires),
-            redirect: input.website_redirect_location,
-            metadata: Facts::metadata(input.metadata),
-            ..Facts::default()
-        }),
+        facts: new_facts.then(|| facts!(input)),
     };
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match,
-        if_none_match: input.copy_source_if_none_match,
-        if_modified_since: input.copy_source_if_modified_since,
-        if_unmodified_since: input.copy_source_if_unmodified_since,
-    };
+    let conditions = source_conditions!(input);
     let object = store
         .write(move |turn| {
             let from = (source.0.as_str(), source.1.as_str());
@@ -409,16 +375,14 @@ pub async fn copy_object(
         .await?;
     let sums = object.facts.to_checksum();
     answer(CopyObjectOutput {
-        copy_object_result: Some(CopyObjectResult {
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            checksum_type: sums.checksum_type,
-            e_tag: Some(etag(&object.etag)),
-            last_modified: Some(time(object.written_ms)),
-        }),
+        copy_object_result: Some(told!(
+            sums,
+            CopyObjectResult {
+                checksum_type: sums.checksum_type,
+                e_tag: Some(etag(&object.etag)),
+                last_modified: Some(time(object.written_ms)),
+            }
+        )),
         ..CopyObjectOutput::default()
     })
 }
