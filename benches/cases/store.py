@@ -163,7 +163,7 @@ def day(directory):
     data_dir = directory / "day"
     told = subprocess.run([LOOKOUTD, "demo", "--speed", "600", "--windows", str(WINDOWS), "--data-dir", str(data_dir), "--output",
                            "json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    told = json.loads(told.stdout.splitlines()[-1])
+    told = json.loads(told.stdout)
     rows = []
     for name in ["s3", "archive", ""]:
         place = data_dir / name
