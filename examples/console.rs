@@ -8,7 +8,7 @@ use lookoutd::clock::Clock;
 use lookoutd::embedded::{EmbeddedS3, KeyPair};
 use lookoutd::executions::Place;
 use lookoutd::ops::admin::{Admin, Config};
-use lookoutd::ops::site::{Site, Watched};
+use lookoutd::ops::site::Site;
 use lookoutd::s3::local_client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -54,11 +54,10 @@ async fn main() -> anyhow::Result<()> {
     let (_sites, seen) = watch::channel(Some(Site {
         store: None,
         clock,
-        feed: None,
+        assets: Vec::new(),
         history: Some(Place::service(places.state.clone())),
         archive: None,
         s3: Some(client),
-        watched: Watched::default(),
         vitals: lookoutd::vitals::Vitals::default(),
     }));
     let config = Config {

@@ -7,6 +7,7 @@
 #[macro_use]
 mod output;
 
+mod asset;
 mod backup;
 mod check;
 mod config;
@@ -310,6 +311,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<ConfigError>() {
             return 78;
+        }
+        if cause.is::<asset::AssetError>() {
+            return 2;
         }
         if let Some(error) = cause.downcast_ref::<TagListError>() {
             return if error.is_retryable() { 69 } else { 78 };

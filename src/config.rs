@@ -4,6 +4,7 @@
 //! key; `config/lookoutd.toml` lists every key with its default (held by a test). Cross-checks that need more than one
 //! component live here. It opens no network connection, and reads no file but the configuration.
 
+mod assets;
 mod lines;
 mod reference;
 mod secrets;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::signal::NameFormat;
 use crate::{feed, inference, notify, ops, s3, service, source, store};
 
+pub use assets::{Assets, Own, PLACEHOLDER};
 pub use reference::{Allowed, Key, keys, schema};
 pub use secrets::{REDACTED, is_secret, may_be_quoted, redact};
 pub use units::{ByteSize, Keep, KeepRule, Span, bytes};
@@ -50,6 +52,8 @@ pub struct Config {
     pub notify: notify::Config,
     /// Logs.
     pub log: ops::log::Config,
+    /// What differs for one asset of several.
+    pub asset: Assets,
 }
 
 /// One thing that is wrong with a configuration.
@@ -102,14 +106,19 @@ impl Loaded {
     pub fn settings(&self) -> Vec<Setting> {
         let values = serde_json::to_value(&self.config).unwrap_or_default();
         let value = |key: &str| values.pointer(&format!("/{}", key.replace('.', "/")));
-        known_keys()
-            .into_iter()
-            .map(|key| Setting {
-                value: value(&key).map_or_else(Default::default, |value| redact(&key, value)),
-                origin: self.origin(&key).to_owned(),
-                key,
+        let common = known_keys().into_iter().map(|key| Setting {
+            value: value(&key).map_or_else(Default::default, |value| redact(&key, value)),
+            origin: self.origin(&key).to_owned(),
+            key,
+        });
+        let own = self.config.asset.iter().flat_map(|(name, own)| {
+            own.set().into_iter().map(move |(key, value)| {
+                let key = format!("asset.{name}.{key}");
+                let origin = self.origin(&key).to_owned();
+                Setting { key, value, origin }
             })
-            .collect()
+        });
+        common.chain(own).collect()
     }
 }
 
@@ -131,10 +140,17 @@ pub fn inspect(
     flags: &[(String, String)],
 ) -> Result<(Loaded, Vec<Finding>), ConfigError> {
     let (loaded, mut findings) = merge(file, environment, flags)?;
-    for (key, problem) in loaded.config.problems() {
+    let texts: Vec<(String, String)> = loaded
+        .settings()
+        .into_iter()
+        .filter_map(|setting| Some((setting.key, setting.value.as_str()?.to_owned())))
+        .collect();
+    let alone = assets::filled(&loaded.config).problems();
+    let alone = alone.into_iter().map(|(key, what)| (key.to_owned(), what));
+    for (key, problem) in assets::misplaced(&texts).into_iter().chain(alone) {
         findings.push(Finding {
-            origin: loaded.origin(key).to_owned(),
-            key: key.to_owned(),
+            origin: loaded.origin(&key).to_owned(),
+            key,
             problem,
         });
     }
@@ -170,6 +186,7 @@ fn merge(
     let known = known_keys();
     let mut findings = Vec::new();
     let mut origins: Vec<(String, String)> = Vec::new();
+    let mut own = Assets::new();
     let mut merged = config::Config::builder().add_source(defaults.clone());
     for (place, layer) in layers {
         for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
@@ -179,6 +196,20 @@ fn merge(
                 }
                 _ => place.clone(),
             };
+            if key.starts_with("asset.") {
+                match assets::take(&mut own, &key, &value) {
+                    Ok(()) => {
+                        origins.retain(|(known, _)| *known != key);
+                        origins.push((key, origin));
+                    }
+                    Err(problem) => findings.push(Finding {
+                        origin,
+                        key,
+                        problem,
+                    }),
+                }
+                continue;
+            }
             if !known.contains(&key) {
                 findings.push(unknown(&origin, &key, &known));
                 continue;
@@ -203,10 +234,11 @@ fn merge(
             origins.push((key, origin.clone()));
         }
     }
-    let config: Config = merged
+    let mut config: Config = merged
         .build()
         .and_then(|config| config.try_deserialize())
         .map_err(|error| one("configuration", "", &error))?;
+    config.asset = own;
     Ok((Loaded { config, origins }, findings))
 }
 

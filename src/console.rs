@@ -18,6 +18,7 @@ use axum::routing::get;
 use crate::ops::admin::Shared;
 
 mod api;
+mod assets;
 mod coverage;
 mod layout;
 mod models;

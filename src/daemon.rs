@@ -5,56 +5,51 @@
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
 mod beside;
-mod boot;
 mod feeder;
+mod gateway;
+mod histories;
+mod line;
 mod lookout;
 mod plant;
 pub mod retention;
 pub mod standing;
+mod ticks;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::embedded::{EmbeddedS3, KeyPair};
 use crate::feed::State;
-use crate::feed::disk::LocalDisk;
 use crate::ops::cors::Cors;
-use crate::ops::judgement::Judgement;
+use crate::ops::lock;
 use crate::ops::signals::Requests;
-use crate::ops::site::{Site, Watched};
 use crate::ops::tls::Tls;
-use crate::ops::{ask, lock, notify as systemd, orphans};
 use crate::s3::{Bucket, local_client};
 use crate::store::Options;
-use crate::vitals::{Code, Trouble, Troubles, Vitals};
+use crate::vitals::{Code, Trouble, Troubles};
 
-use beside::{Beside, Surroundings};
+use gateway::Gateway;
 
 pub use crate::service::{ACCOUNT, REGION};
-pub use feeder::{Feeder, Parts, View};
+pub use feeder::{Feeder, Parts, Shared, View};
+pub use line::{Beginning, Line, LineError};
 pub use lookout::{
     EMBEDDED_SCHEDULER, Keeping, Lookout, Watch, archive, deliveries, service_config,
 };
 pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
+pub use wiring::{Plan, Wiring, input_prefix};
 
 /// The bucket of embedded mode.
 pub const EMBEDDED_BUCKET: &str = "lookoutd";
 /// The input prefix of embedded mode, where none is configured.
 pub const EMBEDDED_PREFIX: &str = "input/";
-/// How long loops may take to finish what they are doing.
-const DRAIN: Duration = Duration::from_millis(1_500);
-/// How long `--once` waits for the store.
-const ONCE: Duration = Duration::from_secs(120);
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -84,232 +79,20 @@ pub async fn run(
     once: bool,
     clock: Clock,
 ) -> anyhow::Result<Ended> {
-    let mut config = load()?.config;
-    let data_dir = config.data_dir();
-    let mut lock = lock::lock(&data_dir)?;
+    let loaded = load()?;
+    let data_dir = loaded.config.data_dir();
+    let lock = lock::lock(&data_dir)?;
     // The store outlives a reload: its address is part of what clients were told.
     let servers = CancellationToken::new();
-    let vitals = Vitals::default();
-    let opening = async {
-        let store = Store::open(&config, &data_dir, &clock, servers.clone()).await?;
-        let lookout = Lookout::open(
-            &config,
-            &data_dir,
-            &store,
-            clock.clone(),
-            &vitals,
-            servers.clone(),
-        )
-        .await?;
-        anyhow::Ok((store, lookout))
-    };
-    let (store, mut lookout) = tokio::select! {
+    let opening = Wiring::open(&loaded.config, &data_dir, clock, servers.clone());
+    let wiring = tokio::select! {
         () = requests.shutdown.cancelled() => return Ok(Ended::Stopped),
         opened = opening => opened?,
     };
-    let (sites, seen) = watch::channel(None);
-    let judgement = Judgement::from(seen);
-    let troubles = vitals.troubles();
-    let watched = Watched::default();
-    ask::answer(&data_dir, judgement.clone(), servers.clone());
-    orphans::reap(servers.clone());
-    let mut beside = Beside::new(Surroundings {
-        data_dir: data_dir.clone(),
-        judgement,
-        troubles: troubles.clone(),
-        clock: clock.clone(),
-        watched: watched.clone(),
-        servers: servers.clone(),
-        once,
-    });
-    beside.apply(&config, lookout.client()).await;
-    let keeping = if once {
-        None
-    } else {
-        let embedded = store.embedded.as_ref().map(EmbeddedS3::store);
-        let troubles = troubles.clone();
-        retention::start(&config, &data_dir, embedded, &clock, troubles, &servers)
-    };
-    let watchdog = tokio::spawn(systemd::watchdog(vitals.clone(), servers.clone()));
-    let mut ready = false;
-    let boot = boot::Boot {
-        load,
-        requests: &requests,
-        once,
-        clock: &clock,
-        vitals: &vitals,
-    };
-    let waits = |config: &Config| {
-        if !ready {
-            systemd::ready();
-            ready = true;
-        }
-        systemd::status("waiting for the history");
-        // Nothing is fed yet, and whoever looks is told why.
-        sites.send_replace(Some(Site {
-            clock: clock.clone(),
-            feed: None,
-            history: lookout.history(config, &data_dir),
-            archive: Some(Lookout::archived(config, &data_dir)),
-            s3: Some(store.bucket.client().clone()),
-            watched: watched.clone(),
-            vitals: vitals.clone(),
-            store: keeping.clone(),
-        }));
-    };
-    let Some(mut plant) = boot
-        .plant(&mut config, &data_dir, &mut beside, &lookout, waits)
-        .await?
-    else {
-        systemd::stopping();
-        servers.cancel();
-        beside.finish().await;
-        return Ok(Ended::Stopped);
-    };
-    if lookout.reopen(&config).await {
-        beside.look(&config, lookout.client());
-    }
-    let ended = loop {
-        let stop = CancellationToken::new();
-        let mut feeder = Feeder::start(
-            Parts {
-                config: config.feed.clone(),
-                naming: config.naming,
-                prefix: store.prefix.clone(),
-                data_dir: data_dir.clone(),
-                tags: plant.tags.clone(),
-                source: plant.source,
-                bucket: store.bucket.clone(),
-                clock: clock.clone(),
-                disk: Arc::new(LocalDisk),
-                vitals: vitals.clone(),
-            },
-            stop.clone(),
-        )
-        .await?;
-        info!(
-            version = env!("CARGO_PKG_VERSION"), data_dir = %data_dir.display(), cadence = %config.feed.cadence,
-            bucket = store.bucket.name(), prefix = store.prefix, components = plant.tags.components.len(),
-            signals = plant.tags.signal_count(), embedded = store.embedded.is_some(), "feeding"
-        );
-        let mut watch = if once {
-            None
-        } else {
-            // A command that changes the scheduler is told what would become of it.
-            if let Err(error) = lock.say(&Keeping::note(&config)) {
-                warn!(%error, "commands are not told which scheduler is kept");
-            }
-            lookout.watch(
-                &config,
-                &data_dir,
-                &store,
-                clock.clone(),
-                &vitals,
-                stop.clone(),
-            )
-        };
-        if !ready {
-            systemd::status(&feeder.view().status_line().await);
-            systemd::ready();
-            ready = true;
-        }
-        sites.send_replace(Some(Site {
-            clock: clock.clone(),
-            feed: Some(feeder.site(&config, &store, &plant.tags)),
-            history: lookout.history(&config, &data_dir),
-            archive: Some(Lookout::archived(&config, &data_dir)),
-            s3: Some(store.bucket.client().clone()),
-            watched: watched.clone(),
-            vitals: vitals.clone(),
-            store: keeping.clone(),
-        }));
-        let view = feeder.view();
-        let unset = !clock::is_set(clock.now());
-        let next = loop {
-            tokio::select! {
-                () = clock.set(), if unset => match Plant::open(&config, &data_dir, clock.now()).await {
-                    Ok(plant) => {
-                        info!(now = %clock.now(), "the clock is set: feeding begins");
-                        break Ok((config.clone(), plant));
-                    }
-                    Err(error) => {
-                        error!(error = format!("{error:#}"), "the history cannot be opened: stopping, systemd starts anew");
-                        break Err(Ended::Failed);
-                    }
-                },
-                () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
-                outcome = feeder.failed() => {
-                    error!(error = outcome, "a loop has failed: stopping, systemd starts anew");
-                    break Err(Ended::Failed);
-                }
-                outcome = failed(&mut watch) => {
-                    error!(error = outcome, "the watcher has failed: stopping, systemd starts anew");
-                    break Err(Ended::Failed);
-                }
-                outcome = lookout.failed() => {
-                    error!(error = outcome, "the service has failed: stopping, systemd starts anew");
-                    break Err(Ended::Failed);
-                }
-                done = wait_once(view.clone(), &clock), if once => {
-                    break Err(if done { Ended::Stopped } else { Ended::Waiting });
-                }
-                () = requests.reload.notified() => {
-                    store.bucket.renew();
-                    lookout.renew();
-                    // A history that is far away must not hold a stop up.
-                    let outcome = tokio::select! {
-                        () = requests.shutdown.cancelled() => break Err(Ended::Stopped),
-                        outcome = reload(load, &config, &data_dir, &clock) => outcome,
-                    };
-                    match outcome {
-                        Ok(next) => break Ok(next),
-                        Err(error) => refused(&error, troubles, &clock),
-                    }
-                }
-                () = tokio::time::sleep(Duration::from_secs(10)) => systemd::status(&view.status_line().await),
-            }
-        };
-        if next.is_err() {
-            systemd::stopping();
-        }
-        stop.cancel();
-        let next = match next {
-            // The next feeder begins where this one ends: what is under way is waited for, as long as nobody wants to stop.
-            Ok(next) => tokio::select! {
-                () = feeder.finish() => Ok(next),
-                () = requests.shutdown.cancelled() => Err(Ended::Stopped),
-            },
-            ended => ended,
-        };
-        if next.is_err() {
-            feeder.drain(DRAIN).await;
-        }
-        if let Some(watch) = watch {
-            // What it was doing is done again by the next start.
-            watch.abort();
-        }
-        match next {
-            Ok((new_config, new_plant)) => {
-                config = new_config;
-                plant = new_plant;
-                let change = async {
-                    lookout.reopen(&config).await;
-                    beside.apply(&config, lookout.client()).await;
-                };
-                tokio::select! {
-                    () = change => {}
-                    () = requests.shutdown.cancelled() => break Ended::Stopped,
-                }
-                troubles.all_over(Code::ConfigurationRefused);
-                info!("the new configuration is in place");
-            }
-            Err(ended) => break ended,
-        }
-    };
-    watchdog.abort();
-    servers.cancel();
-    beside.finish().await;
-    Ok(ended)
+    let mut gateway = Gateway::start(loaded.config, wiring, lock, once, servers).await;
+    let ended = gateway.work(load, &requests).await;
+    gateway.end().await;
+    ended
 }
 
 /// Says that a new configuration is refused, where somebody may look.
@@ -413,47 +196,27 @@ impl Store {
     }
 }
 
-/// Returns when the watcher ends before it was told to.
-async fn failed(watch: &mut Option<Watch>) -> String {
-    let Some(task) = watch else {
-        return std::future::pending().await;
-    };
-    let outcome = task.await;
-    *watch = None;
-    match outcome {
-        Ok(Ok(())) => "it ended".to_owned(),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// Reads a new configuration and opens what it names, so that it can be swapped in without a failure halfway.
-async fn reload(
-    load: &dyn Fn() -> Result<Loaded, ConfigError>,
-    old: &Config,
-    data_dir: &Path,
-    clock: &Clock,
-) -> anyhow::Result<(Config, Plant)> {
-    let new = reread(load, old, data_dir)?;
-    let plant = Plant::open(&new, data_dir, clock.now()).await?;
-    Ok((new, plant))
-}
-
 /// Reads a new configuration that may take the place of the old one without a restart.
 fn reread(
     load: &dyn Fn() -> Result<Loaded, ConfigError>,
     old: &Config,
     data_dir: &Path,
-) -> anyhow::Result<Config> {
-    let new = load()?.config;
+) -> anyhow::Result<Loaded> {
+    let loaded = load()?;
+    let new = &loaded.config;
     let in_process = |config: &Config| config.inference.endpoint_url.is_empty();
+    // Where in the bucket is a matter of each line.
+    let elsewhere = |config: &Config| crate::s3::Config {
+        input_prefix: String::new(),
+        ..config.s3.clone()
+    };
     let fixed: [(&str, bool); 6] = [
         ("data_dir", new.data_dir() != *data_dir),
-        ("s3", new.s3 != old.s3),
+        ("s3", elsewhere(new) != elsewhere(old)),
         ("service", new.service != old.service),
         (
             "inference.endpoint_url of an embedded service",
-            old.is_embedded() && in_process(&new) != in_process(old),
+            old.is_embedded() && in_process(new) != in_process(old),
         ),
         (
             "inference.archive_keep",
@@ -475,24 +238,7 @@ fn reread(
     if new.admin != old.admin {
         new.admin.look()?;
     }
-    Ok(new)
-}
-
-/// Waits until the live window is recorded and the spool is empty.
-async fn wait_once(view: View, clock: &Clock) -> bool {
-    let wait = async {
-        loop {
-            if let Ok(true) = view.is_settled(clock.now()).await {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let settled = tokio::time::timeout(ONCE, wait).await.is_ok();
-    if !settled {
-        warn!("the store was not reached in time: what is sealed stays in the spool");
-    }
-    settled
+    Ok(loaded)
 }
 
 /// The path of a data directory's ledger entry states, for people.

@@ -26,7 +26,7 @@ pub use cutter::{Cut, CutError, Cutter};
 pub use due::{CatchUp, Due, Policy, Publish};
 pub use entry::{Census, Entry, State};
 pub use ledger::{Ledger, LedgerError, Opened, Waiting};
-pub use shipper::Shipper;
+pub use shipper::{Budget, Shipper};
 pub use spool::{Found, InputFile, Manifest, Spool, SpoolError};
 
 /// What is cut, when, and how far back.

@@ -1,9 +1,10 @@
-//! The vocabulary: cadence, window, component, frame, rebase, input file.
+//! The vocabulary: asset, cadence, window, component, frame, rebase, input file.
 //!
 //! Guarantees: everything here is a pure function of its arguments; all time is UTC; an instant is either a
 //! `DateTime<Utc>` or an `i64` of microseconds since 1970-01-01T00:00:00Z ("micros").
 //! Deliberately absent: clocks, networks, S3, Parquet. The one thing that touches a disk is `TagList::read`.
 
+mod asset;
 mod cadence;
 mod component;
 mod frame;
@@ -13,6 +14,7 @@ mod rebase;
 pub mod timestamp;
 mod window;
 
+pub use asset::Asset;
 pub use cadence::{Cadence, CadenceError};
 pub use component::{Component, TagList, TagListError};
 pub use frame::{Column, Frame, Values};

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{NaiveDate, NaiveTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::signal::{Frame, RowRule, Window, timestamp};
 use replay::AtEnd;
@@ -24,6 +25,11 @@ pub trait Source: Send {
     /// Where it notes that a reading goes on, for those that wait for one; nothing is noted by default.
     fn progress(&self) -> Progress {
         Progress::default()
+    }
+
+    /// How many may read and cut at once of what several share; no bound by default.
+    fn gate(&self) -> Option<Arc<Semaphore>> {
+        None
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub use health::{Conditions, Health, Uploads};
 pub use trouble::{Code, Gravity, Subject, Trouble, Troubles};
 
+/// The loops that an asset has of its own.
+const LINE: [&str; 4] = ["cutter", "shipper", "backlog", "watcher"];
 /// How often a loop beats while it waits for its own work.
 const AT_WORK: Duration = Duration::from_secs(5);
 
@@ -24,10 +26,29 @@ pub struct Vitals {
     pulses: Arc<Mutex<Vec<Beat>>>,
     health: Health,
     troubles: Troubles,
+    /// Whose loops take their pulse here; empty: the process's own, and those of an asset without a name.
+    asset: Arc<str>,
 }
 
-/// Name, limit and last beat of one loop.
-type Beat = (&'static str, Duration, Instant);
+/// How one loop is.
+#[derive(Clone, Debug)]
+struct Beat {
+    asset: Arc<str>,
+    name: &'static str,
+    limit: Duration,
+    at: Instant,
+}
+
+/// A loop that has not looked at its work within its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Its asset; empty where that has no name.
+    pub asset: String,
+    /// The loop.
+    pub name: &'static str,
+    /// For how long it has been silent.
+    pub silent: Duration,
+}
 
 /// One loop's pulse.
 #[derive(Clone, Debug)]
@@ -43,16 +64,43 @@ impl Default for Vitals {
             pulses: Arc::default(),
             health: Health::new(troubles.clone()),
             troubles,
+            asset: Arc::default(),
         }
     }
 }
 
 impl Vitals {
+    /// Those of the loops of one asset, which count for themselves.
+    pub fn of(&self, asset: &str) -> Self {
+        if asset.is_empty() {
+            return self.clone();
+        }
+        let troubles = self.troubles.of(asset);
+        Self {
+            pulses: self.pulses.clone(),
+            health: Health::new(troubles.clone()),
+            troubles,
+            asset: asset.into(),
+        }
+    }
+
+    /// The asset's loops are no more, and nothing is wrong with them.
+    pub fn left(&self) {
+        let is_own = |beat: &Beat| beat.asset == self.asset && LINE.contains(&beat.name);
+        self.lock().retain(|beat| !is_own(beat));
+        self.troubles.left();
+    }
+
     /// A pulse that must beat at least every `limit`.
     pub fn pulse(&self, name: &'static str, limit: Duration) -> Pulse {
         let mut pulses = self.lock();
-        pulses.retain(|(existing, _, _)| *existing != name);
-        pulses.push((name, limit, Instant::now()));
+        pulses.retain(|beat| beat.name != name || beat.asset != self.asset);
+        pulses.push(Beat {
+            asset: self.asset.clone(),
+            name,
+            limit,
+            at: Instant::now(),
+        });
         Pulse {
             vitals: self.clone(),
             name,
@@ -70,14 +118,33 @@ impl Vitals {
     }
 
     /// The loops that have not looked at their work within their limit, and for how long.
-    pub fn stalled(&self) -> Vec<(&'static str, Duration)> {
+    pub fn stalled(&self) -> Vec<Stalled> {
         self.lock()
             .iter()
-            .filter_map(|(name, limit, at)| {
-                let silent = at.elapsed();
-                (silent > *limit).then_some((*name, silent))
+            .filter_map(|beat| {
+                let silent = beat.at.elapsed();
+                (silent > beat.limit).then(|| Stalled {
+                    asset: beat.asset.to_string(),
+                    name: beat.name,
+                    silent,
+                })
             })
             .collect()
+    }
+
+    /// Of those, the ones that the whole process is restarted for: a loop of one asset among several is that asset's trouble as
+    /// long as the same loop of another goes on.
+    pub fn stuck(&self) -> Vec<Stalled> {
+        let mut stalled = self.stalled();
+        let pulses = self.lock();
+        stalled.retain(|one| {
+            one.asset.is_empty()
+                || pulses
+                    .iter()
+                    .filter(|beat| beat.name == one.name)
+                    .all(|beat| beat.at.elapsed() > beat.limit)
+        });
+        stalled
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Beat>> {
@@ -100,9 +167,9 @@ impl Pulse {
 
     /// The loop is alive.
     pub fn beat(&self) {
-        for (name, _, at) in self.vitals.lock().iter_mut() {
-            if *name == self.name {
-                *at = Instant::now();
+        for beat in self.vitals.lock().iter_mut() {
+            if beat.name == self.name && beat.asset == self.vitals.asset {
+                beat.at = Instant::now();
             }
         }
     }
@@ -136,6 +203,24 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(50)).await;
         assert!(vitals.stalled().is_empty());
         tokio::time::sleep(Duration::from_secs(20)).await;
-        assert_eq!(vitals.stalled(), [("cutter", Duration::from_secs(70))]);
+        assert_eq!(vitals.stalled()[0].silent, Duration::from_secs(70));
+        assert_eq!(vitals.stuck()[0].name, "cutter");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_of_one_asset_stops_no_others() {
+        let vitals = Vitals::default();
+        let (one, other) = (vitals.of("pump-1"), vitals.of("pump-2"));
+        let _hangs = one.pulse("cutter", Duration::from_secs(60));
+        let works = other.pulse("cutter", Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        works.beat();
+        assert_eq!(vitals.stalled().len(), 1);
+        assert_eq!(vitals.stalled()[0].asset, "pump-1");
+        assert!(vitals.stuck().is_empty());
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(vitals.stuck().len(), 2);
+        one.left();
+        assert_eq!(vitals.stalled()[0].asset, "pump-2");
     }
 }

@@ -348,10 +348,8 @@ fn whatever_is_logged_as_an_error_is_told_as_a_reason() {
     // Those without a trouble of their own beside them: the file, words of the message, and why.
     let others = [
         // The process ends, or has.
-        ("src/daemon.rs", "the history cannot be opened", "it ends"),
-        ("src/daemon.rs", "a loop has failed", "it ends"),
-        ("src/daemon.rs", "the watcher has failed", "it ends"),
-        ("src/daemon.rs", "the service has failed", "it ends"),
+        ("src/daemon/gateway.rs", "a loop has failed", "it ends"),
+        ("src/daemon/gateway.rs", "the service has failed", "it ends"),
         ("src/cli/serve.rs", "a loop has failed", "it ends"),
         ("src/service.rs", "service task failed", "it is ending"),
         // Judged from what is there: pulses, the ledger, executions.

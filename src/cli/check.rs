@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::asset::{AssetArgs, One};
 use super::lookout::{self, Comparison};
 use super::output::{self, Output};
 use super::{ConfigArgs, exit_code, runtime};
@@ -35,6 +36,8 @@ Exit codes: 0 all well, 3 findings, 73 data directory, 78 configuration.")]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     /// Looks at nothing beyond this machine, and does not open the history
     #[arg(long)]
     offline: bool,
@@ -45,6 +48,8 @@ pub struct CheckArgs {
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 struct Look {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    asset: String,
     what: &'static str,
     ok: bool,
     detail: String,
@@ -53,8 +58,10 @@ struct Look {
 }
 
 pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.load()?.config;
+    let loaded = args.config.load()?;
+    let config = loaded.config.clone();
     let mut looks = vec![Look {
+        asset: String::new(),
         what: "configuration",
         ok: true,
         detail: "every key is known and fits".into(),
@@ -65,14 +72,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     looks.extend(certificate(&config));
     if !config.source.tags.is_empty() {
         looks.push(match TagList::read(&config.source.tags) {
-            Ok(tags) => good(
-                "tag list",
-                format!(
-                    "{} signals in {} components",
-                    tags.signal_count(),
-                    tags.components.len()
-                ),
-            ),
+            Ok(tags) => good("tag list", describe_list(&tags)),
             Err(error) => bad("tag list", &error.into()),
         });
     }
@@ -85,8 +85,15 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             "inference.scheduler names none: files are delivered, nobody scores them as far as this gateway knows".into(),
         ));
     }
+    let assets = match args.asset.all(&loaded) {
+        Ok(assets) => assets,
+        Err(error) => {
+            looks.push(bad("assets", &error));
+            Vec::new()
+        }
+    };
     if !args.offline {
-        runtime()?.block_on(online(&config, &mut looks));
+        runtime()?.block_on(online(&config, &assets, &mut looks));
     }
     let code = looks.iter().map(|look| look.code).max().unwrap_or(0);
     if args.output == Output::Json {
@@ -94,9 +101,14 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         for look in &looks {
             say!(
-                "{:<4} {:<16} {}",
+                "{:<4} {:<16} {}{}",
                 if look.ok { "ok" } else { "BAD" },
                 look.what,
+                if look.asset.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}: ", look.asset)
+                },
                 look.detail
             );
         }
@@ -141,6 +153,7 @@ fn data_dir(config: &Config) -> Look {
         .and_then(|()| LocalDisk.free(&path));
     match tried {
         Ok(free) if free < config.feed.min_free.0 => Look {
+            asset: String::new(),
             what: "data directory",
             ok: false,
             detail: format!(
@@ -156,6 +169,7 @@ fn data_dir(config: &Config) -> Look {
             format!("{}, {} free", path.display(), output::bytes(free)),
         ),
         Err(error) => Look {
+            asset: String::new(),
             what: "data directory",
             ok: false,
             detail: format!(
@@ -172,6 +186,7 @@ fn certificate(config: &Config) -> Option<Look> {
     const SOON: TimeDelta = TimeDelta::days(14);
     let now = Clock::system().now();
     let look = |ok, detail, code| Look {
+        asset: String::new(),
         what: "admin TLS",
         ok,
         detail,
@@ -262,15 +277,43 @@ fn describe_history(info: &PlantInfo) -> String {
     text
 }
 
-async fn online(config: &Config, looks: &mut Vec<Look>) {
-    let now = Clock::system().now();
+/// What is in a tag list.
+fn describe_list(tags: &TagList) -> String {
+    let assets = match tags.assets().as_slice() {
+        [one] if !one.is_named() => String::new(),
+        some => format!(" of {} assets", some.len()),
+    };
+    format!(
+        "{} signals in {} components{assets}",
+        tags.signal_count(),
+        tags.components.len()
+    )
+}
+
+/// History and scheduler of each asset.
+async fn online_of(one: &One, looks: &mut Vec<Look>) {
+    let (config, now) = (&one.config, Clock::system().now());
+    let before = looks.len();
     if !config.source.location().is_empty() {
-        looks.push(match Plant::look(config, &config.data_dir(), now).await {
+        let tags = one.tags.clone().unwrap_or_default();
+        let plant = Plant::look_of(&one.asset, tags, config, &config.data_dir(), now).await;
+        looks.push(match plant {
             Ok(plant) => good("history", describe_history(&plant.info)),
             Err(error) => bad("history", &error),
         });
     }
-    scheduler(config, looks).await;
+    scheduler(one, looks).await;
+    for look in &mut looks[before..] {
+        one.asset.name().clone_into(&mut look.asset);
+    }
+}
+
+async fn online(config: &Config, assets: &[One], looks: &mut Vec<Look>) {
+    for one in assets {
+        online_of(one, looks).await;
+    }
+    // Of several, the place of the first.
+    let config = assets.first().map_or(config, |one| &one.config);
     if config.is_embedded() {
         let options = Options {
             shared_disk: config.store.shared_disk,
@@ -302,6 +345,7 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
     match bucket.probe(&prefix).await {
         Ok(Conditional::Honoured) => looks.push(good("store", format!("{place} takes conditional creates"))),
         Ok(conditional) => looks.push(Look {
+            asset: String::new(),
             what: "store",
             ok: false,
             detail: format!(
@@ -318,6 +362,7 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
                 Disposition::Retry | Disposition::Exists => "check s3.endpoint_url and that the store is up",
             };
             looks.push(Look {
+                asset: String::new(),
                 what: "store",
                 ok: false,
                 detail: format!("{error}; {remedy}"),
@@ -328,7 +373,8 @@ async fn online(config: &Config, looks: &mut Vec<Look>) {
 }
 
 /// The API, the scheduler, and whether it looks for what is written.
-async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
+async fn scheduler(one: &One, looks: &mut Vec<Look>) {
+    let config = &one.config;
     if config.is_embedded()
         && config.inference.endpoint_url.is_empty()
         && lock::holder(&config.data_dir()).is_none()
@@ -336,8 +382,7 @@ async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
         return looks.extend(embedded(config));
     }
     // A tag list that cannot be read has been reported already.
-    let tags = TagList::read(&config.source.tags).ok();
-    match lookout::compare(config, tags.as_ref()).await {
+    match lookout::compare(config, one.tags.as_ref()).await {
         Ok(None) => {}
         Ok(Some(comparison)) if comparison.disagreements.is_empty() => {
             let Comparison {
@@ -355,6 +400,7 @@ async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
         Ok(Some(comparison)) => {
             for one in comparison.disagreements {
                 looks.push(Look {
+                    asset: String::new(),
                     what: "scheduler",
                     ok: false,
                     detail: format!("{}; {}", one.what, one.fix),
@@ -371,6 +417,7 @@ async fn scheduler(config: &Config, looks: &mut Vec<Look>) {
                 })
                 .unwrap_or("check [inference]");
             looks.push(Look {
+                asset: String::new(),
                 what: "scheduler",
                 ok: false,
                 detail: format!("{error:#}; {remedy}"),
@@ -409,6 +456,7 @@ fn embedded(config: &Config) -> Option<Look> {
             ),
         ),
         other => Look {
+            asset: String::new(),
             what: "scheduler",
             ok: false,
             detail: match other {
@@ -426,6 +474,7 @@ fn embedded(config: &Config) -> Option<Look> {
 
 fn good(what: &'static str, detail: String) -> Look {
     Look {
+        asset: String::new(),
         what,
         ok: true,
         detail,
@@ -435,6 +484,7 @@ fn good(what: &'static str, detail: String) -> Look {
 
 fn bad(what: &'static str, error: &anyhow::Error) -> Look {
     Look {
+        asset: String::new(),
         what,
         ok: false,
         detail: format!("{error:#}"),

@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 use super::{ConfigArgs, output, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::{Lookout, Store, archive};
+use crate::daemon::{Lookout, Store, archive, input_prefix};
 use crate::executions::Place;
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Ledger, Spool};
 use crate::inference::Index;
 use crate::ops::admin::{self, Admin};
-use crate::ops::site::{FeedSite, Site, Watched};
+use crate::ops::site::{AssetSite, FeedSite, Site, Watched};
 use crate::ops::{lock, log, signals};
 use crate::s3::Bucket;
-use crate::signal::TagList;
+use crate::signal::{Asset, TagList};
 use crate::store::Options;
 use crate::vitals::{Code, Trouble, Vitals};
 
@@ -109,26 +109,16 @@ async fn show(
     let clock = Clock::manual(now);
     let tags = tags(config, directory)?;
     let state = directory.join("service/state.db");
+    let assets = assets(config, directory, &store, ledger.zip(tags), &vitals);
     let site = Site {
         clock,
-        feed: ledger.zip(tags).map(|(ledger, tags)| FeedSite {
-            config: config.feed.clone(),
-            naming: config.naming,
-            prefix: store.prefix.clone(),
-            tags,
-            bucket: store.bucket.clone(),
-            ledger,
-            spool: Spool::attach(Arc::new(LocalDisk), directory),
-            health: vitals.health().clone(),
-            delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
-        }),
+        assets,
         history: Some(match state.exists() {
             true => Place::service(state),
             false => Lookout::archived(config, directory),
         }),
         archive: Some(Lookout::archived(config, directory)),
         s3: Some(store.bucket.client().clone()),
-        watched: Watched::default(),
         vitals,
         store: None,
     };
@@ -147,6 +137,39 @@ async fn show(
     ));
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// What is left of each asset.
+fn assets(
+    config: &Config,
+    directory: &Path,
+    store: &Store,
+    fed: Option<(Ledger, TagList)>,
+    vitals: &Vitals,
+) -> Vec<AssetSite> {
+    let Some((ledger, list)) = fed else {
+        return vec![AssetSite::default()];
+    };
+    let spool = Spool::attach(Arc::new(LocalDisk), directory);
+    let site = |asset: Asset| {
+        let own = config.of(&asset);
+        AssetSite {
+            feed: Some(Arc::new(FeedSite {
+                prefix: input_prefix(&own).to_owned(),
+                naming: own.naming,
+                tags: list.of(&asset),
+                bucket: store.bucket.clone(),
+                ledger: ledger.of(asset.name()),
+                spool: spool.of(asset.name()),
+                health: vitals.of(asset.name()).health().clone(),
+                delay: TimeDelta::minutes(i64::from(own.inference.delay_offset_minutes)),
+                config: own.feed,
+            })),
+            watched: Watched::default(),
+            asset,
+        }
+    };
+    list.assets().into_iter().map(site).collect()
 }
 
 /// The store that the directory's files and results lie in: its own, on a free port, or the one that is configured.

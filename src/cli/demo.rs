@@ -16,23 +16,22 @@ use std::time::Duration;
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Output};
 use super::{above_zero, runtime};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::daemon::{Feeder, Lookout, Parts, Plant, Store, archive, make_sample};
+use crate::config::{Config, Loaded};
+use crate::daemon::{
+    Beginning, Line, LineError, Plan, Plant, Wiring, archive, input_prefix, make_sample,
+};
 use crate::executions::Place;
-use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, State};
 use crate::ops::admin::{self, Admin};
-use crate::ops::site::{Site, Watched};
 use crate::ops::{lock, log, signals};
+use crate::s3::Bucket;
 use crate::sample::{FIRST_FAULT_DAY, SampleOptions, SampleSummary, describe_sample};
-use crate::store::Options;
-use crate::vitals::Vitals;
 use story::{Story, Summary};
 
 #[derive(Debug, Args)]
@@ -113,15 +112,6 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     }
     let _lock = lock::lock(&data_dir)?;
     say(format!("data directory   {}", data_dir.display()));
-    let stop = CancellationToken::new();
-    let store = Store::embed(
-        &data_dir,
-        args.s3_listen,
-        "",
-        Options::default(),
-        stop.clone(),
-    )
-    .await?;
     let options = SampleOptions {
         days: DAYS,
         // Its fault grows within an hour, so that a demo shows its beginning.
@@ -134,16 +124,9 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
     let config = config(args, &sample);
     // Time begins to run when the plant is there.
     let clock = Clock::accelerated(Clock::system().now(), args.speed);
-    let vitals = Vitals::default();
-    let lookout = Lookout::embed(
-        &data_dir,
-        args.listen,
-        &store,
-        clock.clone(),
-        &vitals,
-        stop.clone(),
-    )
-    .await?;
+    let stop = CancellationToken::new();
+    let wiring = Wiring::open(&config, &data_dir, clock.clone(), stop.clone()).await?;
+    let (store, lookout) = (&wiring.store, &wiring.lookout);
     let service = lookout.service().context("the service is in process")?;
     let plant = Plant::open(&config, &data_dir, clock.now()).await?;
     let first = crate::signal::Window::containing(clock.now(), config.feed.cadence);
@@ -206,7 +189,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             let name = |name: &str| config.naming.file_name(name, entry.start);
             let components = tags.components.iter();
             components
-                .map(|component| format!("{}{}", store.prefix, name(&component.name)))
+                .map(|component| format!("{}{}", input_prefix(&config), name(&component.name)))
                 .collect()
         });
         Ok(Summary {
@@ -230,37 +213,27 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             ..story.summary(&archive(&data_dir))?
         })
     };
-    let mut feeder = Feeder::start(
-        Parts {
-            config: config.feed.clone(),
-            naming: config.naming,
-            prefix: store.prefix.clone(),
-            data_dir: data_dir.clone(),
-            tags: tags.clone(),
-            source: plant.source,
-            bucket: store.bucket.clone(),
-            clock: clock.clone(),
-            disk: Arc::new(LocalDisk),
-            vitals: vitals.clone(),
-        },
-        stop.clone(),
-    )
-    .await?;
-    sites.send_replace(Some(Site {
-        store: None,
-        clock: clock.clone(),
-        feed: Some(feeder.site(&config, &store, &tags)),
-        history: lookout.history(&config, &data_dir),
-        archive: Some(Lookout::archived(&config, &data_dir)),
-        s3: Some(store.bucket.client().clone()),
-        watched: Watched::default(),
-        vitals: vitals.clone(),
-    }));
+    let loaded = Loaded {
+        config: config.clone(),
+        origins: Vec::new(),
+    };
+    let (is_trained, changed) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let mut lines = Vec::new();
+    let mut plant = Some(plant);
+    for plan in Plan::all(&loaded, &data_dir)? {
+        let begins = Beginning {
+            plant: plant.take(),
+            after: None,
+            once: false,
+            assets: 1,
+            watched_from: Some(is_trained.clone()),
+        };
+        lines.push(Line::start(&wiring, plan, begins, changed.clone()));
+    }
     let mut training = Some(tokio::task::spawn_blocking({
         let (directory, tags, sample) = (directory.clone(), tags.clone(), sample.clone());
         move || trained::train(&directory, &tags, &sample, MODEL)
     }));
-    let mut watch = None;
     let mut told = Told::default();
     // Whoever looks on has time to look around; a script has its answer.
     let stays = args.output == Output::Text && std::io::stdout().is_terminal();
@@ -276,7 +249,17 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            reason = feeder.failed() => anyhow::bail!("a loop has failed: {reason}"),
+            () = changed.notified() => {
+                let assets = lines.iter().map(Line::site).collect();
+                sites.send_replace(Some(wiring.site(&config, assets)));
+                for line in &mut lines {
+                    match line.ended().await {
+                        None => {}
+                        Some(LineError::Refused(error)) => return Err(error),
+                        Some(LineError::Loop(reason)) => anyhow::bail!("a loop has failed: {reason}"),
+                    }
+                }
+            }
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
         if let Some(done) = training.take_if(|training| training.is_finished()) {
@@ -287,23 +270,21 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
                 .await
                 .map_err(|fault| anyhow::anyhow!("the model cannot be registered: {fault}"))?;
             say(format!("           {about}; scheduler {SCHEDULER} is made"));
-            watch = lookout.watch(
-                &config,
-                &data_dir,
-                &store,
-                clock.clone(),
-                &vitals,
-                stop.clone(),
-            );
+            is_trained.cancel();
         }
-        told.files(&feeder, &store, &say)?;
+        for line in &lines {
+            told.files(line, &store.bucket, &say)?;
+        }
         told.results(&archive(&data_dir), &story, &say)?;
     }
     stop.cancel();
-    feeder.drain(Duration::from_secs(2)).await;
-    if let Some(watch) = watch {
-        watch.abort();
+    for line in &lines {
+        line.stop();
     }
+    let ends = futures_util::future::join_all(lines.into_iter().map(Line::end));
+    // What does not end in time is sealed, and stays so.
+    let _ = tokio::time::timeout(Duration::from_secs(2), ends).await;
+    wiring.stop().await;
     let mut summary = conclude(&told, &story)?;
     summary.concluded = concluded;
     Ok(summary)
@@ -350,13 +331,11 @@ impl Told {
             .collect()
     }
 
-    fn files(
-        &mut self,
-        feeder: &Feeder,
-        store: &Store,
-        say: &dyn Fn(String),
-    ) -> anyhow::Result<()> {
-        let mut recent = feeder.view().recent(50)?;
+    fn files(&mut self, line: &Line, bucket: &Bucket, say: &dyn Fn(String)) -> anyhow::Result<()> {
+        let Some(view) = line.view() else {
+            return Ok(());
+        };
+        let mut recent = view.recent(50)?;
         recent.reverse();
         for entry in recent {
             let done = entry.state.is_delivered() || entry.state == State::Empty;
@@ -369,8 +348,8 @@ impl Told {
                 entry.files,
                 entry.rows,
                 output::bytes(entry.bytes),
-                store.bucket.name(),
-                store.prefix,
+                bucket.name(),
+                line.plan.prefix(),
                 entry.start.format("%Y%m%d%H%M%S"),
             ));
             self.fed.insert(entry.start, entry);
@@ -400,6 +379,8 @@ fn config(args: &DemoArgs, sample: &SampleSummary) -> Config {
     config.source.start = start.format("%Y-%m-%dT%H:%M:%S").to_string();
     config.inference.scheduler = SCHEDULER.into();
     config.inference.model = MODEL.into();
+    config.service.listen = args.listen.to_string();
+    config.service.s3_listen = args.s3_listen.to_string();
     config
 }
 

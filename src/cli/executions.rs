@@ -9,6 +9,7 @@ use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 
+use super::asset::AssetArgs;
 use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
 use crate::daemon::{archive, deliveries};
@@ -44,6 +45,8 @@ struct ListArgs {
     name: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     /// How many
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: usize,
@@ -69,7 +72,10 @@ pub fn run(args: ExecutionsArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.load()?.config;
+    let one = args
+        .asset
+        .keeper(&args.config.load()?, args.name.as_deref())?;
+    let config = one.config;
     let name = lookout::scheduler(&config, args.name.as_deref())?;
     let filter = Filter {
         after: args.after,
@@ -112,7 +118,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         })
         .collect();
     output::table(&["START", "END", "STATUS", "RESULT OR REASON"], &rows);
-    let delivered = deliveries(&config.data_dir());
+    let delivered = deliveries(&config.data_dir(), one.asset.name());
     let told = |execution: &Execution| {
         let delivery = delivered(execution.data_start);
         let known = delivery.and_then(|delivery| cause(execution, &delivery));

@@ -230,7 +230,7 @@ mod tests {
         let component = |name: &str, signals: &[&str]| Component {
             name: name.into(),
             signals: signals.iter().map(|signal| (*signal).to_owned()).collect(),
-            units: vec![String::new(); signals.len()],
+            ..Component::default()
         };
         let wanted = |name: &str, sensors: &[&str]| SchemaComponent {
             name: name.into(),

@@ -68,6 +68,9 @@ pub struct TrainArgs {
     /// Tag list: which component each signal belongs to; needed for Parquet
     #[arg(long, value_name = "FILE")]
     tags: Option<PathBuf>,
+    /// The asset, where the tag list names several
+    #[arg(long, value_name = "NAME", requires = "tags")]
+    asset: Option<String>,
     #[command(flatten)]
     from_api: registry::DatasetArgs,
     /// Spans known to be abnormal, one start,end per line; nothing is learned from them
@@ -178,6 +181,7 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
     let history = HistoryArgs {
         parquet,
         tags: args.tags,
+        asset: args.asset,
     };
     let mut table = history.open()?;
     let labels = args

@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
+use super::asset::{AssetArgs, One};
 use super::lookout::{self, Comparison};
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::daemon::Plant;
 use crate::feed::{Ledger, Policy, Publish};
 use crate::source::SourceError;
@@ -25,6 +25,8 @@ Examples:
 pub struct PlanArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     /// How many windows
     #[arg(short = 'n', long, default_value_t = 3)]
     windows: u32,
@@ -57,6 +59,8 @@ struct PlannedFile {
 
 #[derive(Debug, Serialize)]
 struct Plan {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    asset: String,
     now: String,
     cadence: String,
     bucket: String,
@@ -69,9 +73,9 @@ struct Plan {
 }
 
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.load()?.config;
+    let one = args.asset.one(&args.config.load()?)?;
     let now = args.now.unwrap_or_else(|| Clock::system().now());
-    let plan = runtime()?.block_on(plan(&config, now, args.windows))?;
+    let plan = runtime()?.block_on(plan(&one, now, args.windows))?;
     let agrees = plan
         .scheduler
         .as_ref()
@@ -84,6 +88,9 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Json {
         output::json(&plan)?;
         return Ok(code);
+    }
+    if !plan.asset.is_empty() {
+        say!("asset {}", plan.asset);
     }
     for window in &plan.windows {
         let expected = window
@@ -124,9 +131,11 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan> {
+async fn plan(one: &One, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan> {
+    let config = &one.config;
     let data_dir = config.data_dir();
-    let mut plant = Plant::look(config, &data_dir, now).await?;
+    let tags = one.tags.clone().unwrap_or_default();
+    let mut plant = Plant::look_of(&one.asset, tags, config, &data_dir, now).await?;
     let (bucket, prefix) = lookout::input(config);
     let policy = Policy {
         cadence: config.feed.cadence,
@@ -137,7 +146,7 @@ async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result
     };
     let live = policy.live(now);
     let cut_already = match Ledger::open_existing(&data_dir)? {
-        Some(ledger) => ledger.get(live.start())?.is_some(),
+        Some(ledger) => ledger.of(one.asset.name()).get(live.start())?.is_some(),
         None => false,
     };
     let first = if cut_already { live.next() } else { live };
@@ -187,6 +196,7 @@ async fn plan(config: &Config, now: DateTime<Utc>, count: u32) -> anyhow::Result
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     Ok(Plan {
+        asset: one.asset.name().to_owned(),
         now: output::utc(now),
         cadence: config.feed.cadence.to_string(),
         bucket,

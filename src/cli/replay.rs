@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::info;
 
+use super::asset::{self, AssetArgs};
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
 use crate::clock::Clock;
@@ -40,6 +41,8 @@ The recorded time FROM becomes the wall-clock time AT. Without --out files go to
 pub struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     /// History: a Parquet file, a directory of them, a pattern, s3://bucket/key or s3://bucket/prefix/; otherwise source.history
     #[arg(long, value_name = "PLACE", visible_alias = "parquet")]
     history: Option<String>,
@@ -107,15 +110,19 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             .set
             .push(("source.parquet".to_owned(), String::new()));
     }
-    let config = args.config.load()?.config;
+    let loaded = args.config.load()?;
+    let config = args.asset.one(&loaded)?.config;
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let place = |given: &Option<String>, configured: &str, flag: &str| match given {
+        // As it is for the asset.
+        Some(_) if !configured.is_empty() => Ok(configured.to_owned()),
         Some(place) => Ok(place.clone()),
         None if !configured.is_empty() => Ok(configured.to_owned()),
         None => Err(anyhow!("{flag} is needed, here or in the configuration")),
     };
     let history = place(&args.history, config.source.location(), "--history")?;
     let tags = TagList::read(place(&args.tags, &config.source.tags, "--tags")?)?;
+    let tags = asset::part(&tags, args.asset.name())?;
     let cadence = args.cadence.unwrap_or(config.feed.cadence);
     let rows = args.rows.unwrap_or(config.feed.rows);
     let (from, to) = (args.from, args.to);

@@ -15,7 +15,8 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ConfigArgs, output};
+use super::asset::AssetArgs;
+use super::{ConfigArgs, lookout, output};
 use crate::daemon::archive;
 use crate::inference::{
     Archive, ArchiveError, Archived, Columns, CsvTable, Index, Line, ParquetTable, Selection,
@@ -46,6 +47,8 @@ pub struct ResultsArgs {
     command: Option<Command>,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     /// The scheduler; otherwise every archived one
     #[arg(long, value_name = "NAME", default_value = "")]
     scheduler: String,
@@ -92,7 +95,12 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
     if let Some(Command::Import(args)) = &args.command {
         return import::run(args);
     }
-    let data_dir = args.config.load()?.config.data_dir();
+    let loaded = args.config.load()?;
+    let scheduler = match args.asset.is_named() && args.scheduler.is_empty() {
+        true => lookout::scheduler(&args.asset.one(&loaded)?.config, None)?,
+        false => args.scheduler,
+    };
+    let data_dir = loaded.config.data_dir();
     let archive = archive(&data_dir);
     let index = Index::open_existing(&archive)?.with_context(|| {
         format!(
@@ -108,7 +116,7 @@ pub fn run(args: ResultsArgs) -> anyhow::Result<ExitCode> {
     }
     let mut export = Export {
         which: Selection {
-            scheduler: args.scheduler,
+            scheduler,
             from: args.from,
             to: args.to,
             newest: match args.format {

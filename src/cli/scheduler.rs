@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use aws_sdk_lookoutequipment::Client;
 use clap::{Args, Subcommand};
 
+use super::asset::AssetArgs;
 use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
 use crate::config::Config;
@@ -88,6 +89,8 @@ struct Which {
     name: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
 }
 
 #[derive(Debug, Args)]
@@ -148,8 +151,16 @@ pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+impl Which {
+    /// The configuration of the asset whose scheduler it is.
+    fn one(&self) -> anyhow::Result<Config> {
+        let loaded = self.config.load()?;
+        Ok(self.asset.keeper(&loaded, self.name.as_deref())?.config)
+    }
+}
+
 async fn open(which: &Which) -> anyhow::Result<(Config, Client, String)> {
-    let config = which.config.load()?.config;
+    let config = which.one()?;
     let client = lookout::api(&config).await?;
     let name = lookout::scheduler(&config, which.name.as_deref())?;
     Ok((config, client, name))
@@ -166,9 +177,9 @@ enum Doing {
 
 /// As [`open`], unless a running daemon would undo what is to be done.
 async fn open_to(doing: Doing, which: &Which) -> anyhow::Result<(Config, Client, String)> {
-    let config = which.config.load()?.config;
+    let config = which.one()?;
     let name = lookout::scheduler(&config, which.name.as_deref())?;
-    if let Some(keeping) = Keeping::by_daemon(&config.data_dir())
+    if let Some(keeping) = Keeping::by_daemon(&config.data_dir(), &name)
         && let Some(refusal) = refusal(doing, &name, &keeping)
     {
         bail!(refusal);

@@ -21,7 +21,7 @@ use crate::notify::{self, Notifier, Pace};
 use crate::ops::admin::{self, Admin};
 use crate::ops::judgement::Judgement;
 use crate::ops::signals::{self, Requests};
-use crate::ops::site::{Site, Watched};
+use crate::ops::site::Site;
 use crate::ops::tls::{Tls, Validity};
 use crate::ops::{ask, lock, log, notify as systemd, orphans};
 use crate::service::{Auth, Service};
@@ -217,10 +217,9 @@ async fn serve(
     .await?;
     sites.send_replace(Some(Site {
         clock,
-        feed: None,
+        assets: Vec::new(),
         history: Some(Place::service(args.data_dir.join("service/state.db"))),
         s3: Some(store.bucket.client().clone()),
-        watched: Watched::default(),
         vitals: vitals.clone(),
         store: keeping,
         archive: Some(Lookout::archived(config, &args.data_dir)),

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::ConfigArgs;
+use super::asset::{AssetArgs, One};
 use super::output::{self, Output};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -39,6 +40,8 @@ Exit codes: 0 all well, 3 not ready or something needs attention, 69 no daemon r
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    asset: AssetArgs,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -71,6 +74,10 @@ pub(super) struct Status {
     reasons: Vec<Reason>,
     data_dir: String,
     cadence: String,
+    /// The assets, the worst first, where they have names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assets: Vec<AssetStatus>,
+    /// Of all of them, as everything below.
     windows: Census,
     last: Option<Entry>,
     last_delivered: Option<Entry>,
@@ -80,6 +87,75 @@ pub(super) struct Status {
     last_execution: Option<Archived>,
     /// The embedded store: what it holds, and what it keeps for how long.
     store: Option<Standing>,
+}
+
+/// What is going on with one asset.
+#[derive(Debug, Serialize)]
+struct AssetStatus {
+    asset: String,
+    /// `problem`, `attention` or `ok`.
+    state: &'static str,
+    cadence: String,
+    windows: Census,
+    last: Option<Entry>,
+    last_delivered: Option<Entry>,
+    oldest_waiting: Option<DateTime<Utc>>,
+    last_execution: Option<Archived>,
+}
+
+impl AssetStatus {
+    fn of(one: &One, ledger: Option<&Ledger>, index: Option<&Index>) -> anyhow::Result<Self> {
+        let ledger = ledger.map(|ledger| ledger.of(one.asset.name()));
+        let (windows, recent) = match &ledger {
+            Some(ledger) => (ledger.census()?, ledger.list(RECENT)?),
+            None => Default::default(),
+        };
+        let waiting = match &ledger {
+            Some(ledger) => ledger
+                .oldest_spooled(1)?
+                .into_iter()
+                .chain(ledger.oldest_due()?)
+                .map(|window| window.start())
+                .min(),
+            None => None,
+        };
+        let scheduler = &one.config.inference.scheduler;
+        let is_none = one.asset.is_named() && scheduler.is_empty();
+        let delivered = |entry: &&Entry| entry.state.is_delivered();
+        Ok(Self {
+            asset: one.asset.name().to_owned(),
+            state: "ok",
+            cadence: one.config.feed.cadence.to_string(),
+            last: recent.first().cloned(),
+            last_delivered: recent.iter().find(delivered).cloned(),
+            oldest_waiting: waiting,
+            windows,
+            last_execution: match index.filter(|_| !is_none) {
+                Some(index) => index.newest(scheduler)?,
+                None => None,
+            },
+        })
+    }
+
+    /// How it is, by the reasons that name it and by what the ledger says.
+    fn judge(&mut self, reasons: &[Reason]) {
+        let own = || {
+            let is_own = |reason: &&Reason| reason.subject.asset == self.asset;
+            reasons.iter().filter(is_own)
+        };
+        self.state = match own().any(|reason| reason.blocking) {
+            true => "problem",
+            false if own().next().is_some() || self.windows.quarantined > 0 => "attention",
+            false => "ok",
+        };
+    }
+
+    fn grade(&self) -> usize {
+        ["problem", "attention", "ok"]
+            .iter()
+            .position(|state| *state == self.state)
+            .unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -95,8 +171,9 @@ enum Verdict {
 }
 
 pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.load()?.config;
-    let status = look(&config, Clock::system().now())?;
+    let loaded = args.config.load()?;
+    let assets = args.asset.all(&loaded)?;
+    let status = look(&loaded.config, &assets, Clock::system().now())?;
     if args.output == Output::Json {
         output::json(&status)?;
     } else {
@@ -135,26 +212,15 @@ pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status> {
+fn look(config: &Config, assets: &[One], now: DateTime<Utc>) -> anyhow::Result<Status> {
     let data_dir = config.data_dir();
     let process = lock::holder(&data_dir);
     let ledger = Ledger::open_existing(&data_dir)?;
-    let (windows, recent) = match &ledger {
-        Some(ledger) => (ledger.census()?, ledger.list(RECENT)?),
-        None => Default::default(),
-    };
-    let delivered = |entry: &&Entry| entry.state.is_delivered();
-    let waiting = match &ledger {
-        Some(ledger) => ledger
-            .spooled()?
-            .first()
-            .copied()
-            .into_iter()
-            .chain(ledger.oldest_due()?)
-            .map(|window| window.start())
-            .min(),
-        None => None,
-    };
+    let index = Index::open_existing(&archive(&data_dir)).ok().flatten();
+    let mut known = assets
+        .iter()
+        .map(|one| AssetStatus::of(one, ledger.as_ref(), index.as_ref()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let mut status = Status {
         verdict: Verdict::Ok,
         why: String::new(),
@@ -163,20 +229,27 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
         judged_by: "disk",
         reasons: Vec::new(),
         data_dir: data_dir.display().to_string(),
-        cadence: config.feed.cadence.to_string(),
-        windows,
-        last: recent.first().cloned(),
-        last_delivered: recent.iter().find(delivered).cloned(),
-        oldest_waiting: waiting,
-        last_execution: match Index::open_existing(&archive(&data_dir)) {
-            Ok(Some(index)) => index.newest(&config.inference.scheduler)?,
-            _ => None,
-        },
+        cadence: known
+            .first()
+            .map_or_else(String::new, |one| one.cadence.clone()),
+        windows: known
+            .iter()
+            .fold(Census::default(), |sum, one| sum.and(&one.windows)),
+        last: newest(known.iter().filter_map(|one| one.last.as_ref())),
+        last_delivered: newest(known.iter().filter_map(|one| one.last_delivered.as_ref())),
+        oldest_waiting: known.iter().filter_map(|one| one.oldest_waiting).min(),
+        last_execution: known
+            .iter()
+            .filter_map(|one| one.last_execution.as_ref())
+            .max_by_key(|row| row.execution.data_start)
+            .cloned(),
+        assets: Vec::new(),
         store: None,
         spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
     };
     // A probe that was not given the daemon's configuration goes by the windows it finds.
-    let configured = config.feed.cadence.duration();
+    let cadences = assets.iter().map(|one| one.config.feed.cadence.duration());
+    let configured = cadences.max().unwrap_or(config.feed.cadence.duration());
     let cadence = status
         .last
         .as_ref()
@@ -201,7 +274,18 @@ pub(super) fn look(config: &Config, now: DateTime<Utc>) -> anyhow::Result<Status
             status.why = format!("{why} (judged from the disk: {error})");
         }
     }
+    if assets.iter().any(|one| one.asset.is_named()) {
+        for one in &mut known {
+            one.judge(&status.reasons);
+        }
+        known.sort_by(|a, b| (a.grade(), &a.asset).cmp(&(b.grade(), &b.asset)));
+        status.assets = known;
+    }
     Ok(status)
+}
+
+fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<Entry> {
+    entries.max_by_key(|entry| entry.start).cloned()
 }
 
 /// The embedded store of a daemon that is down, where it can be read.
@@ -311,21 +395,28 @@ fn print(status: &Status) {
             "attention"
         };
         say!("{kind:<10} {}: {}", reason.code, reason.text);
-        let about = match reason.subject.thing.as_str() {
-            "" => String::new(),
-            thing => format!("{thing}, "),
-        };
+        let subject = &reason.subject;
+        let about: String = [&subject.asset, &subject.thing]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| format!("{part}, "))
+            .collect();
         say!(
             "           {about}since {}; {}",
             reason.since,
             reason.remedy
         );
     }
+    tell_assets(&status.assets);
     say!(
         "daemon     {}",
         status.process.map_or_else(
             || "not running".to_owned(),
-            |pid| format!("process {pid}, cadence {}", status.cadence)
+            |pid| match status.assets.len() {
+                0 => format!("process {pid}, cadence {}", status.cadence),
+                1 => format!("process {pid}, 1 asset"),
+                n => format!("process {pid}, {n} assets"),
+            }
         )
     );
     if let Some(entry) = &status.last {
@@ -368,6 +459,44 @@ fn print(status: &Status) {
     if let Some(store) = &status.store {
         tell_store(store);
     }
+}
+
+/// The assets, the worst first.
+fn tell_assets(assets: &[AssetStatus]) {
+    if assets.is_empty() {
+        return;
+    }
+    let rows: Vec<_> = assets
+        .iter()
+        .map(|one| {
+            let last = one.last.as_ref();
+            let result = one.last_execution.as_ref();
+            vec![
+                one.asset.clone(),
+                one.state.to_owned(),
+                one.cadence.clone(),
+                last.map_or_else(String::new, |entry| output::utc(entry.start)),
+                last.map_or_else(String::new, |entry| entry.state.name().to_owned()),
+                (one.windows.due + one.windows.spooled).to_string(),
+                result.map_or_else(String::new, |row| {
+                    let execution = &row.execution;
+                    format!("{} {}", output::utc(execution.data_start), execution.status)
+                }),
+            ]
+        })
+        .collect();
+    output::table(
+        &[
+            "ASSET",
+            "STATE",
+            "CADENCE",
+            "LAST WINDOW",
+            "IS",
+            "WAITING",
+            "LAST RESULT",
+        ],
+        &rows,
+    );
 }
 
 fn tell_store(store: &Standing) {

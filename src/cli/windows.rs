@@ -9,14 +9,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
+use super::asset::AssetArgs;
 use super::output::{self, Output};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::daemon::{Lookout, archive, describe};
 use crate::executions::{Delivered, LOOKED_BACK};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, Ledger, Spool, State};
 use crate::inference::{Archived, Index, hint};
-use crate::signal::Window;
+use crate::signal::{Asset, Window};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -45,6 +47,8 @@ Examples:
     List {
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        asset: AssetArgs,
         /// How many
         #[arg(short = 'n', long, default_value_t = 50)]
         limit: usize,
@@ -64,6 +68,8 @@ Examples:
     Show {
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        asset: AssetArgs,
         /// Start of the window, UTC
         start: DateTime<Utc>,
         #[arg(long, value_enum, default_value_t)]
@@ -81,6 +87,8 @@ Windows that are set aside, empty or skipped can be retried, those of a downtime
         #[command(flatten)]
         config: ConfigArgs,
         #[command(flatten)]
+        asset: AssetArgs,
+        #[command(flatten)]
         which: Which,
     },
     /// Gives windows up; their files are set aside, not deleted
@@ -93,6 +101,8 @@ Windows that are due, in the spool or set aside can be given up.")]
     Skip {
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        asset: AssetArgs,
         #[command(flatten)]
         which: Which,
         /// Why, for the record
@@ -125,34 +135,77 @@ pub fn run(args: WindowsArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List {
             config,
+            asset,
             limit,
             state,
             unscored,
             output,
-        } => list(&config, limit, state, unscored, output),
+        } => list(
+            &Desk::open(&config, &asset)?,
+            limit,
+            state,
+            unscored,
+            output,
+        ),
         Command::Show {
             config,
+            asset,
             start,
             output,
-        } => show(&config, start, output),
-        Command::Retry { config, which } => retry(&config, &which),
+        } => show(&Desk::open(&config, &asset)?, start, output),
+        Command::Retry {
+            config,
+            asset,
+            which,
+        } => retry(&Desk::open(&config, &asset)?, &which),
         Command::Skip {
             config,
+            asset,
             which,
             reason,
-        } => skip(&config, &which, &reason),
+        } => skip(&Desk::open(&config, &asset)?, &which, &reason),
+    }
+}
+
+/// Ledger and spool of one asset.
+struct Desk {
+    asset: Asset,
+    /// Its configuration.
+    config: Config,
+    ledger: Ledger,
+    spool: Spool,
+}
+
+impl Desk {
+    fn open(config: &ConfigArgs, asset: &AssetArgs) -> anyhow::Result<Self> {
+        let loaded = config.load()?;
+        let data_dir = loaded.config.data_dir();
+        let ledger = Ledger::open_existing(&data_dir)?.with_context(|| {
+            format!(
+                "no ledger in {}: has the daemon run there? set --data-dir or --config",
+                data_dir.display()
+            )
+        })?;
+        let one = asset.recorded(&loaded, &ledger)?;
+        let spool = Spool::attach(Arc::new(LocalDisk), &data_dir);
+        Ok(Self {
+            ledger: ledger.of(one.asset.name()),
+            spool: spool.of(one.asset.name()),
+            asset: one.asset,
+            config: one.config,
+        })
     }
 }
 
 fn list(
-    config: &ConfigArgs,
+    desk: &Desk,
     limit: usize,
     state: Option<State>,
     unscored_only: bool,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let ledger = open(config)?;
-    let unscored = never_scored(config, &ledger)?;
+    let ledger = &desk.ledger;
+    let unscored = never_scored(desk)?;
     let mut entries = match unscored_only {
         true => ledger
             .page(None, None, LOOKED_BACK)?
@@ -208,10 +261,10 @@ fn list(
 }
 
 /// Starts of the newest delivered windows that no execution of the scheduler looked at, as health tells them.
-fn never_scored(config: &ConfigArgs, ledger: &Ledger) -> anyhow::Result<HashSet<DateTime<Utc>>> {
-    let config = config.load()?.config;
+fn never_scored(desk: &Desk) -> anyhow::Result<HashSet<DateTime<Utc>>> {
+    let (config, ledger) = (&desk.config, &desk.ledger);
     let scheduler = &config.inference.scheduler;
-    let place = Lookout::archived(&config, &config.data_dir());
+    let place = Lookout::archived(config, &config.data_dir());
     let Some(state) = place.open().filter(|_| !scheduler.is_empty()) else {
         return Ok(HashSet::new());
     };
@@ -237,16 +290,19 @@ fn never_scored(config: &ConfigArgs, ledger: &Ledger) -> anyhow::Result<HashSet<
     Ok(found.into_iter().collect())
 }
 
-fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Result<ExitCode> {
-    let entry = find(&open(config)?, start)?;
+fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<ExitCode> {
+    let entry = find(&desk.ledger, start)?;
     let window = Window::new(start, entry.cadence)?;
-    let manifest = spool(config)?.manifest(&window).ok();
-    let executions = executions(config, &window)?;
+    let manifest = desk.spool.manifest(&window).ok();
+    let executions = executions(desk, &window)?;
     if output == Output::Json {
         output::json(
             &serde_json::json!({ "window": entry, "spooled": manifest, "executions": executions }),
         )?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if desk.asset.is_named() {
+        say!("asset      {}", desk.asset);
     }
     say!("window     {window}");
     say!(
@@ -333,19 +389,26 @@ fn show(config: &ConfigArgs, start: DateTime<Utc>, output: Output) -> anyhow::Re
 }
 
 /// What the archive knows of a window.
-fn executions(config: &ConfigArgs, window: &Window) -> anyhow::Result<Vec<Archived>> {
-    let data_dir = config.load()?.config.data_dir();
-    match Index::open_existing(&archive(&data_dir))? {
-        Some(index) => Ok(index.range("", Some(window.start()), Some(window.end()))?),
+fn executions(desk: &Desk, window: &Window) -> anyhow::Result<Vec<Archived>> {
+    // Without names whatever scheduler there is, or was, is the asset's.
+    let scheduler = match desk.asset.is_named() {
+        true => desk.config.inference.scheduler.as_str(),
+        false => "",
+    };
+    if desk.asset.is_named() && scheduler.is_empty() {
+        return Ok(Vec::new());
+    }
+    match Index::open_existing(&archive(&desk.config.data_dir()))? {
+        Some(index) => Ok(index.range(scheduler, Some(window.start()), Some(window.end()))?),
         None => Ok(Vec::new()),
     }
 }
 
-fn retry(config: &ConfigArgs, which: &Which) -> anyhow::Result<ExitCode> {
+fn retry(desk: &Desk, which: &Which) -> anyhow::Result<ExitCode> {
     let retried = |state| matches!(state, State::Quarantined | State::Empty | State::Skipped);
-    let (ledger, spool) = (open(config)?, spool(config)?);
+    let (ledger, spool) = (&desk.ledger, &desk.spool);
     let (mut cut, mut back) = (0, 0);
-    for entry in which.entries(&ledger, retried, "retry")? {
+    for entry in which.entries(ledger, retried, "retry")? {
         let window = Window::new(
             Window::containing(entry.start, entry.cadence).start(),
             entry.cadence,
@@ -380,11 +443,11 @@ fn retry(config: &ConfigArgs, which: &Which) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn skip(config: &ConfigArgs, which: &Which, reason: &str) -> anyhow::Result<ExitCode> {
+fn skip(desk: &Desk, which: &Which, reason: &str) -> anyhow::Result<ExitCode> {
     let skipped = |state| matches!(state, State::Due | State::Spooled | State::Quarantined);
-    let (ledger, spool) = (open(config)?, spool(config)?);
+    let (ledger, spool) = (&desk.ledger, &desk.spool);
     let mut count = 0;
-    for entry in which.entries(&ledger, skipped, "skip")? {
+    for entry in which.entries(ledger, skipped, "skip")? {
         let window = Window::new(entry.start, entry.cadence)?;
         if ledger.transition(&window, entry.state, State::Skipped, Some(reason))? {
             // From here on the daemon neither ships nor cuts it.
@@ -476,21 +539,6 @@ fn find(ledger: &Ledger, start: DateTime<Utc>) -> anyhow::Result<Entry> {
             output::utc(start)
         )
     })
-}
-
-fn open(config: &ConfigArgs) -> anyhow::Result<Ledger> {
-    let data_dir = config.load()?.config.data_dir();
-    Ledger::open_existing(&data_dir)?.with_context(|| {
-        format!(
-            "no ledger in {}: has the daemon run there? set --data-dir or --config",
-            data_dir.display()
-        )
-    })
-}
-
-fn spool(config: &ConfigArgs) -> anyhow::Result<Spool> {
-    let data_dir = config.load()?.config.data_dir();
-    Ok(Spool::attach(Arc::new(LocalDisk), &data_dir))
 }
 
 fn state(text: &str) -> Result<State, String> {

@@ -6,6 +6,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::assets;
 use super::layout::{absent, chip, page, time};
 use super::overview::starting;
 use super::signals::{self, Seen};
@@ -23,37 +24,44 @@ const COMPONENTS: usize = 8;
 #[derive(Debug, Deserialize)]
 pub struct Choice {
     #[serde(default)]
+    asset: String,
+    #[serde(default)]
     from: usize,
 }
 
 pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
-    match draw(&shared, choice.from).await {
+    match draw(&shared, &choice).await {
         Ok(response) => response,
         Err(error) => failed(&error),
     }
 }
 
-async fn draw(shared: &Shared, from: usize) -> anyhow::Result<Response> {
+async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let (Some(site), Some(snapshot)) = (shared.site(), shared.snapshot().await?) else {
         return Ok(starting());
     };
     let readiness = judge(&snapshot);
-    let (Some(feed), Some(figures)) = (&site.feed, &snapshot.feed) else {
+    let from = choice.from;
+    let chosen = assets::chosen(&site, &snapshot, &choice.asset);
+    let parts = chosen
+        .and_then(|(one, known)| Some((&one.asset, one.feed.as_ref()?, known.feed.as_ref()?)));
+    let Some((asset, feed, figures)) = parts else {
         let body = html! { h1 { "Coverage" } (absent("No feeder runs in this process: what the source gives is known where it runs.")) };
         return Ok(page("Coverage", "/coverage", Some(&readiness), false, body));
     };
     let sensors = sensors(feed, figures, from).await;
     let more = from + COMPONENTS < feed.tags.components.len();
     let body = html! {
-        h1 { "Coverage" }
+        (assets::heading("Coverage", asset))
+        (assets::choice(&snapshot, "/coverage", asset))
         section id="rows" data-live aria-labelledby="rows-title" { h2 id="rows-title" { "Rows of the newest windows" } (rows(figures)) }
         section aria-labelledby="sensors-title" {
             h2 id="sensors-title" { "Sensors in the newest " (WINDOWS) " delivered windows" }
             (sensors)
             @if from > 0 || more {
                 nav class="pager" aria-label="Components" {
-                    @if from > 0 { a href={ "/coverage?from=" (from.saturating_sub(COMPONENTS)) } { "Components before" } }
-                    @if more { a href={ "/coverage?from=" (from + COMPONENTS) } rel="next" { "More components" } }
+                    @if from > 0 { a href={ "/coverage?from=" (from.saturating_sub(COMPONENTS)) (assets::address(asset)) } { "Components before" } }
+                    @if more { a href={ "/coverage?from=" (from + COMPONENTS) (assets::address(asset)) } rel="next" { "More components" } }
                 }
             }
         }

@@ -2,9 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
+use super::assets;
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
 use crate::executions::{Answer, SchedulerRow, State as Service};
 use crate::feed::{Entry, State as WindowState, blocking};
@@ -37,19 +38,28 @@ async fn draw(shared: &Shared) -> anyhow::Result<Response> {
             .find(|score| score.scheduler == name)
             .map(|score| score.score)
     };
+    let is_watched = snapshot.assets.iter().any(|one| one.watched.is_some());
+    let watched = snapshot.only().and_then(|one| one.watched.as_ref());
     let body = html! {
         (trouble(&readiness))
         section id="numbers" data-live aria-label="Figures" { (figures(&snapshot)) }
-        section id="strip" data-live aria-labelledby="strip-title" {
-            h2 id="strip-title" { "Newest windows" }
-            @match &snapshot.feed {
-                Some(feed) => (strip(feed)),
-                None => (absent("No feeder runs in this process.")),
+        @if snapshot.has_names() {
+            section id="assets" data-live aria-labelledby="assets-title" {
+                h2 id="assets-title" { "Assets" }
+                (assets::table(&snapshot, &readiness))
+            }
+        } @else {
+            section id="strip" data-live aria-labelledby="strip-title" {
+                h2 id="strip-title" { "Newest windows" }
+                @match snapshot.feeds().next() {
+                    Some(feed) => (strip(feed)),
+                    None => (absent("No feeder runs in this process.")),
+                }
             }
         }
         section id="schedulers" data-live aria-labelledby="schedulers-title" {
             h2 id="schedulers-title" { "Inference schedulers" }
-            @if let Some(standing) = &snapshot.watched {
+            @if let Some(standing) = watched {
                 p {
                     "This gateway keeps " b { (standing.scheduler) } ": "
                     (chip(standing.status.as_deref().unwrap_or("gone")))
@@ -57,7 +67,7 @@ async fn draw(shared: &Shared) -> anyhow::Result<Response> {
                 }
             }
             @match &schedulers {
-                None if snapshot.watched.is_none() => (absent("No inference service runs in this process, and no scheduler is configured (inference.scheduler).")),
+                None if !is_watched => (absent("No inference service runs in this process, and no scheduler is configured (inference.scheduler).")),
                 None => {},
                 Some(rows) if rows.is_empty() => (absent("There is no scheduler yet. Create one with lookoutd scheduler create, the AWS CLI or an SDK.")),
                 Some(rows) => {
@@ -171,11 +181,11 @@ fn figures(snapshot: &Snapshot) -> Markup {
     };
     html! {
         dl class="figures" {
-            @if let Some(feed) = &snapshot.feed {
-                @let waiting = feed.census.due + feed.waiting.spooled;
-                (figure("Waiting", windows(waiting), if waiting == 0 { "everything is delivered".into() } else { format!("{}, the oldest for {}", bytes(feed.waiting.bytes), span(feed.oldest_age(snapshot.now))) }))
-                (figure("Delivered", (feed.census.shipped + feed.census.partial + feed.census.covered).to_string(), feed.slack().map(|slack| slack_words(slack.num_seconds())).unwrap_or_default()))
-                (figure("Disk", feed.free.map_or("unknown".into(), |free| format!("{} free", bytes(free))), disk_words(feed)))
+            @if let Some(feed) = snapshot.feeds().next() {
+                @let sums = Sums::of(snapshot);
+                (figure("Waiting", windows(sums.waiting), if sums.waiting == 0 { "everything is delivered".into() } else { format!("{}, the oldest for {}", bytes(sums.bytes), span(sums.oldest)) }))
+                (figure("Delivered", sums.delivered.to_string(), sums.slack.map(|slack| slack_words(slack.num_seconds())).unwrap_or_default()))
+                (figure("Disk", feed.free.map_or("unknown".into(), |free| format!("{} free", bytes(free))), disk_words(feed, snapshot)))
                 (figure("Clock", feed.readings.offset.map_or("not compared".into(), |offset| format!("{:+} s", offset.num_seconds())), "against the store".into()))
                 (figure("Credentials", feed.readings.expiry.map_or("no expiry known".into(), |expiry| format!("end in {}", span(expiry - snapshot.now))), String::new()))
             }
@@ -188,6 +198,30 @@ fn figures(snapshot: &Snapshot) -> Markup {
                 (figure("Store", bytes(store.figures.file_bytes), store_words(store)))
             }
             (figure("Memory", resident_bytes().map_or("unknown".into(), bytes), "resident".into()))
+        }
+    }
+}
+
+/// What waits and was delivered, of all assets.
+struct Sums {
+    waiting: u64,
+    bytes: u64,
+    oldest: TimeDelta,
+    delivered: u64,
+    /// The least there was.
+    slack: Option<TimeDelta>,
+}
+
+impl Sums {
+    fn of(snapshot: &Snapshot) -> Self {
+        let sum = |pick: fn(&FeedSnapshot) -> u64| snapshot.feeds().map(pick).sum();
+        let ages = snapshot.feeds().map(|feed| feed.oldest_age(snapshot.now));
+        Self {
+            waiting: sum(|feed| feed.census.due + feed.waiting.spooled),
+            bytes: sum(|feed| feed.waiting.bytes),
+            oldest: ages.max().unwrap_or_default(),
+            delivered: sum(|feed| feed.census.shipped + feed.census.partial + feed.census.covered),
+            slack: snapshot.feeds().filter_map(FeedSnapshot::slack).min(),
         }
     }
 }
@@ -223,8 +257,8 @@ fn slack_words(seconds: i64) -> String {
     }
 }
 
-fn disk_words(feed: &FeedSnapshot) -> String {
-    let outage = feed.outage_capacity().map(outage_words);
+fn disk_words(feed: &FeedSnapshot, snapshot: &Snapshot) -> String {
+    let outage = snapshot.outage_capacity().map(outage_words);
     match (feed.days_to_full, outage) {
         (Some(days), _) if days < 30.0 => format!("full in {days:.1} days"),
         (_, Some(outage)) => outage,

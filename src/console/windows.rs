@@ -6,6 +6,7 @@ use chrono::DateTime;
 use maud::html;
 use serde::Deserialize;
 
+use super::assets;
 use super::layout::{absent, bytes, chip, maybe_time, page, pager, time};
 use super::overview::starting;
 use crate::feed::{Entry, LedgerError, State as WindowState, blocking};
@@ -28,6 +29,8 @@ const STATES: [WindowState; 8] = [
 #[derive(Debug, Deserialize)]
 pub struct Choice {
     #[serde(default)]
+    asset: String,
+    #[serde(default)]
     state: String,
     before: Option<i64>,
 }
@@ -44,7 +47,10 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
         return Ok(starting());
     };
     let readiness = judge(&snapshot);
-    let (Some(feed), Some(figures)) = (site.feed, &snapshot.feed) else {
+    let chosen = assets::chosen(&site, &snapshot, &choice.asset);
+    let parts = chosen
+        .and_then(|(one, known)| Some((&one.asset, one.feed.as_ref()?, known.feed.as_ref()?)));
+    let Some((asset, feed, figures)) = parts else {
         let body = html! { h1 { "Windows" } (absent("No feeder runs in this process: it serves the API only.")) };
         return Ok(page("Windows", "/windows", Some(&readiness), false, body));
     };
@@ -52,7 +58,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let before = choice
         .before
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let ledger = feed.ledger;
+    let ledger = feed.ledger.clone();
     let rows = blocking(move || -> Result<Vec<Entry>, LedgerError> {
         if state == Some(WindowState::Skipped) {
             let mut rows = ledger.skips(before, PAGE)?;
@@ -67,6 +73,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let census = &figures.census;
     let address = |before: Option<i64>| {
         let mut address = format!("/windows?state={}", state.map_or("", WindowState::name));
+        address.push_str(&assets::address(asset));
         if let Some(before) = before {
             address.push_str(&format!("&before={before}"));
         }
@@ -75,8 +82,10 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let next =
         (rows.len() == PAGE).then(|| address(rows.last().map(|entry| entry.start.timestamp())));
     let body = html! {
-        h1 { "Windows" }
+        (assets::heading("Windows", asset))
+        (assets::choice(&snapshot, "/windows", asset))
         form method="get" action="/windows" class="filter" {
+            @if asset.is_named() { input type="hidden" name="asset" value=(asset.name()); }
             label for="state" { "State" }
             select id="state" name="state" data-submit {
                 option value="" selected[state.is_none()] { "all" }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::standing;
+use super::standing::{self, Kept};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::console;
@@ -20,7 +20,6 @@ use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::judgement::Judgement;
 use crate::ops::log;
-use crate::ops::site::Watched;
 use crate::vitals::{Code, Trouble, Troubles};
 
 /// How long a port that was listened on may take to be free.
@@ -38,8 +37,6 @@ pub(super) struct Surroundings {
     pub troubles: Troubles,
     /// The time.
     pub clock: Clock,
-    /// How the scheduler stands.
-    pub watched: Watched,
     /// Ends all of them.
     pub servers: CancellationToken,
     /// Whether one window is fed and nobody looks.
@@ -67,8 +64,8 @@ impl Beside {
         }
     }
 
-    /// Brings what runs to `config`; `client` is that of its API.
-    pub async fn apply(&mut self, config: &Config, client: &Client) {
+    /// Brings what runs to `config`.
+    pub async fn apply(&mut self, config: &Config) {
         let old = self.applied.replace(config.clone());
         let old = old.as_ref();
         if old.is_some_and(|old| old.log != config.log) {
@@ -86,9 +83,6 @@ impl Beside {
         }
         if old.is_none_or(|old| old.admin != config.admin) {
             self.serve(config, old.is_some()).await;
-        }
-        if old.is_none_or(|old| old.inference != config.inference) {
-            self.look(config, client);
         }
     }
 
@@ -158,21 +152,15 @@ impl Beside {
         }
     }
 
-    /// Looks from now on at how the scheduler of `config` stands.
-    pub fn look(&mut self, config: &Config, client: &Client) {
+    /// Looks from now on at how these schedulers stand.
+    pub fn look(&mut self, kept: Vec<Kept>, client: &Client) {
         self.standing.cancel();
         self.standing = self.around.servers.child_token();
-        if config.inference.scheduler.is_empty() {
+        if kept.is_empty() || self.around.once {
             return;
         }
-        tokio::spawn(standing::watch(
-            client.clone(),
-            config.inference.scheduler.clone(),
-            config.inference.wanted,
-            self.around.watched.clone(),
-            self.around.clock.clone(),
-            self.standing.clone(),
-        ));
+        let (clock, stop) = (self.around.clock.clone(), self.standing.clone());
+        tokio::spawn(standing::watch(client.clone(), kept, clock, stop));
     }
 
     /// Gives notifications a moment to end.

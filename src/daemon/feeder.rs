@@ -1,34 +1,34 @@
-//! The feeding half of the daemon: ledger, spool, cutter, shipper and the cron job that wakes them.
+//! The feeding half of the daemon: for each asset cutter and shipper, over one ledger, one spool and one budget of uploads.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use crate::clock::Clock;
 use crate::feed::disk::Disk;
 use crate::feed::{
-    Config, Cut, Cutter, Ledger, Opened, Publish, Shipper, Spool, State, Vitals, blocking, recover,
-    shipper,
+    Budget, Config, Cut, Cutter, Ledger, Opened, Publish, Shipper, Spool, State, Vitals, blocking,
+    recover, shipper,
 };
-use crate::ops::site::FeedSite;
 use crate::s3::Bucket;
-use crate::signal::{Cadence, NameFormat, TagList};
+use crate::signal::{Asset, Cadence, NameFormat, TagList};
 use crate::source::Source;
 use crate::vitals::{Code, Trouble};
 
-use super::Store;
+use super::ticks::Ticks;
 
 /// What a feeder is made of.
 pub struct Parts {
+    /// Whose windows it cuts.
+    pub asset: Asset,
     /// What is cut, and when.
     pub config: Config,
     /// How files are named.
@@ -51,6 +51,17 @@ pub struct Parts {
     pub vitals: Vitals,
 }
 
+/// What the feeders of all assets share: ledger, spool, the budget of uploads, the cron jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    ledger: Ledger,
+    spool: Spool,
+    budget: Budget,
+    /// Of how many assets the ledger is still to learn what the bucket holds, where it is new.
+    unknown: Option<Arc<AtomicUsize>>,
+    ticks: Option<Ticks>,
+}
+
 /// A running feeder.
 pub struct Feeder {
     view: View,
@@ -60,7 +71,8 @@ pub struct Feeder {
     shutdown: CancellationToken,
     /// Alive while a thread does something on the disk for a loop, also for one that was given up.
     under_way: [Weak<dyn Any + Send + Sync>; 2],
-    cron: Option<JobScheduler>,
+    /// What ends with it, where it is the only one.
+    own: Option<Shared>,
 }
 
 /// A feeder's ledger and spool, to look at.
@@ -72,25 +84,19 @@ pub struct View {
     cadence: Cadence,
 }
 
-impl Feeder {
-    /// Reconciles what the last run left and starts the loops.
-    pub async fn start(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let now = parts.clock.now();
-        let (data_dir, disk) = (parts.data_dir.clone(), parts.disk.clone());
+impl Shared {
+    /// Opens ledger and spool of a data directory, for so many assets.
+    pub async fn open(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: &Clock,
+        vitals: &Vitals,
+        assets: usize,
+    ) -> anyhow::Result<Self> {
+        let (data_dir, now) = (data_dir.to_owned(), clock.now());
         let (ledger, opened, spool) = blocking(move || -> anyhow::Result<_> {
             let (ledger, opened) = Ledger::open(&data_dir, now)?;
-            let spool = Spool::open(disk, &data_dir)?;
-            let recovery = recover(&spool, &ledger)?;
-            if recovery != Default::default() {
-                info!(
-                    adopted = recovery.adopted,
-                    removed = recovery.removed,
-                    recut = recovery.recut,
-                    aside = recovery.aside,
-                    "spool and ledger reconciled"
-                );
-            }
-            Ok((ledger, opened, spool))
+            Ok((ledger, opened, Spool::open(disk, &data_dir)?))
         })
         .await??;
         if let Opened::Replaced(aside) = &opened {
@@ -105,15 +111,92 @@ impl Feeder {
                 "windows that were skipped or set aside by hand are not known any more: look through lookoutd windows list, then \
                  remove the file",
             );
-            parts.vitals.troubles().raise(trouble.aside(aside));
+            vitals.troubles().raise(trouble.aside(aside));
         }
-        let rebuild = Shipper::wants_rebuild(&opened).then(|| shipper::Rebuild {
+        let unknown =
+            Shipper::wants_rebuild(&opened).then(|| Arc::new(AtomicUsize::new(assets.max(1))));
+        let ticks = match clock.is_system() {
+            true => Some(Ticks::start().await?),
+            false => None,
+        };
+        Ok(Self {
+            ledger,
+            spool,
+            budget: Budget::default(),
+            unknown,
+            ticks,
+        })
+    }
+
+    /// Ends the cron jobs.
+    pub async fn stop(&self) {
+        if let Some(ticks) = &self.ticks {
+            ticks.stop().await;
+        }
+    }
+
+    /// The ledger, of the asset without a name.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The spool, of the asset without a name.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// What the shipper of an asset must learn of the bucket, if anything.
+    fn rebuild(&self, parts: &Parts) -> Option<shipper::Rebuild> {
+        let left = self.unknown.clone()?;
+        Some(shipper::Rebuild {
             naming: parts.naming,
             prefix: parts.prefix.clone(),
             tags: parts.tags.clone(),
             cadence: parts.config.cadence,
             max_age: TimeDelta::from_std(parts.config.max_age.0).unwrap_or(TimeDelta::days(1)),
-        });
+            left,
+        })
+    }
+}
+
+impl Feeder {
+    /// Reconciles what the last run left and starts the loops, for the only asset of a data directory.
+    pub async fn start(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let (data_dir, disk) = (parts.data_dir.clone(), parts.disk.clone());
+        let shared = Shared::open(&data_dir, disk, &parts.clock, &parts.vitals, 1).await?;
+        let feeder = Self::on(parts, &shared, shutdown).await?;
+        Ok(Self {
+            own: Some(shared),
+            ..feeder
+        })
+    }
+
+    /// As [`Feeder::start`], for one asset of those that share ledger and spool.
+    pub async fn on(
+        parts: Parts,
+        shared: &Shared,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let asset = parts.asset.clone();
+        let (ledger, spool) = (shared.ledger.of(asset.name()), shared.spool.clone());
+        let own = ledger.clone();
+        let spool = blocking(move || -> anyhow::Result<_> {
+            let spool = spool.open_of(asset.name())?;
+            let recovery = recover(&spool, &own)?;
+            if recovery != Default::default() {
+                info!(
+                    asset = asset.name(),
+                    adopted = recovery.adopted,
+                    removed = recovery.removed,
+                    recut = recovery.recut,
+                    aside = recovery.aside,
+                    "spool and ledger reconciled"
+                );
+            }
+            Ok(spool)
+        })
+        .await??;
+        let rebuild = shared.rebuild(&parts);
         let vitals = parts.vitals;
         let (wake, sealed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let cutter = Cutter::new(
@@ -132,26 +215,31 @@ impl Feeder {
             sealed.clone(),
             vitals.pulse("cutter", Duration::from_secs(60)),
         );
-        let cron = if parts.clock.is_system() {
-            Some(poke(parts.config.cadence, wake.clone()).await?)
-        } else {
-            None
-        };
+        if let Some(ticks) = &shared.ticks {
+            ticks.wake(parts.config.cadence, &wake).await?;
+        }
         let shipper = Shipper::new(
             &parts.config,
-            parts.bucket,
-            parts.prefix,
-            spool.clone(),
-            ledger.clone(),
-            parts.clock,
+            shipper::Parts {
+                bucket: parts.bucket,
+                prefix: parts.prefix,
+                spool: spool.clone(),
+                ledger: ledger.clone(),
+                clock: parts.clock,
+                budget: shared.budget.clone(),
+                vitals: vitals.clone(),
+                rebuild,
+            },
             sealed,
-            vitals.clone(),
-            rebuild,
         );
         let under_way = [cutter.under_way(), shipper.under_way()];
+        let span = match parts.asset.name() {
+            "" => tracing::Span::none(),
+            asset => tracing::info_span!("asset", asset),
+        };
         let mut tasks = JoinSet::new();
-        tasks.spawn(cutter.run(shutdown.clone()));
-        tasks.spawn(shipper.run(shutdown.clone()));
+        tasks.spawn(cutter.run(shutdown.clone()).instrument(span.clone()));
+        tasks.spawn(shipper.run(shutdown.clone()).instrument(span));
         Ok(Self {
             view: View {
                 ledger,
@@ -164,7 +252,7 @@ impl Feeder {
             tasks,
             shutdown,
             under_way,
-            cron,
+            own: None,
         })
     }
 
@@ -178,19 +266,9 @@ impl Feeder {
         self.vitals.clone()
     }
 
-    /// Its parts, for metrics, health and the console.
-    pub fn site(&self, config: &crate::config::Config, store: &Store, tags: &TagList) -> FeedSite {
-        FeedSite {
-            config: config.feed.clone(),
-            naming: config.naming,
-            prefix: store.prefix.clone(),
-            tags: tags.clone(),
-            bucket: store.bucket.clone(),
-            ledger: self.view.ledger.clone(),
-            spool: self.view.spool.clone(),
-            health: self.vitals.health().clone(),
-            delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
-        }
+    /// Its ledger and its spool.
+    pub(super) fn parts(&self) -> (Ledger, Spool) {
+        (self.view.ledger.clone(), self.view.spool.clone())
     }
 
     /// What it has done so far.
@@ -214,10 +292,8 @@ impl Feeder {
 
     /// Waits for the loops, which were told to stop, and for what threads do for them: nothing touches ledger and spool then.
     pub async fn finish(&mut self) {
-        if let Some(mut cron) = self.cron.take()
-            && let Err(error) = cron.shutdown().await
-        {
-            warn!(%error, "the cron scheduler did not stop");
+        if let Some(own) = self.own.take() {
+            own.stop().await;
         }
         while self.tasks.join_next().await.is_some() {}
         while self.under_way.iter().any(|work| work.strong_count() > 0) {
@@ -295,21 +371,4 @@ impl View {
     pub fn recent(&self, limit: usize) -> anyhow::Result<Vec<crate::feed::Entry>> {
         Ok(self.ledger.list(limit)?)
     }
-}
-
-/// A cron job that wakes the cutter at each boundary. It only pokes: what is due comes from the ledger and the clock.
-async fn poke(cadence: Cadence, wake: Arc<Notify>) -> anyhow::Result<JobScheduler> {
-    let schedule = match cadence.minutes() {
-        60 => "0 0 * * * *".to_owned(),
-        minutes => format!("0 */{minutes} * * * *"),
-    };
-    let cron = JobScheduler::new().await.context("cron scheduler")?;
-    let job = Job::new_async(schedule.as_str(), move |_, _| {
-        let wake = wake.clone();
-        Box::pin(async move { wake.notify_one() })
-    })
-    .with_context(|| format!("cron schedule {schedule}"))?;
-    cron.add(job).await.context("cron scheduler")?;
-    cron.start().await.context("cron scheduler")?;
-    Ok(cron)
 }

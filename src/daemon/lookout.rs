@@ -9,9 +9,10 @@ use anyhow::Context;
 use aws_sdk_lookoutequipment::Client;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{Instrument, info};
 
 use super::Store;
+use super::wiring::{Common, Plan};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::embedded::KeyPair;
@@ -39,30 +40,44 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// What a daemon with this configuration lets other processes know.
-    pub fn note(config: &Config) -> String {
-        let scheduler = match config.inference.scheduler.as_str() {
-            "" if config.is_embedded() && config.inference.endpoint_url.is_empty() => {
-                EMBEDDED_SCHEDULER
-            }
-            "" => return String::new(),
-            name => name,
-        };
-        format!("keeps {scheduler} {}", config.inference.wanted.name())
+    /// What a daemon that keeps these lets other processes know.
+    pub(super) fn note<'a>(plans: impl Iterator<Item = &'a Plan>) -> String {
+        let kept = plans.filter_map(|plan| {
+            let config = &plan.config;
+            let scheduler = match config.inference.scheduler.as_str() {
+                "" if plan.asset.is_named() => return None,
+                "" if config.is_embedded() && config.inference.endpoint_url.is_empty() => {
+                    EMBEDDED_SCHEDULER
+                }
+                "" => return None,
+                name => name,
+            };
+            Some(format!(" {scheduler} {}", config.inference.wanted.name()))
+        });
+        let kept: String = kept.collect();
+        match kept.as_str() {
+            "" => kept,
+            some => format!("keeps{some}"),
+        }
     }
 
-    /// What the daemon on this data directory keeps, if one runs and keeps a scheduler.
-    pub fn by_daemon(data_dir: &Path) -> Option<Self> {
+    /// What the daemon on this data directory keeps the scheduler of that name as, if one runs and keeps it.
+    pub fn by_daemon(data_dir: &Path, scheduler: &str) -> Option<Self> {
         let holder = lock::held_by(data_dir)?;
         let mut words = holder.note.split(' ');
-        let ("keeps", scheduler, wanted) = (words.next()?, words.next()?, words.next()?) else {
+        if words.next()? != "keeps" {
             return None;
-        };
-        Some(Self {
-            pid: holder.pid,
-            scheduler: scheduler.to_owned(),
-            wanted: Wanted::named(wanted)?,
-        })
+        }
+        loop {
+            let (name, wanted) = (words.next()?, words.next()?);
+            if name == scheduler {
+                return Some(Self {
+                    pid: holder.pid,
+                    scheduler: name.to_owned(),
+                    wanted: Wanted::named(wanted)?,
+                });
+            }
+        }
     }
 }
 
@@ -114,23 +129,6 @@ impl Lookout {
             ..service_config(listen, data_dir.join("service"), &keys)
         };
         Self::serve(data_dir, service, &keys, store, clock, shutdown).await
-    }
-
-    /// Serves the API on `listen`, its state under `data_dir/service`.
-    pub async fn embed(
-        data_dir: &Path,
-        listen: SocketAddr,
-        store: &Store,
-        clock: Clock,
-        vitals: &Vitals,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        let keys = KeyPair::load_or_create(data_dir)?;
-        let config = service::Config {
-            vitals: vitals.clone(),
-            ..service_config(listen, data_dir.join("service"), &keys)
-        };
-        Self::serve(data_dir, config, &keys, store, clock, shutdown).await
     }
 
     async fn serve(
@@ -208,28 +206,40 @@ impl Lookout {
         )
     }
 
-    /// Starts to keep and watch the configured scheduler; `None` where there is none to watch. In embedded mode, without a
+    /// The API, for the lines of assets.
+    pub(super) fn api(&self) -> Api {
+        Api {
+            client: self.client.clone(),
+            in_process: self.service.is_some(),
+        }
+    }
+}
+
+/// The API as the lines of assets use it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Api {
+    client: Client,
+    in_process: bool,
+}
+
+impl Api {
+    /// Starts to keep and watch the scheduler of an asset, once `from` is cancelled; `None` where there is none to watch. In embedded mode, without a
     /// configured scheduler, it begins when the service has a model.
     pub fn watch(
         &self,
-        config: &Config,
-        data_dir: &Path,
-        store: &Store,
-        clock: Clock,
+        plan: &Plan,
+        common: &Common,
         vitals: &Vitals,
+        from: Option<CancellationToken>,
         shutdown: CancellationToken,
     ) -> Option<Watch> {
-        let inference = &config.inference;
-        if inference.scheduler.is_empty() && self.service.is_none() {
+        let (config, inference) = (&plan.config, &plan.config.inference);
+        if inference.scheduler.is_empty() && (!self.in_process || plan.asset.is_named()) {
             return None;
         }
-        let target = inference.target(
-            config.feed.cadence,
-            config.naming,
-            store.bucket.name(),
-            &store.prefix,
-        );
-        let s3 = store.bucket.client().clone();
+        let (bucket, prefix) = (common.bucket.name(), plan.prefix());
+        let target = inference.target(config.feed.cadence, config.naming, bucket, prefix);
+        let s3 = common.bucket.client().clone();
         let copy = (!inference.archive_prefix.is_empty()).then(|| {
             let bucket = Bucket::new(s3.clone(), &target.output_bucket);
             (bucket, inference.archive_prefix.clone())
@@ -238,21 +248,33 @@ impl Lookout {
             client: self.client.clone(),
             target,
             s3,
-            archive: archive(data_dir),
+            archive: archive(&common.data_dir),
             copy,
             poll: inference.poll.0,
-            clock,
+            clock: common.clock.clone(),
             vitals: vitals.clone(),
         };
-        Some(tokio::spawn(watch(parts, deliveries(data_dir), shutdown)))
+        let deliveries = deliveries(&common.data_dir, plan.asset.name());
+        let work = watch(parts, common.clone(), deliveries, shutdown);
+        let work = async move {
+            if let Some(from) = from {
+                from.cancelled().await;
+            }
+            work.await
+        };
+        let span = match plan.asset.name() {
+            "" => tracing::Span::none(),
+            asset => tracing::info_span!("asset", asset),
+        };
+        Some(tokio::spawn(work.instrument(span)))
     }
 }
 
-/// What the ledger of a data directory knows of how a window was delivered.
-pub fn deliveries(data_dir: &Path) -> Deliveries {
-    let data_dir = data_dir.to_owned();
+/// What the ledger of a data directory knows of how a window of an asset was delivered.
+pub fn deliveries(data_dir: &Path, asset: &str) -> Deliveries {
+    let (data_dir, asset) = (data_dir.to_owned(), asset.to_owned());
     Arc::new(move |start| {
-        let ledger = Ledger::open_existing(&data_dir).ok().flatten()?;
+        let ledger = Ledger::open_existing(&data_dir).ok().flatten()?.of(&asset);
         let entry = ledger.find(start).ok().flatten()?;
         let mut said = entry.state.describe().to_owned();
         for more in [entry.reason, entry.last_error].into_iter().flatten() {
@@ -291,6 +313,7 @@ pub fn service_config(listen: SocketAddr, state: PathBuf, keys: &KeyPair) -> ser
 
 async fn watch(
     mut parts: inference::Parts,
+    common: Common,
     deliveries: Deliveries,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -300,7 +323,7 @@ async fn watch(
             () = choose(&parts.client, &mut parts.target, parts.poll) => {}
         }
     }
-    let watcher = Watcher::open(parts).await?;
+    let watcher = Watcher::on(parts, common.index().await?);
     watcher.told_by(deliveries).run(shutdown).await
 }
 

@@ -20,7 +20,7 @@ use crate::feed::Policy;
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::ops::lock;
 use crate::sample::{SampleOptions, write_sample};
-use crate::signal::{Cadence, Earlier, Mapping, Rebase, TagList, TagListError};
+use crate::signal::{Asset, Cadence, Earlier, Mapping, Rebase, TagList, TagListError};
 use crate::source::replay::follow::{self, Keep, Place};
 use crate::source::replay::{AtEnd, Extent, Follow, Inventory, LocalFiles, Shelf, Strays};
 use crate::source::{self, Progress, Source, SourceError, recorded_time};
@@ -129,12 +129,23 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
-        let plant = Self::find(config, data_dir, now, true).await?;
+        let place = MappingPlace::only(data_dir);
+        Self::keep(config, data_dir, now, None, place).await
+    }
+
+    /// As [`Plant::open`], for the signals of `tags` and with the mapping at `place`.
+    pub(super) async fn keep(
+        config: &Config,
+        data_dir: &Path,
+        now: DateTime<Utc>,
+        tags: Option<TagList>,
+        place: MappingPlace,
+    ) -> anyhow::Result<Self> {
+        let plant = Self::find(config, data_dir, now, tags, Some(place.clone())).await?;
         if let Some(anchor) = &plant.unkept {
-            for path in anchor_files(data_dir) {
-                write_anchor(&path, anchor)
-                    .with_context(|| format!("writing {}", path.display()))?;
-            }
+            place
+                .write(anchor)
+                .with_context(|| format!("writing {}", place.0[0].display()))?;
             info!(
                 recorded = format_recorded(anchor.recorded),
                 wall = format_recorded(anchor.wall),
@@ -151,25 +162,51 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
-        Self::find(config, data_dir, now, false).await
+        Self::find(config, data_dir, now, None, None).await
+    }
+
+    /// As [`Plant::look`], for one asset: `config` is that of the asset, `tags` its list.
+    pub async fn look_of(
+        asset: &Asset,
+        tags: TagList,
+        config: &Config,
+        data_dir: &Path,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<Self> {
+        if !asset.is_named() {
+            return Self::look(config, data_dir, now).await;
+        }
+        Self::find(config, data_dir, now, Some(tags), None).await
+    }
+
+    /// What is one asset's of a history that is open.
+    pub(super) fn shared(tags: TagList, source: Box<dyn Source>, info: PlantInfo) -> Self {
+        Self {
+            tags,
+            source,
+            info,
+            unkept: None,
+            _borrowed: None,
+        }
     }
 
     async fn find(
         config: &Config,
         data_dir: &Path,
         now: DateTime<Utc>,
-        keep: bool,
+        tags: Option<TagList>,
+        keep: Option<MappingPlace>,
     ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
         let mut borrowed = None;
-        if keep && !source.parquet.is_empty() {
+        if keep.is_some() && !source.parquet.is_empty() {
             warn!(
                 "source.parquet is the older name of source.history, which takes directories and patterns too: rename it"
             );
         }
         if source.location().is_empty() {
             let mut directory = data_dir.join("sample");
-            if !keep && !directory.exists() {
+            if keep.is_none() && !directory.exists() {
                 let made = Borrowed::new().context("making a place for the sample plant")?;
                 directory = made.0.join("sample");
                 borrowed = Some(made);
@@ -178,45 +215,64 @@ impl Plant {
             source.history = directory.join("signals.parquet").display().to_string();
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
-        let tags = TagList::read(&source.tags)?;
-        let plant = match Somewhere::of(source.location(), &config.s3).await? {
-            Somewhere::Files(files) => {
-                Self::at_place(files, source, tags, config, data_dir, now, keep).await
-            }
-            Somewhere::Objects(objects) => {
-                Self::at_place(objects, source, tags, config, data_dir, now, keep).await
-            }
+        let place = match (&keep, &tags) {
+            (Some(place), _) => place.clone(),
+            // Whoever looks sees what would be kept.
+            (None, None) => MappingPlace::only(data_dir),
+            (None, Some(_)) => MappingPlace::of(config, data_dir),
+        };
+        let tags = match tags {
+            Some(tags) => tags,
+            None => TagList::read(&source.tags)?,
+        };
+        let opening = Opening {
+            source,
+            tags,
+            config: config.clone(),
+            data_dir: data_dir.to_owned(),
+            now,
+            place,
+            keeps: keep.is_some(),
+        };
+        let location = opening.source.location().to_owned();
+        let plant = match Somewhere::of(&location, &config.s3).await? {
+            Somewhere::Files(files) => opening.at(files).await,
+            Somewhere::Objects(objects) => opening.at(objects).await,
         }?;
         Ok(Self {
             _borrowed: borrowed,
             ..plant
         })
     }
+}
 
-    async fn at_place<P: Place + 'static>(
-        place: P,
-        source: source::Config,
-        tags: TagList,
-        config: &Config,
-        data_dir: &Path,
-        now: DateTime<Utc>,
-        keep: bool,
-    ) -> anyhow::Result<Self>
+/// What a plant is opened from.
+struct Opening {
+    source: source::Config,
+    tags: TagList,
+    config: Config,
+    data_dir: PathBuf,
+    now: DateTime<Utc>,
+    place: MappingPlace,
+    keeps: bool,
+}
+
+impl Opening {
+    async fn at<P: Place + 'static>(self, place: P) -> anyhow::Result<Plant>
     where
         P::Reader: Send,
     {
-        let (config, data_dir) = (config.clone(), data_dir.to_owned());
         tokio::task::spawn_blocking(move || {
             let progress = Progress::default();
-            let shelf = match keep {
-                true => Shelf::at(&data_dir),
-                false => Shelf::of(&data_dir),
+            let shelf = match self.keeps {
+                true => Shelf::at(&self.data_dir),
+                false => Shelf::of(&self.data_dir),
             };
-            let opened = follow::open(place, &tags, &progress, Some(shelf))?;
+            let opened = follow::open(place, &self.tags, &progress, Some(shelf))?;
             let history = opened.extent();
-            let (anchor, kept) = anchor(history, &source, &config, &data_dir, now)?;
+            let (anchor, kept) = self.anchor(history)?;
             let info = PlantInfo {
-                history: source.location().to_owned(),
+                history: self.source.location().to_owned(),
                 first: history.first(),
                 last: history.last(),
                 rows: history.rows(),
@@ -228,17 +284,18 @@ impl Plant {
             };
             let mapping = anchor.mapping();
             let unkept = (!kept).then(|| anchor.clone());
-            let keep: Keep = if keep {
-                keep_in(data_dir.clone(), anchor)
+            let keep: Keep = if self.keeps {
+                keep_at(self.place, anchor)
             } else {
                 Box::new(|_| Ok(()))
             };
-            let follow = Follow::new(opened, mapping, config.feed.cadence, keep);
-            Ok(Self {
+            let cadence = self.config.feed.cadence;
+            let follow = Follow::new(opened, mapping, cadence, keep);
+            Ok(Plant {
                 unkept,
                 info,
-                source: Box::new(follow.with_scratch(&data_dir)),
-                tags,
+                source: Box::new(follow.with_scratch(&self.data_dir)),
+                tags: self.tags,
                 _borrowed: None,
             })
         })
@@ -246,15 +303,50 @@ impl Plant {
     }
 }
 
-/// Writes a mapping that has changed into the data directory.
-fn keep_in(data_dir: PathBuf, mut anchor: Anchor) -> Keep {
+/// Writes a mapping that has changed to where it is kept.
+fn keep_at(place: MappingPlace, mut anchor: Anchor) -> Keep {
     Box::new(move |mapping| {
         (anchor.rebase, anchor.earlier) = (mapping.now, mapping.earlier.clone());
-        for path in anchor_files(&data_dir) {
-            write_anchor(&path, &anchor)?;
-        }
-        Ok(())
+        place.write(&anchor)
     })
+}
+
+/// Where a mapping is kept, twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MappingPlace([PathBuf; 2]);
+
+impl MappingPlace {
+    /// That of a data directory whose assets have no names.
+    pub fn only(data_dir: &Path) -> Self {
+        Self(["rebase.json", "rebase.backup.json"].map(|name| data_dir.join(name)))
+    }
+
+    /// That of all assets with the same history, beginning, end, cadence and rule of publishing: they share the history, and
+    /// its mapping with it.
+    pub fn of(config: &Config, data_dir: &Path) -> Self {
+        let key = format!(
+            "{}\n{}\n{:?}\n{}\n{:?}",
+            config.source.location(),
+            config.source.start,
+            config.source.at_end,
+            config.feed.cadence,
+            config.feed.publish
+        );
+        let name = &checksum(&key)[..16];
+        Self(["json", "backup.json"].map(|end| data_dir.join(format!("rebase-{name}.{end}"))))
+    }
+
+    /// What tells it from others.
+    pub fn key(self) -> PathBuf {
+        let [first, _] = self.0;
+        first
+    }
+
+    fn write(&self, anchor: &Anchor) -> io::Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|path| write_anchor(path, anchor))
+    }
 }
 
 /// Where a history lies.
@@ -334,82 +426,78 @@ fn embedded_sample() -> SampleOptions {
     }
 }
 
-/// The kept mapping, or a new one that starts at the live window; and whether it is kept as it is.
-fn anchor(
-    history: &Extent,
-    source: &source::Config,
-    config: &Config,
-    data_dir: &Path,
-    now: DateTime<Utc>,
-) -> anyhow::Result<(Anchor, bool)> {
-    let cadence = config.feed.cadence;
-    let kept = anchor_files(data_dir).map(|path| read_anchor(&path));
-    let both = kept[0].is_some() && kept[0] == kept[1];
-    let found = kept.into_iter().flatten().next();
-    if let Some(anchor) = &found
-        && anchor.parquet == source.location()
-        && anchor.start == source.start
-        && anchor.at_end == source.at_end
-        && anchor.cadence == cadence
-        && DateTime::from_timestamp_micros(anchor.wall).is_some_and(clock::is_set)
-    {
-        // A copy that was lost is written again before the other one is.
-        return Ok((anchor.clone(), both));
-    }
-    let recorded = if source.start.is_empty() {
-        history.default_start(cadence, 3)
-    } else {
-        let start =
-            recorded_time(&source.start).map_err(|problem| source::SourceError::Invalid {
-                name: "source.start".into(),
-                problems: vec![problem],
-            })?;
-        if start < history.first() || start > history.last() {
-            bail!(source::SourceError::Invalid {
-                name: source.location().to_owned(),
-                problems: vec![format!(
-                    "source.start {} is outside its history, {} to {}",
-                    source.start,
-                    format_recorded(history.first()),
-                    format_recorded(history.last())
-                )],
-            });
+impl Opening {
+    /// The kept mapping, or a new one that starts at the live window; and whether it is kept as it is.
+    fn anchor(&self, history: &Extent) -> anyhow::Result<(Anchor, bool)> {
+        let cadence = self.config.feed.cadence;
+        let kept = self.place.0.clone().map(|path| read_anchor(&path));
+        let both = kept[0].is_some() && kept[0] == kept[1];
+        let found = kept.into_iter().flatten().next();
+        if let Some(anchor) = &found
+            && anchor.parquet == self.source.location()
+            && anchor.start == self.source.start
+            && anchor.at_end == self.source.at_end
+            && anchor.cadence == cadence
+            && DateTime::from_timestamp_micros(anchor.wall).is_some_and(clock::is_set)
+        {
+            // A copy that was lost is written again before the other one is.
+            return Ok((anchor.clone(), both));
         }
-        start
-    };
-    let policy = Policy {
-        cadence,
-        publish: config.feed.publish,
-        catch_up: config.feed.catch_up,
-        max_age: chrono::TimeDelta::zero(),
-        resumed_at: now,
-    };
-    let live = policy.live(now);
-    let wall = live.start().timestamp_micros();
-    let rebase = history.rebase(recorded, wall, cadence, source.at_end);
-    // Nothing is cut before the clock is set; then the mapping is made anew, and kept.
-    let passing = !clock::is_set(now);
-    if !passing && found.is_none() && data_dir.join("ledger.db").exists() {
-        warn!("the mapping of recorded time is lost: it begins anew at the live window");
+        let recorded = if self.source.start.is_empty() {
+            history.default_start(cadence, 3)
+        } else {
+            let start = recorded_time(&self.source.start).map_err(|problem| {
+                source::SourceError::Invalid {
+                    name: "source.start".into(),
+                    problems: vec![problem],
+                }
+            })?;
+            if start < history.first() || start > history.last() {
+                bail!(source::SourceError::Invalid {
+                    name: self.source.location().to_owned(),
+                    problems: vec![format!(
+                        "source.start {} is outside its history, {} to {}",
+                        self.source.start,
+                        format_recorded(history.first()),
+                        format_recorded(history.last())
+                    )],
+                });
+            }
+            start
+        };
+        let policy = Policy {
+            cadence,
+            publish: self.config.feed.publish,
+            catch_up: self.config.feed.catch_up,
+            max_age: chrono::TimeDelta::zero(),
+            resumed_at: self.now,
+        };
+        let live = policy.live(self.now);
+        let wall = live.start().timestamp_micros();
+        let rebase = history.rebase(recorded, wall, cadence, self.source.at_end);
+        // Nothing is cut before the clock is set; then the mapping is made anew, and kept.
+        let passing = !clock::is_set(self.now);
+        let is_only = self.place == MappingPlace::only(&self.data_dir);
+        if !passing && is_only && found.is_none() && self.data_dir.join("ledger.db").exists() {
+            warn!("the mapping of recorded time is lost: it begins anew at the live window");
+        }
+        if !passing && found.is_some() {
+            warn!(
+                "the source or its cadence has changed: the mapping of recorded time begins anew"
+            );
+        }
+        let anchor = Anchor {
+            parquet: self.source.location().to_owned(),
+            start: self.source.start.clone(),
+            at_end: self.source.at_end,
+            cadence,
+            recorded,
+            wall,
+            rebase,
+            earlier: Vec::new(),
+        };
+        Ok((anchor, passing))
     }
-    if !passing && found.is_some() {
-        warn!("the source or its cadence has changed: the mapping of recorded time begins anew");
-    }
-    let anchor = Anchor {
-        parquet: source.location().to_owned(),
-        start: source.start.clone(),
-        at_end: source.at_end,
-        cadence,
-        recorded,
-        wall,
-        rebase,
-        earlier: Vec::new(),
-    };
-    Ok((anchor, passing))
-}
-
-fn anchor_files(data_dir: &Path) -> [PathBuf; 2] {
-    ["rebase.json", "rebase.backup.json"].map(|name| data_dir.join(name))
 }
 
 /// A recorded time for people.

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, KeepRule};
 use crate::feed::Ledger;
 use crate::inference::{Index, expire};
+use crate::signal::{Asset, TagList};
 use crate::store::retention::{Retention, Rule};
 use crate::vitals::Troubles;
 
@@ -23,9 +24,29 @@ const OFTEN: Duration = Duration::from_secs(3600);
 /// The rules of `run`'s embedded store: its input and output, and those of the configuration.
 pub fn rules(config: &Config) -> Vec<Rule> {
     let mut rules = others(&config.store.rules);
-    if !config.is_embedded() {
-        return rules;
+    if config.is_embedded() {
+        for one in each(config) {
+            rules.extend(own(&one));
+        }
     }
+    rules
+}
+
+/// The configuration of each asset, as the tag list has them now.
+fn each(config: &Config) -> Vec<Config> {
+    let list = match config.source.tags.as_str() {
+        "" => None,
+        tags => TagList::read(tags).ok(),
+    };
+    let assets = list.map(|list| list.assets()).unwrap_or_default();
+    match assets.iter().any(Asset::is_named) {
+        true => assets.iter().map(|asset| config.of(asset)).collect(),
+        false => vec![config.clone()],
+    }
+}
+
+/// The rules of one asset's input and output.
+fn own(config: &Config) -> [Rule; 2] {
     let input = match config.s3.input_prefix.as_str() {
         "" => EMBEDDED_PREFIX,
         prefix => prefix,
@@ -59,8 +80,7 @@ pub fn rules(config: &Config) -> Vec<Rule> {
             name.starts_with("results").then(|| parsed.and_utc())
         })),
     };
-    rules.extend([input, output]);
-    rules
+    [input, output]
 }
 
 /// The rules of the configuration alone, which are all that `serve` has.
@@ -78,26 +98,31 @@ pub fn others(rules: &[KeepRule]) -> Vec<Rule> {
 pub fn horizon(config: &Config, data_dir: &Path) -> anyhow::Result<Option<DateTime<Utc>>> {
     let mut horizon = DateTime::<Utc>::MAX_UTC;
     if let Some(ledger) = Ledger::open_existing(data_dir).context("reading the ledger")? {
-        let waiting = [ledger.oldest_due()?, ledger.oldest_spooled(1)?.pop()];
-        for window in waiting.into_iter().flatten() {
-            horizon = horizon.min(window.start());
+        for asset in ledger.assets()? {
+            let ledger = ledger.of(&asset);
+            let waiting = [ledger.oldest_due()?, ledger.oldest_spooled(1)?.pop()];
+            for window in waiting.into_iter().flatten() {
+                horizon = horizon.min(window.start());
+            }
         }
     }
     if let Some(index) =
         Index::open_existing(&archive(data_dir)).context("reading the archive's index")?
     {
-        let scheduler = match config.inference.scheduler.as_str() {
-            "" => EMBEDDED_SCHEDULER,
-            scheduler => scheduler,
-        };
-        // Where nothing was ever scored, nothing waits for it: time alone counts.
-        if let Some(newest) = index.newest(scheduler)? {
-            horizon = horizon.min(newest.execution.data_end);
-        }
-        let unfinished = index.in_progress(scheduler, DateTime::<Utc>::MAX_UTC, 1)?;
-        let unarchived = index.to_archive(scheduler, DateTime::<Utc>::MAX_UTC, usize::MAX)?;
-        for execution in unfinished.iter().chain(unarchived.first()) {
-            horizon = horizon.min(execution.data_start);
+        for one in each(config) {
+            let scheduler = match one.inference.scheduler.as_str() {
+                "" => EMBEDDED_SCHEDULER,
+                scheduler => scheduler,
+            };
+            // Where nothing was ever scored, nothing waits for it: time alone counts.
+            if let Some(newest) = index.newest(scheduler)? {
+                horizon = horizon.min(newest.execution.data_end);
+            }
+            let unfinished = index.in_progress(scheduler, DateTime::<Utc>::MAX_UTC, 1)?;
+            let unarchived = index.to_archive(scheduler, DateTime::<Utc>::MAX_UTC, usize::MAX)?;
+            for execution in unfinished.iter().chain(unarchived.first()) {
+                horizon = horizon.min(execution.data_start);
+            }
         }
     }
     Ok(Some(horizon))

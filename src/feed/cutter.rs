@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -213,6 +213,7 @@ pub struct Cutter {
     sealed: Arc<Notify>,
     pulse: Pulse,
     progress: Progress,
+    gate: Option<Arc<Semaphore>>,
     /// Components without a value in the last live window.
     blank: Vec<String>,
     state: Mood,
@@ -246,6 +247,7 @@ impl Cutter {
             ledger: cut.ledger.clone(),
             spool: cut.spool.clone(),
             progress: cut.source.progress(),
+            gate: cut.source.gate(),
             cut: Arc::new(Mutex::new(cut)),
             policy: Policy {
                 cadence: config.cadence,
@@ -353,16 +355,26 @@ impl Cutter {
         window: Window,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Result<Entry, CutError>> {
+        let _turn = match &self.gate {
+            Some(gate) => Some(self.going(gate.clone().acquire_owned()).await?),
+            None => None,
+        };
         let cut = self.cut.clone();
-        let mut cutting = tokio::task::spawn_blocking(move || {
+        let cutting = tokio::task::spawn_blocking(move || {
             cut.lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
                 .cut(&window, now)
         });
+        Ok(self.going(cutting).await?)
+    }
+
+    /// Waits for what a reading has to do with, and beats as long as that makes progress.
+    async fn going<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
         let mut seen = self.progress.seen();
         loop {
             tokio::select! {
-                result = &mut cutting => return Ok(result?),
+                done = &mut work => return done,
                 () = tokio::time::sleep(BEAT) => {}
             }
             if self.progress.seen() != seen {

@@ -103,6 +103,22 @@ pub struct Census {
     pub quarantined: u64,
 }
 
+impl Census {
+    /// These and others.
+    pub fn and(&self, other: &Census) -> Census {
+        Census {
+            due: self.due + other.due,
+            spooled: self.spooled + other.spooled,
+            shipped: self.shipped + other.shipped,
+            partial: self.partial + other.partial,
+            covered: self.covered + other.covered,
+            empty: self.empty + other.empty,
+            skipped: self.skipped + other.skipped,
+            quarantined: self.quarantined + other.quarantined,
+        }
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {

@@ -262,6 +262,47 @@ impl Ledger {
         })
     }
 
+    /// The same ledger, for the windows of the asset of this name.
+    pub fn of(&self, asset: &str) -> Self {
+        Self {
+            asset: asset.into(),
+            ..self.clone()
+        }
+    }
+
+    /// Whose windows it speaks of.
+    pub fn asset(&self) -> &str {
+        &self.asset
+    }
+
+    /// Every asset that something is recorded of.
+    pub fn assets(&self) -> Result<Vec<String>, LedgerError> {
+        self.run(|connection| {
+            connection
+                .prepare(
+                    // One seek for each asset.
+                    "WITH RECURSIVE step (name) AS (
+                         SELECT min(asset) FROM window
+                         UNION ALL
+                         SELECT (SELECT min(asset) FROM window WHERE asset > step.name) FROM step WHERE name IS NOT NULL)
+                     SELECT name FROM step WHERE name IS NOT NULL",
+                )?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// How many windows wait to be cut, or shipped.
+    pub fn open_windows(&self) -> Result<u64, LedgerError> {
+        self.run(|connection| {
+            connection.query_row(
+                "SELECT count(*) FROM window WHERE asset = ?1 AND state IN ('due', 'spooled')",
+                [&self.asset],
+                |row| row.get::<_, i64>(0).map(|count| count as u64),
+            )
+        })
+    }
+
     /// Records that the ledger knows what spool and bucket hold, so that it need not be rebuilt at the next start.
     pub fn rebuilt(&self) -> Result<(), LedgerError> {
         self.change(|connection| connection.pragma_update(None, "application_id", COMPLETE))

@@ -11,19 +11,21 @@ mod pace;
 
 use std::any::Any;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use backoff::Backoff;
+pub use pace::Budget;
 use pace::{Fared, Pace};
 
 use super::{
@@ -33,8 +35,6 @@ use crate::clock::Clock;
 use crate::s3::{Bucket, Created, Disposition, S3Error};
 use crate::signal::{Cadence, NameFormat, TagList, Window};
 
-/// Files read from the spool at once. It takes less time than an upload, and every thread that reads keeps memory.
-const READING: usize = 2;
 /// How often a lane looks at the spool when nothing wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A lasting failure is logged again after this long.
@@ -56,6 +56,28 @@ pub struct Rebuild {
     pub cadence: Cadence,
     /// How far back to look.
     pub max_age: TimeDelta,
+    /// Of how many assets, this one among them, the ledger does not know it yet.
+    pub left: Arc<AtomicUsize>,
+}
+
+/// What a shipper works with.
+pub struct Parts {
+    /// Where files go.
+    pub bucket: Bucket,
+    /// Key prefix of the input files.
+    pub prefix: String,
+    /// Where sealed windows wait.
+    pub spool: Spool,
+    /// Where their states are recorded.
+    pub ledger: Ledger,
+    /// The time.
+    pub clock: Clock,
+    /// How many uploads may go on at once, over all shippers that have it.
+    pub budget: Budget,
+    /// The loops of this process.
+    pub vitals: Vitals,
+    /// Given when the ledger is new.
+    pub rebuild: Option<Rebuild>,
 }
 
 /// The task loop.
@@ -75,8 +97,8 @@ struct Shared {
     publish: Publish,
     drain_pause: Duration,
     sealed: Arc<Notify>,
-    pace: Pace,
-    reading: Semaphore,
+    pace: Arc<Pace>,
+    budget: Budget,
     claimed: Mutex<HashSet<i64>>,
     reachable: Notify,
     trouble: Mutex<Option<Trouble>>,
@@ -89,6 +111,7 @@ struct Trouble {
     text: String,
 }
 
+/// Which windows a lane ships. Those of the first go before those of the second, whosever they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Live,
@@ -104,39 +127,28 @@ enum Shipped {
 }
 
 impl Shipper {
-    /// A shipper for what is sealed in `spool`. `rebuild` is given when the ledger is new.
-    #[expect(clippy::too_many_arguments, reason = "wiring, called once")]
-    pub fn new(
-        config: &Config,
-        bucket: Bucket,
-        prefix: String,
-        spool: Spool,
-        ledger: Ledger,
-        clock: Clock,
-        sealed: Arc<Notify>,
-        vitals: Vitals,
-        rebuild: Option<Rebuild>,
-    ) -> Self {
+    /// A shipper for what is sealed in the spool, which `sealed` tells of.
+    pub fn new(config: &Config, parts: Parts, sealed: Arc<Notify>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                spool,
-                ledger,
-                clock,
+                spool: parts.spool,
+                ledger: parts.ledger,
+                clock: parts.clock,
                 cadence: config.cadence,
                 publish: config.publish,
                 drain_pause: Duration::from_secs(60) / config.drain_per_minute.max(1),
                 sealed,
-                pace: Pace::new(bucket.answer_time()),
-                reading: Semaphore::new(READING),
+                pace: parts.budget.of(parts.bucket.answer_time()),
+                budget: parts.budget,
                 claimed: Mutex::default(),
                 reachable: Notify::new(),
                 trouble: Mutex::default(),
-                health: vitals.health().clone(),
+                health: parts.vitals.health().clone(),
             }),
-            bucket,
-            prefix,
-            rebuild,
-            vitals,
+            bucket: parts.bucket,
+            prefix: parts.prefix,
+            rebuild: parts.rebuild,
+            vitals: parts.vitals,
         }
     }
 
@@ -207,7 +219,7 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
                 continue;
             }
         };
-        match shared.ship(&bucket, &claim.window).await {
+        match shared.ship(&bucket, &claim.window, lane).await {
             Ok(Shipped::Failed(error)) => {
                 let wait = backoff.after(error.disposition());
                 let failed = claim.window;
@@ -339,9 +351,14 @@ impl Shared {
         Ok(entry.filter(|_| !claimed).map(|entry| entry.state))
     }
 
-    async fn ship(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+    async fn ship(
+        self: &Arc<Self>,
+        bucket: &Bucket,
+        window: &Window,
+        lane: Lane,
+    ) -> anyhow::Result<Shipped> {
         let began = Instant::now();
-        let outcome = self.upload(bucket, window).await?;
+        let outcome = self.upload(bucket, window, lane).await?;
         let (shared, window) = (self.clone(), *window);
         let now = self.clock.now();
         match &outcome {
@@ -412,7 +429,12 @@ impl Shared {
     }
 
     /// Creates every file of a window at its key.
-    async fn upload(self: &Arc<Self>, bucket: &Bucket, window: &Window) -> anyhow::Result<Shipped> {
+    async fn upload(
+        self: &Arc<Self>,
+        bucket: &Bucket,
+        window: &Window,
+        lane: Lane,
+    ) -> anyhow::Result<Shipped> {
         let (spool, wanted) = (self.spool.clone(), *window);
         let manifest = match blocking(move || spool.manifest(&wanted)).await? {
             Ok(manifest) => manifest,
@@ -425,9 +447,9 @@ impl Shared {
             .map(|file| {
                 let (shared, bucket, window) = (self.clone(), bucket.clone(), *window);
                 async move {
-                    let turn = shared.pace.turn(file.bytes).await;
+                    let turn = shared.pace.clone().turn(file.bytes, lane).await;
                     let (spool, wanted) = (shared.spool.clone(), file.clone());
-                    let reading = shared.reading.acquire().await;
+                    let reading = shared.budget.reading().await;
                     let read = blocking(move || spool.read(&window, &wanted)).await?;
                     drop(reading);
                     let bytes = match read {

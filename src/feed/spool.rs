@@ -6,6 +6,7 @@
 //!     manifest.json                           keys, lengths, SHA-256, rows; the last line is its own SHA-256
 //! <data dir>/spool/.cut-...                   being written; swept at start
 //! <data dir>/quarantine/<same name>           set aside: another file is at a key, or the entry is damaged
+//! <data dir>/spool/asset-<name>/              the same of an asset with a name; quarantine likewise
 //! ```
 //!
 //! A window's files appear together, by one rename after everything is synced. An entry leaves only through
@@ -24,6 +25,8 @@ use super::disk::{Disk, Room, STAGING, seal_directory};
 use crate::signal::{Cadence, Window};
 
 const MANIFEST: &str = "manifest.json";
+/// The directories of assets with names begin with this, which no entry does.
+const OF_ASSET: &str = "asset-";
 
 /// One input file of a sealed window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,12 +142,60 @@ impl Spool {
         }
         // A directory whose name is lost takes with it what was made durable inside.
         spool.io(data_dir, spool.disk.sync_dir(data_dir))?;
-        for path in spool.io(&spool.directory, spool.disk.list(&spool.directory))? {
-            if file_name(&path).starts_with(STAGING) {
-                spool.io(&path, spool.disk.remove_dir(&path))?;
+        spool.sweep()?;
+        Ok(spool)
+    }
+
+    /// The part of the asset of this name, as it is: without a name the spool itself.
+    pub fn of(&self, asset: &str) -> Self {
+        if asset.is_empty() {
+            return self.clone();
+        }
+        let name = format!("{OF_ASSET}{asset}");
+        Self {
+            disk: self.disk.clone(),
+            directory: self.directory.join(&name),
+            quarantine: self.quarantine.join(&name),
+        }
+    }
+
+    /// As [`Spool::of`], creating its directories and sweeping what was being written at a crash.
+    pub fn open_of(&self, asset: &str) -> Result<Self, SpoolError> {
+        let spool = self.of(asset);
+        if !asset.is_empty() {
+            for (directory, above) in [
+                (&spool.directory, &self.directory),
+                (&spool.quarantine, &self.quarantine),
+            ] {
+                self.io(directory, self.disk.create_dir(directory))?;
+                self.io(above, self.disk.sync_dir(above))?;
             }
         }
+        spool.sweep()?;
         Ok(spool)
+    }
+
+    /// The assets with names that have a part of it.
+    pub fn assets(&self) -> Result<Vec<String>, SpoolError> {
+        let entries = self.io(&self.directory, self.disk.list(&self.directory))?;
+        Ok(entries
+            .iter()
+            .filter_map(|path| Some(file_name(path).strip_prefix(OF_ASSET)?.to_owned()))
+            .collect())
+    }
+
+    /// Where it lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn sweep(&self) -> Result<(), SpoolError> {
+        for path in self.io(&self.directory, self.disk.list(&self.directory))? {
+            if file_name(&path).starts_with(STAGING) {
+                self.io(&path, self.disk.remove_dir(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The spool of `data_dir` as it is, beside a running daemon; creates and sweeps nothing.

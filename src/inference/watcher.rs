@@ -82,8 +82,13 @@ impl Watcher {
     pub async fn open(parts: Parts) -> anyhow::Result<Self> {
         let (archive, now) = (parts.archive.clone(), parts.clock.now());
         let index = blocking(move || Index::open(&archive, now)).await??;
+        Ok(Self::on(parts, index))
+    }
+
+    /// A watcher over an index that is open, and that others may write too.
+    pub fn on(parts: Parts, index: Index) -> Self {
         let pulse = parts.vitals.pulse("watcher", SILENT);
-        Ok(Self {
+        Self {
             parts,
             pulse,
             index,
@@ -93,7 +98,7 @@ impl Watcher {
             patrol: patrol::Patrol::default(),
             absent: Absent::default(),
             deliveries: None,
-        })
+        }
     }
 
     /// A watcher that can say of a failed execution how its files were delivered.

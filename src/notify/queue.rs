@@ -435,7 +435,7 @@ fn see(db: &Connection, facts: &[Fact], complete: bool) -> rusqlite::Result<i64>
             .prepare_cached(
                 "SELECT gone, closed FROM standing WHERE kind = ?1 AND subject = ?2 AND episode = ?3",
             )?
-            .query_row(params![fact.kind, fact.subject, fact.episode], |row| {
+            .query_row(params![fact.kind, fact.key(), fact.episode], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
@@ -452,7 +452,7 @@ fn see(db: &Connection, facts: &[Fact], complete: bool) -> rusqlite::Result<i64>
         )?
         .execute(params![
             fact.kind,
-            fact.subject,
+            fact.key(),
             fact.episode,
             fact.since.timestamp_micros(),
             json(fact),
@@ -464,8 +464,7 @@ fn see(db: &Connection, facts: &[Fact], complete: bool) -> rusqlite::Result<i64>
     }
     let there = |known: &Fact| {
         facts.iter().any(|fact| {
-            (&fact.kind, &fact.subject, fact.episode)
-                == (&known.kind, &known.subject, known.episode)
+            (&fact.kind, fact.key(), fact.episode) == (&known.kind, known.key(), known.episode)
         })
     };
     for (known, told, _) in open(db)? {
@@ -503,7 +502,7 @@ fn mark(db: &Connection, fact: &Fact, what: &str) -> rusqlite::Result<()> {
     db.prepare_cached(&format!(
         "UPDATE standing SET {what} WHERE kind = ?1 AND subject = ?2 AND episode = ?3"
     ))?
-    .execute(params![fact.kind, fact.subject, fact.episode])?;
+    .execute(params![fact.kind, fact.key(), fact.episode])?;
     Ok(())
 }
 
@@ -513,7 +512,7 @@ fn close(db: &Connection, fact: &Fact) -> rusqlite::Result<()> {
         return mark(db, fact, "closed = 1");
     }
     db.prepare_cached("DELETE FROM standing WHERE kind = ?1 AND subject = ?2 AND episode = ?3")?
-        .execute(params![fact.kind, fact.subject, fact.episode])?;
+        .execute(params![fact.kind, fact.key(), fact.episode])?;
     Ok(())
 }
 

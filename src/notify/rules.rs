@@ -45,6 +45,9 @@ const LONGEST: usize = 1_000;
 pub struct Fact {
     /// What it is: a code of `/readyz` or one of [`KINDS`].
     pub kind: String,
+    /// The asset; empty where that has no name, and where it is no asset's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub asset: String,
     /// What it is about: a scheduler, or nothing where it is the gateway.
     pub subject: String,
     /// Tells one anomaly of a scheduler from the next: microseconds of its start; 0 elsewhere.
@@ -75,7 +78,7 @@ pub struct Message<'a> {
     pub gateway: &'a str,
     /// What it is.
     pub kind: &'a str,
-    /// The asset it is about; empty until there are several.
+    /// The asset it is about; empty where that has no name, or it is no asset's.
     pub asset: &'a str,
     /// What it is about.
     pub subject: &'a str,
@@ -116,15 +119,19 @@ pub fn facts(
     for reason in judge(snapshot).reasons {
         // One of a kind and subject is enough: the gravest comes first.
         let is_known = |known: &Fact| {
-            known.kind == reason.code.name() && known.subject == reason.subject.thing
+            known.kind == reason.code.name()
+                && known.subject == reason.subject.thing
+                && known.asset == reason.subject.asset
         };
         if !SUMS.contains(&reason.code) && !facts.iter().any(is_known) {
             facts.push(condition(&reason));
         }
     }
-    if let Some(overdue) = snapshot.overdue() {
-        let (scheduler, since) = overdue;
-        facts.push(missing(scheduler, since));
+    for overdue in snapshot.overdue() {
+        facts.push(Fact {
+            asset: overdue.asset.name().to_owned(),
+            ..missing(overdue.scheduler, overdue.since)
+        });
     }
     if let Some(counts) = &snapshot.service {
         for (scheduler, since) in &counts.overdue {
@@ -134,6 +141,15 @@ pub fn facts(
     if let Some(state) = state {
         failures(state, snapshot.now, &mut facts)?;
         anomalies(state, since, told, snapshot.now, &mut facts)?;
+    }
+    for fact in facts.iter_mut().filter(|fact| fact.asset.is_empty()) {
+        let kept = snapshot.assets.iter().find(|one| {
+            let standing = one.watched.as_ref();
+            standing.is_some_and(|standing| standing.scheduler == fact.subject)
+        });
+        if let Some(kept) = kept {
+            fact.asset = kept.asset.name().to_owned();
+        }
     }
     facts.sort_by(|a, b| (a.since, &a.kind, &a.subject).cmp(&(b.since, &b.kind, &b.subject)));
     Ok(facts)
@@ -149,6 +165,7 @@ pub fn clock_in_doubt(snapshot: &Snapshot) -> bool {
 fn condition(reason: &Reason) -> Fact {
     Fact {
         kind: reason.code.name().to_owned(),
+        asset: reason.subject.asset.clone(),
         subject: line(&reason.subject.thing, LONGEST),
         episode: 0,
         since: reason.since,
@@ -163,6 +180,7 @@ fn condition(reason: &Reason) -> Fact {
 fn missing(scheduler: &str, since: DateTime<Utc>) -> Fact {
     Fact {
         kind: EXECUTION_MISSING.into(),
+        asset: String::new(),
         subject: line(scheduler, LONGEST),
         episode: 0,
         since,
@@ -185,6 +203,7 @@ fn failures(state: &State, now: DateTime<Utc>, facts: &mut Vec<Fact>) -> anyhow:
         let reason = line(execution.reason.as_deref().unwrap_or_default(), LONGEST);
         facts.push(Fact {
             kind: EXECUTION_FAILED.into(),
+            asset: String::new(),
             subject: line(&scheduler, LONGEST),
             episode: 0,
             since: execution.end,
@@ -251,6 +270,7 @@ fn anomaly(subject: &str, start: DateTime<Utc>, event: Option<&EventRow>, over: 
     });
     Fact {
         kind: EVENT.into(),
+        asset: String::new(),
         subject: subject.to_owned(),
         episode: start.timestamp_micros(),
         since: start,
@@ -267,6 +287,14 @@ fn anomaly(subject: &str, start: DateTime<Utc>, event: Option<&EventRow>, over: 
 }
 
 impl Fact {
+    /// What it is remembered by: schedulers have names of their own, everything else is told apart by its asset.
+    pub fn key(&self) -> String {
+        if self.asset.is_empty() || KINDS.contains(&self.kind.as_str()) {
+            return self.subject.clone();
+        }
+        format!("{}\u{1f}{}", self.asset, self.subject)
+    }
+
     /// The message about it, as JSON: that it is so, or that it is over.
     pub fn message(
         &self,
@@ -280,7 +308,7 @@ impl Fact {
             id,
             gateway,
             kind: &self.kind,
-            asset: "",
+            asset: &self.asset,
             subject: &self.subject,
             state: if resolved { "resolved" } else { "firing" },
             severity: if self.blocking {

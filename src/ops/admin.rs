@@ -320,13 +320,13 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
 async fn livez(State(shared): State<Shared>) -> Response {
     let stalled = shared
         .site()
-        .map(|site| site.vitals.stalled())
+        .map(|site| site.vitals.stuck())
         .unwrap_or_default();
     match stalled.first() {
         None => "ok\n".into_response(),
-        Some((name, _)) => (
+        Some(one) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("the {name} has stopped looking at its work\n"),
+            format!("the {} has stopped looking at its work\n", one.name),
         )
             .into_response(),
     }

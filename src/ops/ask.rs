@@ -132,10 +132,10 @@ async fn tell(mut stream: tokio::net::UnixStream, judgement: &Judgement) -> anyh
     tokio::time::timeout(PATIENCE, stream.read_exact(&mut question)).await??;
     let stalled: Vec<String> = judgement
         .site()
-        .map(|site| site.vitals.stalled())
+        .map(|site| site.vitals.stuck())
         .unwrap_or_default()
         .into_iter()
-        .map(|(name, _)| name.to_owned())
+        .map(|one| one.name.to_owned())
         .collect();
     let mut told = Told {
         stalled,

@@ -10,8 +10,10 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::site::{FeedSnapshot, Snapshot, Standing};
+use crate::executions::Unscored;
 use crate::feed::State;
-use crate::vitals::{Code, Subject, Trouble};
+use crate::signal::Asset;
+use crate::vitals::{Code, Stalled, Subject, Trouble};
 
 /// What the inference side may take to come back, or to become what it shall be, before it is a reason.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);
@@ -52,60 +54,68 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     for failure in &snapshot.failures {
         reasons.push(reason(
             Code::StateUnreadable,
-            snapshot.first_seen(Code::StateUnreadable),
+            snapshot.first_seen(Code::StateUnreadable, &Asset::default()),
             failure.clone(),
             "see the log; the ledger is rebuilt when it is moved away",
         ));
     }
-    for (name, silent_s) in &snapshot.stalled {
+    for Stalled {
+        asset,
+        name,
+        silent,
+    } in &snapshot.stalled
+    {
+        let silent_s = silent.as_secs();
         reasons.push(
             reason(
                 Code::LoopStalled,
-                snapshot.now - TimeDelta::seconds(*silent_s as i64),
+                snapshot.now - TimeDelta::seconds(silent_s as i64),
                 format!("the {name} has not looked at its work for {silent_s} s"),
-                "systemd restarts it through the watchdog; elsewhere restart lookoutd, nothing sealed is lost",
+                if asset.is_empty() {
+                    "systemd restarts it through the watchdog; elsewhere restart lookoutd, nothing sealed is lost"
+                } else {
+                    "look at what its history lies on, which may hang; the other assets go on, and a restart loses nothing"
+                },
             )
-            .about(name),
+            .about(name)
+            .of(asset),
         );
     }
-    // Half a window is the longest that anything may wait to be told.
-    let patience = snapshot
-        .feed
-        .as_ref()
-        .map_or(TimeDelta::MAX, |feed| feed.config.cadence.duration() / 2);
     for trouble in &snapshot.troubles {
+        // Half a window is the longest that anything may wait to be told.
+        let feed = snapshot.asset(&Asset::known(&trouble.subject.asset));
+        let patience = feed
+            .and_then(|one| one.feed.as_ref())
+            .map_or(TimeDelta::MAX, |feed| feed.config.cadence.duration() / 2);
         if snapshot.now - trouble.since >= trouble.after.min(patience) {
             reasons.push(Reason::from(trouble));
         }
     }
-    if let Some(feed) = &snapshot.feed {
-        judge_feed(feed, snapshot, &mut reasons);
-    }
-    if let Some(standing) = &snapshot.watched {
-        judge_scheduler(standing, snapshot, &mut reasons);
+    for one in &snapshot.assets {
+        let before = reasons.len();
+        if let Some(feed) = &one.feed {
+            judge_feed(feed, &one.asset, snapshot, &mut reasons);
+        }
+        if let Some(standing) = &one.watched {
+            judge_scheduler(standing, snapshot, &mut reasons);
+        }
+        if let Some(unscored) = &one.unscored {
+            reasons.push(judge_unscored(unscored));
+        }
+        for reason in &mut reasons[before..] {
+            reason.subject.asset = one.asset.name().to_owned();
+        }
     }
     judge_executions(snapshot, &mut reasons);
-    if let Some(unscored) = &snapshot.unscored {
-        let utc = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-        reasons.push(reason(
-            Code::WindowsUnscored,
-            unscored.first,
-            format!(
-                "{} windows were delivered and never scored, the first {}, the last {}",
-                unscored.windows,
-                utc(unscored.first),
-                utc(unscored.last)
-            ),
-            "lookoutd windows list --unscored has them; their files are in the store: lookoutd serve --catch-up executes what it \
-             missed, elsewhere lookoutd model score scores files",
-        ));
-    }
     if let Some(counts) = &snapshot.service
         && counts.failing > 0
     {
         let (first, since) = match &counts.failing_since {
             Some((name, since)) => (name.as_str(), *since),
-            None => ("", snapshot.first_seen(Code::ExecutionsFailing)),
+            None => (
+                "",
+                snapshot.first_seen(Code::ExecutionsFailing, &Asset::default()),
+            ),
         };
         reasons.push(
             reason(
@@ -145,7 +155,23 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
     }
 }
 
-fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+fn judge_unscored(unscored: &Unscored) -> Reason {
+    let utc = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    reason(
+        Code::WindowsUnscored,
+        unscored.first,
+        format!(
+            "{} windows were delivered and never scored, the first {}, the last {}",
+            unscored.windows,
+            utc(unscored.first),
+            utc(unscored.last)
+        ),
+        "lookoutd windows list --unscored has them; their files are in the store: lookoutd serve --catch-up executes what it \
+         missed, elsewhere lookoutd model score scores files",
+    )
+}
+
+fn judge_feed(feed: &FeedSnapshot, asset: &Asset, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     let age = feed.oldest_age(now);
@@ -161,8 +187,8 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
             "lookoutd windows list shows them with their last error; they are delivered once the cause is gone",
         ));
     }
-    judge_clock(feed, snapshot, reasons);
-    judge_source(feed, snapshot, reasons);
+    judge_clock(feed, asset, snapshot, reasons);
+    judge_source(feed, asset, snapshot, reasons);
     if feed.census.quarantined > 0 {
         let since = feed
             .recent
@@ -172,7 +198,7 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
             .min();
         reasons.push(reason(
             Code::WindowsQuarantined,
-            since.unwrap_or_else(|| snapshot.first_seen(Code::WindowsQuarantined)),
+            since.unwrap_or_else(|| snapshot.first_seen(Code::WindowsQuarantined, asset)),
             format!("{} windows are set aside", feed.census.quarantined),
             "lookoutd windows list --state quarantined, then windows retry or skip",
         ));
@@ -181,7 +207,7 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
     if let (Some(expiry), Some(why)) = (feed.readings.expiry, &feed.readings.renewal) {
         reasons.push(reason(
             Code::CredentialsExpire,
-            snapshot.first_seen(Code::CredentialsExpire),
+            snapshot.first_seen(Code::CredentialsExpire, asset),
             format!(
                 "the credentials, which end at {}, cannot be renewed: {why}",
                 expiry.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -191,7 +217,7 @@ fn judge_feed(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason
     }
 }
 
-fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+fn judge_clock(feed: &FeedSnapshot, asset: &Asset, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     const REMEDY: &str = "check time synchronisation with timedatectl or chronyc tracking";
@@ -211,7 +237,7 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     {
         reasons.push(reason(
             Code::ClockOffset,
-            snapshot.first_seen(Code::ClockOffset),
+            snapshot.first_seen(Code::ClockOffset, asset),
             format!(
                 "this machine's clock is {} {} the store's",
                 span(offset.abs()),
@@ -232,7 +258,7 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     {
         reasons.push(reason(
             Code::ClockSuspect,
-            snapshot.first_seen(Code::ClockSuspect),
+            snapshot.first_seen(Code::ClockSuspect, asset),
             format!(
                 "window {} is recorded already: the clock went back, or was ahead when it was cut",
                 entry.start.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -242,13 +268,19 @@ fn judge_clock(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reaso
     }
 }
 
-fn judge_source(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+fn judge_source(
+    feed: &FeedSnapshot,
+    asset: &Asset,
+    snapshot: &Snapshot,
+    reasons: &mut Vec<Reason>,
+) {
     let now = snapshot.now;
     let cadence = feed.config.cadence.duration();
     let Some(last) = feed.recent.first() else {
         return;
     };
-    let stopped = snapshot.has(Code::SpoolPaused) || snapshot.has(Code::SourceFailing);
+    let stopped =
+        snapshot.has(Code::SpoolPaused, asset) || snapshot.has(Code::SourceFailing, asset);
     let due_again = feed.live_at(last.end);
     if now - due_again > cadence && !stopped {
         reasons.push(reason(
@@ -287,12 +319,18 @@ fn judge_source(feed: &FeedSnapshot, snapshot: &Snapshot, reasons: &mut Vec<Reas
 
 fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let service = snapshot.service.as_ref();
-    let overdue = service
+    let counted = service
         .map(|counts| counts.overdue.as_slice())
         .unwrap_or_default();
-    let here = overdue.iter().map(|(name, since)| (name.as_str(), *since));
-    let all: Vec<_> = snapshot.overdue().into_iter().chain(here).collect();
-    let Some((first, since)) = all.iter().min_by_key(|(_, since)| *since) else {
+    let kept = snapshot.overdue();
+    let kept = kept
+        .iter()
+        .map(|one| (one.asset.name(), one.scheduler, one.since));
+    let here = counted
+        .iter()
+        .map(|(name, since)| ("", name.as_str(), *since));
+    let all: Vec<_> = kept.chain(here).collect();
+    let Some((asset, first, since)) = all.iter().min_by_key(|(_, _, since)| *since) else {
         return;
     };
     let others = match all.len() {
@@ -309,7 +347,8 @@ fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
             ),
             "see the log of the service; lookoutd scheduler describe says when it wakes",
         )
-        .about(first),
+        .about(first)
+        .of(asset),
     );
 }
 
@@ -368,6 +407,11 @@ fn reason(
 impl Reason {
     fn about(mut self, thing: &str) -> Self {
         self.subject.thing = thing.to_owned();
+        self
+    }
+
+    fn of(mut self, asset: &str) -> Self {
+        self.subject.asset = asset.to_owned();
         self
     }
 }

@@ -12,9 +12,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::health::{Reason, judge};
-use super::site::{FeedSnapshot, Snapshot, resident_bytes};
+use super::site::{AssetSnapshot, FeedSnapshot, Snapshot, Standing as Watched, resident_bytes};
 use crate::executions::LatestScore;
-use crate::feed::{State, Uploads};
+use crate::feed::{Entry, State, Uploads};
+use crate::signal::Asset;
 use crate::store::standing::Standing;
 use crate::vitals::Code;
 
@@ -69,28 +70,38 @@ impl Collector for Scrape {
             "When the process was first looked at, seconds since 1970",
             Some(snapshot.started.timestamp() as f64),
         )?;
-        if let Some(feed) = &snapshot.feed {
-            feed_metrics(&mut sheet, feed, snapshot)?;
-        }
-        if snapshot.feed.is_some() && snapshot.service.is_some() {
-            let windows = snapshot.unscored.map_or(0, |unscored| unscored.windows);
-            sheet.gauge(
+        feed_metrics(&mut sheet, snapshot)?;
+        if snapshot.service.is_some() {
+            let windows = snapshot
+                .assets
+                .iter()
+                .filter(|one| one.feed.is_some())
+                .map(|one| {
+                    let windows = one.unscored.map_or(0, |unscored| unscored.windows);
+                    (&one.asset, Some(windows as f64))
+                });
+            sheet.each(
                 "windows_unscored",
                 "Windows of the newest 500 that were delivered and never scored",
-                Some(windows as f64),
+                windows,
             )?;
         }
         if let Some(store) = &snapshot.store {
             store_metrics(&mut sheet, store)?;
         }
-        if let Some(standing) = &snapshot.watched {
-            let running = standing.status.as_deref() == Some("RUNNING");
-            sheet.gauge(
-                "scheduler_running",
-                "1 while the inference scheduler this gateway keeps is RUNNING",
-                Some(f64::from(u8::from(running))),
-            )?;
-        }
+        let standings = snapshot.assets.iter().map(|one| {
+            let standing = one.watched.as_ref();
+            let running = |standing: &Watched| standing.status.as_deref() == Some("RUNNING");
+            (
+                &one.asset,
+                standing.map(|one| f64::from(u8::from(running(one)))),
+            )
+        });
+        sheet.each(
+            "scheduler_running",
+            "1 while the inference scheduler this gateway keeps is RUNNING",
+            standings,
+        )?;
         if let Some(counts) = &snapshot.service {
             sheet.family(
                 "schedulers",
@@ -148,123 +159,133 @@ impl Collector for Scrape {
     }
 }
 
-fn feed_metrics(
-    sheet: &mut Sheet<'_, '_>,
-    feed: &FeedSnapshot,
-    snapshot: &Snapshot,
-) -> fmt::Result {
-    let now = snapshot.now;
-    let census = &feed.census;
-    sheet.family(
-        "windows",
-        "Windows in the ledger by state; skipped counts ranges",
-        "state",
-        &[
-            ("due", census.due as f64),
-            ("spooled", census.spooled as f64),
-            ("shipped", census.shipped as f64),
-            ("partial", census.partial as f64),
-            ("covered", census.covered as f64),
-            ("empty", census.empty as f64),
-            ("skipped", census.skipped as f64),
-            ("quarantined", census.quarantined as f64),
-        ],
-    )?;
-    sheet.gauge(
-        "cadence_seconds",
-        "Window length",
-        Some(feed.config.cadence.seconds() as f64),
-    )?;
-    sheet.gauge(
-        "oldest_undelivered_seconds",
-        "How long the oldest window that is not in the store has waited since it was to be cut; 0 with none",
-        Some(feed.oldest_age(now).as_seconds_f64()),
-    )?;
-    let delivered = feed.delivered.as_ref();
-    sheet.gauge(
-        "last_delivered_timestamp_seconds",
-        "Start of the newest window in the store, seconds since 1970",
-        delivered.map(|entry| entry.start.timestamp() as f64),
-    )?;
-    sheet.gauge(
-        "delivery_slack_seconds",
-        "How long before the scheduler looks for it the newest delivered window was complete; negative: too late",
-        feed.slack().map(|slack| slack.as_seconds_f64()),
-    )?;
-    sheet.gauge(
-        "spool_bytes",
-        "Bytes of input files that wait for upload",
-        Some(feed.waiting.bytes as f64),
-    )?;
+/// What the feeders say, with the label `asset` where there are assets with names.
+fn feed_metrics(sheet: &mut Sheet<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+    // All share the disk, the clock, the store and its credentials.
+    let Some(first) = snapshot.feeds().next() else {
+        return Ok(());
+    };
+    delivery_metrics(sheet, snapshot)?;
     sheet.gauge(
         "disk_free_bytes",
         "Bytes free for the spool",
-        feed.free.map(|free| free as f64),
+        first.free.map(|free| free as f64),
     )?;
     sheet.gauge(
         "disk_min_free_bytes",
         "Cutting pauses below this",
-        Some(feed.config.min_free.0 as f64),
+        Some(first.config.min_free.0 as f64),
     )?;
     sheet.gauge(
         "disk_days_to_full",
         "Days until cutting pauses, at the rate free space went away lately",
-        feed.days_to_full,
+        first.days_to_full,
     )?;
     sheet.gauge(
         "outage_capacity_seconds",
         "How long the store may be away before cutting pauses, at the size of the recent windows",
-        feed.outage_capacity()
+        snapshot
+            .outage_capacity()
             .map(|capacity| capacity.as_seconds_f64()),
     )?;
-    let last_rows = feed.recent.iter().find(|entry| entry.cut_at.is_some());
-    sheet.gauge(
-        "source_rows",
-        "Rows of the newest window that was cut",
-        last_rows.map(|entry| entry.rows as f64),
-    )?;
-    sheet.gauge(
-        "source_rows_usual",
-        "Median rows of the recent windows",
-        feed.usual_rows().map(|rows| rows as f64),
-    )?;
-    let gaps = feed
-        .recent
-        .iter()
-        .filter(|entry| matches!(entry.state, State::Partial | State::Empty))
-        .count();
-    sheet.gauge(
-        "source_gaps",
-        "Windows without rows, or with components missing, of the newest 24",
-        Some(gaps as f64),
-    )?;
+    source_metrics(sheet, snapshot)?;
     sheet.gauge(
         "clock_offset_seconds",
         "This machine's clock minus the store's Date, to a second",
-        feed.readings.offset.map(|offset| offset.as_seconds_f64()),
+        first.readings.offset.map(|offset| offset.as_seconds_f64()),
     )?;
+    let most = |pick: fn(&FeedSnapshot) -> u64| snapshot.feeds().map(pick);
     sheet.counter(
         "clock_steps",
         "Steps of the machine's clock since the start",
-        feed.conditions.steps,
+        most(|feed| feed.conditions.steps).max().unwrap_or_default(),
     )?;
     sheet.gauge(
         "credentials_expire_timestamp_seconds",
         "When the credentials in use end, seconds since 1970; absent for those that do not",
-        feed.readings.expiry.map(|expiry| expiry.timestamp() as f64),
+        first
+            .readings
+            .expiry
+            .map(|expiry| expiry.timestamp() as f64),
     )?;
     sheet.counter(
         "upload_failures",
         "Attempts to reach the store that failed since the start",
-        feed.conditions.failed_uploads,
+        most(|feed| feed.conditions.failed_uploads).sum(),
     )?;
-    let paused = snapshot.has(Code::SpoolPaused);
+    let paused = |one: &AssetSnapshot| snapshot.has(Code::SpoolPaused, &one.asset);
     sheet.gauge(
         "spool_paused",
         "1 while cutting is paused because the disk is full",
-        Some(f64::from(u8::from(paused))),
+        Some(f64::from(u8::from(snapshot.assets.iter().any(paused)))),
     )?;
-    sheet.uploads(&feed.conditions.uploads)
+    let uploads = snapshot.feeds().map(|feed| feed.conditions.uploads);
+    sheet.uploads(&uploads.fold(Uploads::default(), |mut sum, uploads| {
+        for (count, more) in sum.counts.iter_mut().zip(uploads.counts) {
+            *count += more;
+        }
+        sum.sum += uploads.sum;
+        sum
+    }))
+}
+
+fn delivery_metrics(sheet: &mut Sheet<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+    sheet.windows(snapshot)?;
+    sheet.each_feed(snapshot, "cadence_seconds", "Window length", |feed| {
+        Some(feed.config.cadence.seconds() as f64)
+    })?;
+    let now = snapshot.now;
+    sheet.each_feed(
+        snapshot,
+        "oldest_undelivered_seconds",
+        "How long the oldest window that is not in the store has waited since it was to be cut; 0 with none",
+        |feed| Some(feed.oldest_age(now).as_seconds_f64()),
+    )?;
+    sheet.each_feed(
+        snapshot,
+        "last_delivered_timestamp_seconds",
+        "Start of the newest window in the store, seconds since 1970",
+        |feed| Some(feed.delivered.as_ref()?.start.timestamp() as f64),
+    )?;
+    sheet.each_feed(
+        snapshot,
+        "delivery_slack_seconds",
+        "How long before the scheduler looks for it the newest delivered window was complete; negative: too late",
+        |feed| feed.slack().map(|slack| slack.as_seconds_f64()),
+    )?;
+    sheet.each_feed(
+        snapshot,
+        "spool_bytes",
+        "Bytes of input files that wait for upload",
+        |feed| Some(feed.waiting.bytes as f64),
+    )
+}
+
+fn source_metrics(sheet: &mut Sheet<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+    sheet.each_feed(
+        snapshot,
+        "source_rows",
+        "Rows of the newest window that was cut",
+        |feed| {
+            let last = feed.recent.iter().find(|entry| entry.cut_at.is_some());
+            last.map(|entry| entry.rows as f64)
+        },
+    )?;
+    sheet.each_feed(
+        snapshot,
+        "source_rows_usual",
+        "Median rows of the recent windows",
+        |feed| feed.usual_rows().map(|rows| rows as f64),
+    )?;
+    sheet.each_feed(
+        snapshot,
+        "source_gaps",
+        "Windows without rows, or with components missing, of the newest 24",
+        |feed| {
+            let is_gap = |entry: &&Entry| matches!(entry.state, State::Partial | State::Empty);
+            Some(feed.recent.iter().filter(is_gap).count() as f64)
+        },
+    )
 }
 
 fn store_metrics(sheet: &mut Sheet<'_, '_>, store: &Standing) -> fmt::Result {
@@ -404,6 +425,76 @@ impl Sheet<'_, '_> {
         Ok(())
     }
 
+    /// One number for each asset that has one, with its name where it has one.
+    fn each<'x>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        values: impl Iterator<Item = (&'x Asset, Option<f64>)>,
+    ) -> fmt::Result {
+        let values: Vec<_> = values
+            .filter_map(|(asset, value)| Some((asset, value?)))
+            .collect();
+        match values.as_slice() {
+            [(asset, value)] if !asset.is_named() => self.gauge(name, help, Some(*value)),
+            values => {
+                let named: Vec<_> = values
+                    .iter()
+                    .map(|(asset, value)| (asset.name(), *value))
+                    .collect();
+                self.family(name, help, "asset", &named)
+            }
+        }
+    }
+
+    fn each_feed(
+        &mut self,
+        snapshot: &Snapshot,
+        name: &'static str,
+        help: &str,
+        pick: impl Fn(&FeedSnapshot) -> Option<f64>,
+    ) -> fmt::Result {
+        let values = snapshot
+            .assets
+            .iter()
+            .map(|one| (&one.asset, one.feed.as_ref().and_then(&pick)));
+        self.each(name, help, values)
+    }
+
+    fn windows(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let mut metric = self.begin(
+            "windows",
+            "Windows in the ledger by state; skipped counts ranges",
+            MetricType::Gauge,
+        )?;
+        for one in &snapshot.assets {
+            let Some(census) = one.feed.as_ref().map(|feed| &feed.census) else {
+                continue;
+            };
+            for (state, count) in [
+                ("due", census.due),
+                ("spooled", census.spooled),
+                ("shipped", census.shipped),
+                ("partial", census.partial),
+                ("covered", census.covered),
+                ("empty", census.empty),
+                ("skipped", census.skipped),
+                ("quarantined", census.quarantined),
+            ] {
+                let count = &(count as f64);
+                match one.asset.name() {
+                    "" => metric
+                        .encode_family(&[("state", state)])?
+                        .encode_gauge(count)?,
+                    asset => metric
+                        .encode_family(&[("asset", asset), ("state", state)])?
+                        .encode_gauge(count)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What is wrong, once for each code and subject.
     fn reasons(&mut self, reasons: &[Reason]) -> fmt::Result {
         let mut labels: Vec<_> = reasons
@@ -456,7 +547,7 @@ mod tests {
 
     use super::*;
     use crate::executions::Counts;
-    use crate::feed::{self, Census, Conditions, Entry, Waiting};
+    use crate::feed::{self, Census, Conditions, Waiting};
     use crate::ops::site::Standing;
     use crate::s3::Readings;
     use crate::signal::{Cadence, Window};
@@ -475,30 +566,42 @@ mod tests {
         Snapshot {
             now: at(4),
             started: at(0),
-            feed: Some(FeedSnapshot {
-                config: feed::Config::default(),
-                delay: TimeDelta::zero(),
-                census: Census {
-                    shipped: 1,
-                    ..Census::default()
-                },
-                waiting: Waiting::default(),
-                recent: vec![entry.clone()],
-                delivered: Some(entry),
-                free: Some(1 << 30),
-                room: Some(crate::feed::disk::Room {
-                    bytes: 1 << 30,
-                    files: None,
-                    block: 4096,
+            assets: vec![AssetSnapshot {
+                asset: Asset::default(),
+                feed: Some(FeedSnapshot {
+                    config: feed::Config::default(),
+                    delay: TimeDelta::zero(),
+                    census: Census {
+                        shipped: 1,
+                        ..Census::default()
+                    },
+                    waiting: Waiting::default(),
+                    recent: vec![entry.clone()],
+                    delivered: Some(entry),
+                    free: Some(1 << 30),
+                    room: Some(crate::feed::disk::Room {
+                        bytes: 1 << 30,
+                        files: None,
+                        block: 4096,
+                    }),
+                    days_to_full: Some(100.0),
+                    conditions: Conditions::default(),
+                    readings: Readings {
+                        offset: Some(TimeDelta::seconds(1)),
+                        expiry: Some(at(600)),
+                        renewal: None,
+                    },
                 }),
-                days_to_full: Some(100.0),
-                conditions: Conditions::default(),
-                readings: Readings {
-                    offset: Some(TimeDelta::seconds(1)),
-                    expiry: Some(at(600)),
-                    renewal: None,
-                },
-            }),
+                watched: Some(Standing {
+                    scheduler: "pump".into(),
+                    status: Some("RUNNING".into()),
+                    wanted: "RUNNING",
+                    failure: None,
+                    since: at(0),
+                }),
+                executed: None,
+                unscored: None,
+            }],
             service: Some(Counts {
                 schedulers: vec![("RUNNING".into(), 1)],
                 failing: 0,
@@ -508,16 +611,7 @@ mod tests {
                 active_count: 1,
                 overdue: Vec::new(),
             }),
-            watched: Some(Standing {
-                scheduler: "pump".into(),
-                status: Some("RUNNING".into()),
-                wanted: "RUNNING",
-                failure: None,
-                since: at(0),
-            }),
-            executed: None,
             unarchived: Some(0),
-            unscored: None,
             store: Some(crate::store::standing::Standing {
                 disk_free_bytes: Some(1 << 30),
                 days_to_full: Some(800.0),
@@ -591,9 +685,27 @@ mod tests {
     }
 
     #[test]
+    fn assets_with_names_have_a_label_each() {
+        let mut snapshot = whole();
+        let mut other = snapshot.assets[0].clone();
+        snapshot.assets[0].asset = Asset::known("pump-1");
+        other.asset = Asset::known("pump-2");
+        snapshot.assets.push(other);
+        let text = encode(&snapshot, &[]).unwrap();
+        for line in [
+            "lookoutd_windows{asset=\"pump-2\",state=\"shipped\"} 1.0",
+            "lookoutd_delivery_slack_seconds{asset=\"pump-1\"} 240.0",
+            "lookoutd_scheduler_running{asset=\"pump-2\"} 1.0",
+            "lookoutd_clock_offset_seconds 1.0",
+        ] {
+            assert!(text.contains(line), "{line} not in {text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_left_out() {
         let mut snapshot = whole();
-        if let Some(feed) = &mut snapshot.feed {
+        if let Some(feed) = &mut snapshot.assets[0].feed {
             feed.readings = Readings::default();
             feed.days_to_full = None;
         }

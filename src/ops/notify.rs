@@ -37,7 +37,7 @@ pub async fn watchdog(vitals: Vitals, shutdown: CancellationToken) {
     };
     let mut silent = false;
     loop {
-        let stalled = vitals.stalled();
+        let stalled = vitals.stuck();
         if stalled.is_empty() {
             silent = false;
             send(&[NotifyState::Watchdog]);

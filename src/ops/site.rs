@@ -3,6 +3,9 @@
 //! A [`Site`] names the parts; a part that does not run is `None`. A [`Snapshot`] is what they said at one instant: a
 //! bounded number of rows of the ledger and of the service's state, and the loops' own words. It changes nothing.
 
+mod figures;
+mod watched;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,10 +25,12 @@ use crate::feed::{
     self, Census, Conditions, Entry, Ledger, LedgerError, Spool, State as WindowState, Waiting,
 };
 use crate::s3::{Bucket, Readings};
-use crate::signal::{NameFormat, TagList};
+use crate::signal::{Asset, NameFormat, TagList};
 use crate::store::retention::Retention;
 use crate::store::standing::Standing as Stored;
-use crate::vitals::{Code, Trouble, Vitals};
+use crate::vitals::{Code, Stalled, Trouble, Vitals};
+
+pub use watched::{Standing, Watched};
 
 /// Windows a snapshot looks back.
 const RECENT: usize = 24;
@@ -39,20 +44,29 @@ const UNSCORED_EVERY: Duration = Duration::from_secs(5);
 pub struct Site {
     /// The time.
     pub clock: Clock,
-    /// The feeder.
-    pub feed: Option<FeedSite>,
+    /// What runs for each asset, in the order of the tag list; one without a name where that names none.
+    pub assets: Vec<AssetSite>,
     /// Where executions can be looked up.
     pub history: Option<Place>,
     /// The archive beside it, which may know schedulers that were imported or deleted.
     pub archive: Option<Place>,
     /// Where results and input files are read from.
     pub s3: Option<aws_sdk_s3::Client>,
-    /// The scheduler that the gateway keeps elsewhere.
-    pub watched: Watched,
     /// The loops of this process.
     pub vitals: Vitals,
     /// What the embedded store keeps, where it is one's own.
     pub store: Option<Retention>,
+}
+
+/// What runs for one asset.
+#[derive(Clone, Default)]
+pub struct AssetSite {
+    /// The asset.
+    pub asset: Asset,
+    /// Its feeder; `None` while it waits for its history.
+    pub feed: Option<Arc<FeedSite>>,
+    /// The scheduler that the gateway keeps for it.
+    pub watched: Watched,
 }
 
 /// The feeder's parts.
@@ -78,25 +92,6 @@ pub struct FeedSite {
     pub delay: TimeDelta,
 }
 
-/// What was last learned of the inference scheduler that this gateway keeps. Written by whoever asks the API.
-#[derive(Clone, Debug, Default)]
-pub struct Watched(Arc<Mutex<Option<Standing>>>);
-
-/// How a scheduler stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its name.
-    pub scheduler: String,
-    /// PENDING, RUNNING, STOPPING, STOPPED; `None`: the API knows no such scheduler.
-    pub status: Option<String>,
-    /// What should be: RUNNING or STOPPED.
-    pub wanted: &'static str,
-    /// Why the API could not be asked, if the last attempt failed.
-    pub failure: Option<String>,
-    /// Since when it stands so.
-    pub since: DateTime<Utc>,
-}
-
 /// What all parts said at one instant.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -104,18 +99,12 @@ pub struct Snapshot {
     pub now: DateTime<Utc>,
     /// When this process took its first one.
     pub started: DateTime<Utc>,
-    /// The feeder.
-    pub feed: Option<FeedSnapshot>,
+    /// What is known of each asset.
+    pub assets: Vec<AssetSnapshot>,
     /// The service.
     pub service: Option<Counts>,
-    /// The watched scheduler.
-    pub watched: Option<Standing>,
-    /// The end of its newest execution that is known here.
-    pub executed: Option<DateTime<Utc>>,
     /// Finished executions that wait to be archived, where an archive is looked at.
     pub unarchived: Option<u64>,
-    /// Windows that were delivered and never scored.
-    pub unscored: Option<Unscored>,
     /// The embedded store, as it was last looked at.
     pub store: Option<Stored>,
     /// What could not be read.
@@ -123,9 +112,35 @@ pub struct Snapshot {
     /// What the loops found wrong.
     pub troubles: Vec<Trouble>,
     /// Loops that do not look at their work, and for how many seconds.
-    pub stalled: Vec<(&'static str, u64)>,
-    /// When each reason that stands now was first seen by this process, by its code.
-    pub seen: BTreeMap<Code, DateTime<Utc>>,
+    pub stalled: Vec<Stalled>,
+    /// When each reason that stands now was first seen by this process, by its code and asset.
+    pub seen: BTreeMap<(Code, String), DateTime<Utc>>,
+}
+
+/// What is known of one asset.
+#[derive(Clone, Debug, Default)]
+pub struct AssetSnapshot {
+    /// The asset.
+    pub asset: Asset,
+    /// The feeder.
+    pub feed: Option<FeedSnapshot>,
+    /// The watched scheduler.
+    pub watched: Option<Standing>,
+    /// The end of its newest execution that is known here.
+    pub executed: Option<DateTime<Utc>>,
+    /// Windows that were delivered and never scored.
+    pub unscored: Option<Unscored>,
+}
+
+/// A scheduler that runs and executes nothing, and since when.
+#[derive(Clone, Copy, Debug)]
+pub struct Overdue<'a> {
+    /// Its asset.
+    pub asset: &'a Asset,
+    /// The scheduler.
+    pub scheduler: &'a str,
+    /// Since when.
+    pub since: DateTime<Utc>,
 }
 
 /// What the feeder said.
@@ -160,10 +175,10 @@ pub struct FeedSnapshot {
 pub struct Observer {
     /// When this process began to look.
     started: OnceLock<DateTime<Utc>>,
-    seen: Mutex<BTreeMap<Code, DateTime<Utc>>>,
+    seen: Mutex<BTreeMap<(Code, String), DateTime<Utc>>>,
     trend: Mutex<Trend>,
     /// Looked up now and then, because a look goes through the newest days.
-    unscored: Mutex<Option<(Instant, Option<Unscored>)>>,
+    unscored: Mutex<BTreeMap<Asset, (Instant, Option<Unscored>)>>,
 }
 
 impl Site {
@@ -181,15 +196,17 @@ impl Site {
     /// it is not to run.
     fn unscored(
         &self,
+        one: &AssetSite,
         now: DateTime<Utc>,
         allowed: TimeDelta,
     ) -> Result<Vec<DateTime<Utc>>, String> {
-        let (Some(feed), Some(state)) = (&self.feed, self.service()) else {
+        let (Some(feed), Some(state)) = (&one.feed, self.service()) else {
             return Ok(Vec::new());
         };
-        let scheduler = match self.watched.read() {
+        let scheduler = match one.watched.read() {
             Some(standing) if standing.wanted == "STOPPED" => return Ok(Vec::new()),
             Some(standing) => state.scheduler(now, &standing.scheduler),
+            None if one.asset.is_named() => return Ok(Vec::new()),
             // In embedded mode without a configured one it is the only one.
             None => state
                 .schedulers(now, "", None, "", 2)
@@ -223,14 +240,24 @@ impl Site {
     /// Starts of the windows, the oldest first, that were delivered for the scheduler of that name and never scored; none where
     /// the judgement knows of none.
     pub fn never_scored(&self, snapshot: &Snapshot, name: &str) -> Vec<DateTime<Utc>> {
-        let standing = snapshot.watched.as_ref();
-        let kept = standing.is_none_or(|standing| standing.scheduler == name);
-        match (&snapshot.feed, &snapshot.unscored) {
-            (Some(feed), Some(_)) if kept => self
-                .unscored(snapshot.now, feed.allowed())
+        let kept = |one: &&AssetSnapshot| {
+            let standing = one.watched.as_ref();
+            standing.is_none_or(|standing| standing.scheduler == name)
+        };
+        let Some(known) = snapshot.assets.iter().find(kept) else {
+            return Vec::new();
+        };
+        match (&known.feed, &known.unscored, self.asset(&known.asset)) {
+            (Some(feed), Some(_), Some(one)) => self
+                .unscored(one, snapshot.now, feed.allowed())
                 .unwrap_or_default(),
             _ => Vec::new(),
         }
+    }
+
+    /// What runs for that asset.
+    pub fn asset(&self, asset: &Asset) -> Option<&AssetSite> {
+        self.assets.iter().find(|one| one.asset == *asset)
     }
 
     /// The scheduler of that name and where it is known; the archive is asked last.
@@ -248,59 +275,6 @@ impl Site {
     }
 }
 
-impl Watched {
-    /// The API was asked: the scheduler has this status, or there is none.
-    pub fn seen(
-        &self,
-        scheduler: &str,
-        status: Option<&str>,
-        wanted: &'static str,
-        now: DateTime<Utc>,
-    ) {
-        self.put(Standing {
-            scheduler: scheduler.to_owned(),
-            status: status.map(str::to_owned),
-            wanted,
-            failure: None,
-            since: now,
-        });
-    }
-
-    /// The API could not be asked.
-    pub fn failed(&self, scheduler: &str, text: String, now: DateTime<Utc>) {
-        let known = self.read();
-        self.put(Standing {
-            scheduler: scheduler.to_owned(),
-            status: known.as_ref().and_then(|known| known.status.clone()),
-            wanted: known.map_or("RUNNING", |known| known.wanted),
-            failure: Some(text),
-            since: now,
-        });
-    }
-
-    /// What is known.
-    pub fn read(&self) -> Option<Standing> {
-        self.lock().clone()
-    }
-
-    fn put(&self, mut standing: Standing) {
-        let mut slot = self.lock();
-        if let Some(known) = slot.as_ref()
-            && known.status == standing.status
-            && known.failure.is_some() == standing.failure.is_some()
-        {
-            standing.since = known.since;
-        }
-        *slot = Some(standing);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Standing>> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 impl Observer {
     /// What the site's parts say now. Blocks for a few queries.
     pub fn look(&self, site: &Site) -> Snapshot {
@@ -308,26 +282,41 @@ impl Observer {
         let there = |path: &Path| path.symlink_metadata().is_ok();
         site.vitals.troubles().taken_away(there);
         let mut failures = Vec::new();
-        let feed = site.feed.as_ref().and_then(|feed| {
-            let room = feed.spool.room().ok();
-            let free = room.map(|room| room.bytes);
-            let days_to_full =
-                free.and_then(|free| self.forecast(now, free, feed.config.min_free.0));
-            match feed.look(room, days_to_full) {
-                Ok(snapshot) => Some(snapshot),
+        let room = site.assets.iter().filter_map(|one| one.feed.as_ref());
+        let room = room.map(|feed| (feed.spool.room().ok(), feed.config.min_free.0));
+        // All of them lie on one disk.
+        let room = room
+            .take(1)
+            .next()
+            .and_then(|(room, min)| Some((room?, min)));
+        let days_to_full = room.and_then(|(room, min)| self.forecast(now, room.bytes, min));
+        let room = room.map(|(room, _)| room);
+        let state = site.service();
+        let mut assets = Vec::with_capacity(site.assets.len());
+        for one in &site.assets {
+            match self.look_at(site, one, state.as_ref(), now) {
+                Ok(mut known) => {
+                    if let Some(feed) = &mut known.feed {
+                        (feed.room, feed.free) = (room, room.map(|room| room.bytes));
+                        feed.days_to_full = days_to_full;
+                    }
+                    assets.push(known);
+                }
                 Err(error) => {
-                    failures.push(error.to_string());
-                    None
+                    assets.push(AssetSnapshot {
+                        asset: one.asset.clone(),
+                        watched: one.watched.read(),
+                        ..AssetSnapshot::default()
+                    });
+                    failures.push(error);
                 }
             }
-        });
-        let watched = site.watched.read();
-        let mut executed = None;
+        }
+        // One ledger that cannot be read is one failure.
+        failures.dedup();
         let mut unarchived = None;
-        let service = site.service().and_then(|state| {
-            let name = watched.as_ref().map(|standing| standing.scheduler.as_str());
+        let service = state.and_then(|state| {
             let read = state.counts(now).and_then(|counts| {
-                executed = name.map_or(Ok(None), |name| newest(&state, now, name))?;
                 if state.is_archive() {
                     unarchived = Some(state.waiting()?);
                 }
@@ -341,22 +330,12 @@ impl Observer {
                 }
             }
         });
-        let unscored = feed.as_ref().and_then(|feed| {
-            let looked = self.unscored(site, feed, now);
-            looked.unwrap_or_else(|error| {
-                failures.push(error);
-                None
-            })
-        });
         let mut snapshot = Snapshot {
             now,
             started: *self.started.get_or_init(|| now),
-            feed,
+            assets,
             service,
-            watched,
-            executed,
             unarchived,
-            unscored,
             failures,
             ..Snapshot::without_parts(site)
         };
@@ -364,10 +343,42 @@ impl Observer {
         snapshot
     }
 
+    fn look_at(
+        &self,
+        site: &Site,
+        one: &AssetSite,
+        state: Option<&State>,
+        now: DateTime<Utc>,
+    ) -> Result<AssetSnapshot, String> {
+        let feed = match &one.feed {
+            Some(feed) => Some(feed.look().map_err(|error| error.to_string())?),
+            None => None,
+        };
+        let watched = one.watched.read();
+        let executed = match (state, &watched) {
+            (Some(state), Some(standing)) => {
+                newest(state, now, &standing.scheduler).map_err(|error| error.to_string())?
+            }
+            _ => None,
+        };
+        let unscored = match &feed {
+            Some(feed) => self.unscored(site, one, feed, now)?,
+            None => None,
+        };
+        Ok(AssetSnapshot {
+            asset: one.asset.clone(),
+            feed,
+            watched,
+            executed,
+            unscored,
+        })
+    }
+
     /// Which of the newest delivered windows were never scored.
     fn unscored(
         &self,
         site: &Site,
+        one: &AssetSite,
         feed: &FeedSnapshot,
         now: DateTime<Utc>,
     ) -> Result<Option<Unscored>, String> {
@@ -375,12 +386,12 @@ impl Observer {
             .unscored
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((at, unscored)) = known.as_ref()
+        if let Some((at, unscored)) = known.get(&one.asset)
             && at.elapsed() < UNSCORED_EVERY
         {
             return Ok(*unscored);
         }
-        let found = site.unscored(now, feed.allowed())?;
+        let found = site.unscored(one, now, feed.allowed())?;
         let unscored = found
             .first()
             .zip(found.last())
@@ -389,19 +400,20 @@ impl Observer {
                 first: *first,
                 last: *last,
             });
-        *known = Some((Instant::now(), unscored));
+        known.insert(one.asset.clone(), (Instant::now(), unscored));
         Ok(unscored)
     }
 
-    fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<Code, DateTime<Utc>> {
+    fn first_seen(&self, snapshot: &Snapshot) -> BTreeMap<(Code, String), DateTime<Utc>> {
         let mut seen = self
             .seen
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = std::mem::take(&mut *seen);
         for reason in judge(snapshot).reasons {
-            let since = known.get(&reason.code).copied().unwrap_or(snapshot.now);
-            seen.insert(reason.code, since);
+            let key = (reason.code, reason.subject.asset);
+            let since = known.get(&key).copied().unwrap_or(snapshot.now);
+            seen.insert(key, since);
         }
         seen.clone()
     }
@@ -424,32 +436,28 @@ impl Snapshot {
         Self {
             now,
             started: now,
-            feed: None,
+            assets: site
+                .assets
+                .iter()
+                .map(|one| AssetSnapshot {
+                    asset: one.asset.clone(),
+                    watched: one.watched.read(),
+                    ..AssetSnapshot::default()
+                })
+                .collect(),
             service: None,
-            watched: site.watched.read(),
-            executed: None,
             unarchived: None,
-            unscored: None,
             store: site.store.as_ref().and_then(Retention::standing),
             failures: Vec::new(),
             troubles: site.vitals.troubles().now(),
-            stalled: site
-                .vitals
-                .stalled()
-                .into_iter()
-                .map(|(name, silent)| (name, silent.as_secs()))
-                .collect(),
+            stalled: site.vitals.stalled(),
             seen: BTreeMap::new(),
         }
     }
 }
 
 impl FeedSite {
-    fn look(
-        &self,
-        room: Option<Room>,
-        days_to_full: Option<f64>,
-    ) -> Result<FeedSnapshot, LedgerError> {
+    fn look(&self) -> Result<FeedSnapshot, LedgerError> {
         let ledger = &self.ledger;
         Ok(FeedSnapshot {
             config: self.config.clone(),
@@ -458,94 +466,12 @@ impl FeedSite {
             waiting: ledger.waiting()?,
             recent: ledger.recent(RECENT)?,
             delivered: ledger.newest_delivered()?,
-            free: room.map(|room| room.bytes),
-            room,
-            days_to_full,
+            free: None,
+            room: None,
+            days_to_full: None,
             conditions: self.health.now(),
             readings: self.bucket.readings(),
         })
-    }
-}
-
-impl Snapshot {
-    /// Since when a trouble stands whose cause carries no time of its own: since this process first saw it.
-    pub fn first_seen(&self, code: Code) -> DateTime<Utc> {
-        self.seen.get(&code).copied().unwrap_or(self.now)
-    }
-
-    /// Whether a loop found something of that kind wrong.
-    pub fn has(&self, code: Code) -> bool {
-        self.troubles.iter().any(|trouble| trouble.code == code)
-    }
-
-    /// The scheduler that this gateway keeps, if it runs and has executed nothing for a wake-up and one cadence more than
-    /// it should take; and since when.
-    pub fn overdue(&self) -> Option<(&str, DateTime<Utc>)> {
-        let (feed, standing) = (self.feed.as_ref()?, self.watched.as_ref()?);
-        if standing.failure.is_some() || standing.status.as_deref() != Some("RUNNING") {
-            return None;
-        }
-        // Without a service or an archive nobody looks for executions.
-        self.service.as_ref()?;
-        let last = self
-            .executed
-            .map_or(standing.since, |end| end.max(standing.since));
-        let allowed = feed.allowed();
-        (self.now - last > allowed).then_some((standing.scheduler.as_str(), last))
-    }
-}
-
-impl FeedSnapshot {
-    /// How long after a window's end its execution may be known here.
-    fn allowed(&self) -> TimeDelta {
-        self.config.cadence.duration() * 2 + self.delay + LISTED_WITHIN
-    }
-
-    /// When a window that starts at `start` is to be cut.
-    pub fn live_at(&self, start: DateTime<Utc>) -> DateTime<Utc> {
-        match self.config.publish {
-            feed::Publish::Ahead => start,
-            feed::Publish::Behind => start + self.config.cadence.duration(),
-        }
-    }
-
-    /// How long the oldest undelivered window has waited since it was to be cut.
-    pub fn oldest_age(&self, now: DateTime<Utc>) -> TimeDelta {
-        self.waiting.oldest.map_or(TimeDelta::zero(), |start| {
-            (now - self.live_at(start)).max(TimeDelta::zero())
-        })
-    }
-
-    /// How long before the scheduler looks for it the newest delivered window was complete; negative: too late.
-    pub fn slack(&self) -> Option<TimeDelta> {
-        let entry = self.delivered.as_ref()?;
-        Some(entry.end + self.delay - entry.shipped_at?)
-    }
-
-    /// Rows of a window of this cadence as most of the recent ones had them, and none missing: the median of those with
-    /// rows.
-    pub fn usual_rows(&self) -> Option<u64> {
-        let mut rows: Vec<u64> = self
-            .recent
-            .iter()
-            .filter(|entry| entry.rows > 0 && entry.cadence == self.config.cadence)
-            .map(|entry| entry.rows)
-            .collect();
-        rows.sort_unstable();
-        (!rows.is_empty()).then(|| rows[rows.len() / 2])
-    }
-
-    /// How long an outage of the store can last before cutting pauses, by what the recent windows take on the disk.
-    pub fn outage_capacity(&self) -> Option<TimeDelta> {
-        let cut = || self.recent.iter().filter(|entry| entry.bytes > 0);
-        let count = cut().count() as u64;
-        let files: u64 = cut().map(|entry| u64::from(entry.files)).sum();
-        let bytes: u64 = cut().map(|entry| entry.bytes).sum();
-        let (files, bytes) = (files.checked_div(count)?, bytes.checked_div(count)?);
-        let windows = self
-            .room?
-            .windows(files.max(1), bytes, self.config.min_free.0);
-        TimeDelta::try_seconds((windows as i64).saturating_mul(self.config.cadence.seconds()))
     }
 }
 
@@ -565,20 +491,4 @@ pub fn resident_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kilobytes * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_standing_keeps_its_beginning_while_it_lasts() {
-        let watched = Watched::default();
-        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
-        watched.seen("s", Some("RUNNING"), "RUNNING", at(0));
-        watched.seen("s", None, "RUNNING", at(30));
-        watched.seen("s", None, "RUNNING", at(60));
-        let standing = watched.read().unwrap();
-        assert_eq!((standing.status, standing.since), (None, at(30)));
-    }
 }

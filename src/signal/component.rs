@@ -2,27 +2,33 @@
 //!
 //! Guarantees: components keep the order of first appearance and signals the file's order, which is the column order of
 //! every input file; names satisfy the service's patterns (contract 1.3: `ComponentName`, `SensorName`), no tag is
-//! listed twice, and no two components can ever share a key, also on a file system that ignores case.
+//! listed twice for an asset, and no two components of an asset can ever share a key, also on a file system that ignores
+//! case. With a column Asset each asset has components of its own, which may be called alike.
 //! Input names are `<component><delimiter><fixed-width stamp>`, so a component that is a prefix of another is harmless.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use super::Asset;
 use crate::records::Records;
 
 /// A group of signals that is written to one input file; the `Subsystem` column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Component {
+    /// The asset it is a part of.
+    pub asset: Asset,
     /// The component's name, case-sensitive.
     pub name: String,
-    /// Its signals, in the order of the tag list.
+    /// Its signals as files and models call them, in the order of the tag list.
     pub signals: Vec<String>,
+    /// The tag of each signal, as the plant and its history call it; as long as `signals`.
+    pub tags: Vec<String>,
     /// The unit of each signal, empty where the list has none; as long as `signals`.
     pub units: Vec<String>,
 }
 
-/// Every component of the asset, in order of first appearance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Every component, of one asset or of all, in order of first appearance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagList {
     /// The components; never empty, and none is without signals.
     pub components: Vec<Component>,
@@ -75,10 +81,10 @@ impl TagList {
         }
     }
 
-    /// Parses a CSV with the columns Tag, UOM, Subsystem; `file` names the source in errors.
+    /// Parses a CSV with the columns Tag, UOM, Subsystem, Asset, Name; `file` names the source in errors.
     ///
-    /// With a header, the columns are found by name in any case and order, others are ignored, and UOM may be absent.
-    /// Without one, the first three columns are taken. A byte order mark and CRLF are tolerated.
+    /// With a header, the columns are found by name in any case and order, others are ignored, and all but Tag and Subsystem
+    /// may be absent. Without one, the first three columns are taken. A byte order mark and CRLF are tolerated.
     pub fn parse(bytes: &[u8], file: &str) -> Result<TagList, TagListError> {
         let refuse = |line: Option<u64>, problem: String| TagListError::Content {
             file: file.to_owned(),
@@ -87,10 +93,7 @@ impl TagList {
         };
         let mut records = Records::open(bytes).map_err(|error| refuse(None, error.to_string()))?;
         let mut columns = None;
-        let mut lines: HashMap<String, u64> = HashMap::new();
-        let mut by_name: HashMap<String, usize> = HashMap::new();
-        let mut by_folded: HashMap<String, (usize, u64)> = HashMap::new();
-        let mut components: Vec<Component> = Vec::new();
+        let mut reading = Reading::default();
         while records
             .read()
             .map_err(|error| refuse(None, error.to_string()))?
@@ -112,51 +115,46 @@ impl TagList {
                     found
                 }
             };
-            let cell = |column: usize| record.get(column).copied().unwrap_or("");
-            let (tag, subsystem) = (cell(columns.tag), cell(columns.subsystem));
-            check_tag(tag).map_err(|problem| refuse(Some(line), problem))?;
-            check_component(subsystem, tag).map_err(|problem| refuse(Some(line), problem))?;
-            if let Some(first) = lines.insert(tag.to_owned(), line) {
-                let problem = format!(
-                    "tag \"{tag}\" is already listed in line {first}; remove one of the two"
-                );
-                return Err(refuse(Some(line), problem));
-            }
-            let index = match by_name.get(subsystem) {
-                Some(index) => *index,
-                None => {
-                    let index = components.len();
-                    if let Some((other, first)) =
-                        by_folded.insert(subsystem.to_ascii_lowercase(), (index, line))
-                    {
-                        return Err(refuse(
-                            Some(line),
-                            format!(
-                                "component \"{subsystem}\" collides with \"{}\" in line {first}: their names differ only \
-                                 in case, so their files would collide; spell them alike or rename one",
-                                components[other].name
-                            ),
-                        ));
-                    }
-                    by_name.insert(subsystem.to_owned(), index);
-                    components.push(Component {
-                        name: subsystem.to_owned(),
-                        signals: Vec::new(),
-                        units: Vec::new(),
-                    });
-                    index
-                }
-            };
-            components[index].signals.push(tag.to_owned());
-            components[index]
-                .units
-                .push(columns.unit.map(cell).unwrap_or("").to_owned());
+            reading
+                .take(columns, &record, line)
+                .map_err(|problem| refuse(Some(line), problem))?;
         }
-        if components.is_empty() {
+        if reading.components.is_empty() {
             let problem = "the tag list is empty; expected the columns Tag,UOM,Subsystem and one line per signal";
             return Err(refuse(None, problem.to_owned()));
         }
-        Ok(TagList { components })
+        Ok(TagList {
+            components: reading.components,
+        })
+    }
+
+    /// The assets, in order of first appearance: one without a name where the list names none.
+    pub fn assets(&self) -> Vec<Asset> {
+        let mut seen = HashSet::new();
+        let assets = self.components.iter().map(|component| &component.asset);
+        assets
+            .filter(|asset| seen.insert(*asset))
+            .cloned()
+            .collect()
+    }
+
+    /// The list of one asset; without components where there is no such asset.
+    pub fn of(&self, asset: &Asset) -> TagList {
+        let components = self.components.iter();
+        TagList {
+            components: components
+                .filter(|component| component.asset == *asset)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Every tag with its component's index, in the order of [`TagList::signals`].
+    pub fn tags(&self) -> impl Iterator<Item = (usize, &str)> {
+        let components = self.components.iter().enumerate();
+        components.flat_map(|(index, component)| {
+            component.tags.iter().map(move |tag| (index, tag.as_str()))
+        })
     }
 
     /// Every signal with its component's index, in the order of the input files' columns.
@@ -188,11 +186,110 @@ impl TagList {
     }
 }
 
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    components: Vec<Component>,
+    /// Asset and tag, and the line they are in; the same of names.
+    tags: HashMap<(Asset, String), u64>,
+    names: HashMap<(Asset, String), u64>,
+    assets: HashMap<String, (Asset, u64)>,
+    by_name: HashMap<(Asset, String), usize>,
+    by_folded: HashMap<(Asset, String), (usize, u64)>,
+}
+
+impl Reading {
+    fn take(&mut self, columns: Columns, record: &[&str], line: u64) -> Result<(), String> {
+        let cell = |column: usize| record.get(column).copied().unwrap_or("");
+        let (tag, subsystem) = (cell(columns.tag), cell(columns.subsystem));
+        let asset = match columns.asset {
+            Some(column) => self.asset(cell(column), line)?,
+            None => Asset::default(),
+        };
+        let signal = match columns.name.map(cell) {
+            Some(name) if !name.is_empty() && !tag.is_empty() => {
+                check_tag(name)?;
+                name
+            }
+            _ => {
+                check_tag(tag)?;
+                tag
+            }
+        };
+        check_component(subsystem, tag)?;
+        let of = if asset.is_named() {
+            format!(" for asset \"{asset}\"")
+        } else {
+            String::new()
+        };
+        if let Some(first) = self.tags.insert((asset.clone(), tag.to_owned()), line) {
+            return Err(format!(
+                "tag \"{tag}\" is already listed in line {first}{of}; remove one of the two"
+            ));
+        }
+        if let Some(first) = self.names.insert((asset.clone(), signal.to_owned()), line) {
+            return Err(format!(
+                "the signal of line {first}{of} is called \"{signal}\" already; give one of the two another Name"
+            ));
+        }
+        let at = self.component(&asset, subsystem, line)?;
+        let component = &mut self.components[at];
+        component.signals.push(signal.to_owned());
+        component.tags.push(tag.to_owned());
+        let unit = columns.unit.map(cell).unwrap_or("");
+        component.units.push(unit.to_owned());
+        Ok(())
+    }
+
+    /// The asset of a cell; two whose names differ only in case would share a directory somewhere.
+    fn asset(&mut self, cell: &str, line: u64) -> Result<Asset, String> {
+        let folded = cell.to_ascii_lowercase();
+        if let Some((known, first)) = self.assets.get(&folded) {
+            if known.name() != cell {
+                return Err(format!(
+                    "asset \"{cell}\" collides with \"{known}\" in line {first}: their names differ only in case; spell them \
+                     alike or rename one"
+                ));
+            }
+            return Ok(known.clone());
+        }
+        let asset = Asset::named(cell)?;
+        self.assets.insert(folded, (asset.clone(), line));
+        Ok(asset)
+    }
+
+    /// Where the component of that name is.
+    fn component(&mut self, asset: &Asset, name: &str, line: u64) -> Result<usize, String> {
+        let key = (asset.clone(), name.to_owned());
+        if let Some(index) = self.by_name.get(&key) {
+            return Ok(*index);
+        }
+        let index = self.components.len();
+        let folded = (asset.clone(), name.to_ascii_lowercase());
+        if let Some((other, first)) = self.by_folded.insert(folded, (index, line)) {
+            return Err(format!(
+                "component \"{name}\" collides with \"{}\" in line {first}: their names differ only \
+                 in case, so their files would collide; spell them alike or rename one",
+                self.components[other].name
+            ));
+        }
+        self.by_name.insert(key, index);
+        self.components.push(Component {
+            asset: asset.clone(),
+            name: name.to_owned(),
+            ..Component::default()
+        });
+        Ok(index)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Columns {
     tag: usize,
     unit: Option<usize>,
     subsystem: usize,
+    asset: Option<usize>,
+    name: Option<usize>,
 }
 
 impl Columns {
@@ -220,6 +317,8 @@ impl Columns {
                     tag,
                     unit,
                     subsystem,
+                    asset: find("Asset")?,
+                    name: find("Name")?,
                 },
                 true,
             )),
@@ -228,6 +327,8 @@ impl Columns {
                     tag: 0,
                     unit: Some(1),
                     subsystem: 2,
+                    asset: None,
+                    name: None,
                 },
                 false,
             )),
@@ -261,6 +362,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
     check_name("tag", tag, "letters, digits and : # $ . - _", |c| {
         c.is_ascii_alphanumeric() || ":#$.-_".contains(c)
     })
+    .map_err(|problem| format!("{problem}; a column Name may say what files and models call it"))
 }
 
 fn check_component(name: &str, tag: &str) -> Result<(), String> {
@@ -386,6 +488,46 @@ mod tests {
         }
         let long = refusal(&format!("{head}{},C,a\n", "x".repeat(201)));
         assert!(long.contains("has 201 characters"), "{long}");
+    }
+
+    #[test]
+    fn assets_have_components_of_their_own_and_may_share_tags() {
+        let tags = parse(
+            "Asset,Subsystem,Tag,UOM,Name,Address\npump-1,motor,amps,A,,x\npump-2,motor,amps,A,,\npump-1,bearing,\\\\PI\\P1 VIB,mm/s,vib,\n",
+        )
+        .unwrap();
+        let assets = tags.assets();
+        let names: Vec<_> = assets.iter().map(Asset::name).collect();
+        assert_eq!(names, ["pump-1", "pump-2"]);
+        let one = tags.of(&assets[0]);
+        assert_eq!(
+            one.component_names().collect::<Vec<_>>(),
+            ["motor", "bearing"]
+        );
+        assert_eq!(one.signals().last(), Some((1, "vib")));
+        assert_eq!(one.tags().last(), Some((1, "\\\\PI\\P1 VIB")));
+        assert_eq!(tags.of(&assets[1]).signal_count(), 1);
+        assert_eq!(parse("a,b,c").unwrap().assets(), [Asset::default()]);
+        let head = "Asset,Tag,Subsystem,Name\n";
+        for (body, expected) in [
+            ("a,s1,c,\n,s2,c,\n", "tags.csv:3: the asset is blank"),
+            ("a/b,s1,c,\n", "tags.csv:2: asset \"a/b\" contains '/'"),
+            (
+                "a,s1,c,\nA,s2,c,\n",
+                "tags.csv:3: asset \"A\" collides with \"a\" in line 2",
+            ),
+            (
+                "a,s1,c,\na,s1,d,\n",
+                "tags.csv:3: tag \"s1\" is already listed in line 2 for asset \"a\"",
+            ),
+            (
+                "a,s1,c,\na,s2,c,s1\n",
+                "tags.csv:3: the signal of line 2 for asset \"a\" is called \"s1\" already",
+            ),
+        ] {
+            let message = refusal(&format!("{head}{body}"));
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]

@@ -79,6 +79,7 @@ codes! {
     ArchiveDamaged "archive-damaged" Attention "A record of the archive is damaged";
     WindowsQuarantined "windows-quarantined" Attention "Windows are set aside";
     StateReplaced "state-replaced" Attention "A damaged file of this process's state is set aside, another was begun";
+    AssetLeft "asset-left" Attention "An asset that has left the tag list has windows that are not delivered";
     WindowsUnscored "windows-unscored" Attention "Windows were delivered and never scored";
     SourceGap "source-gap" Attention "The last window had fewer rows than usual";
     ComponentsBlank "components-blank" Attention "A component had no value in the last window";
@@ -96,10 +97,25 @@ codes! {
     AnomalyActive "anomaly-active" Attention "A machine is anomalous";
 }
 
+/// What only the loops of an asset find wrong.
+const OF_LINE: [Code; 11] = [
+    Code::StoreRefuses,
+    Code::StoreUnreachable,
+    Code::SpoolPaused,
+    Code::SourceFailing,
+    Code::SchedulerRefused,
+    Code::SchedulerDiffers,
+    Code::ResultsUnreadable,
+    Code::ResultsMissing,
+    Code::ArchiveBehind,
+    Code::ComponentsBlank,
+    Code::HistoryOver,
+];
+
 /// What a reason is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Subject {
-    /// The asset; empty until there are several.
+    /// The asset; empty where the tag list names none, and where it is no asset's.
     pub asset: String,
     /// A scheduler, a window, a loop, a file; empty where it is the whole process.
     pub thing: String,
@@ -124,9 +140,13 @@ pub struct Trouble {
     pub aside: Option<PathBuf>,
 }
 
-/// The troubles of all loops. Cheap to clone.
+/// The troubles of all loops, or those of one asset: what a handle of an asset raises is about that. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Troubles(Arc<Mutex<BTreeMap<(Code, Subject), Trouble>>>);
+pub struct Troubles {
+    all: Arc<Mutex<BTreeMap<(Code, Subject), Trouble>>>,
+    /// Empty: all of the process.
+    asset: Arc<str>,
+}
 
 impl Code {
     /// The code of that name.
@@ -149,16 +169,6 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
-    }
-}
-
-impl Subject {
-    /// A thing of the only asset.
-    pub fn thing(thing: impl Into<String>) -> Self {
-        Self {
-            asset: String::new(),
-            thing: thing.into(),
-        }
     }
 }
 
@@ -202,10 +212,21 @@ impl Trouble {
 }
 
 impl Troubles {
+    /// Those of the asset of this name.
+    pub fn of(&self, asset: &str) -> Self {
+        Self {
+            all: self.all.clone(),
+            asset: asset.into(),
+        }
+    }
+
     /// Something does not work. One of the same code and thing that goes on keeps its beginning and takes the latest
     /// words.
     pub fn raise(&self, mut trouble: Trouble) {
         let mut troubles = self.lock();
+        if trouble.subject.asset.is_empty() {
+            trouble.subject.asset = self.asset.to_string();
+        }
         let key = (trouble.code, trouble.subject.clone());
         if let Some(known) = troubles.get(&key) {
             trouble.since = trouble.since.min(known.since);
@@ -215,12 +236,23 @@ impl Troubles {
 
     /// It works again.
     pub fn over(&self, code: Code, thing: &str) {
-        self.lock().remove(&(code, Subject::thing(thing)));
+        self.lock().remove(&(code, self.subject(thing)));
     }
 
     /// All of one code are over.
     pub fn all_over(&self, code: Code) {
-        self.lock().retain(|(known, _), _| *known != code);
+        self.lock()
+            .retain(|(known, subject), _| *known != code || !self.is_of(subject));
+    }
+
+    /// Whatever was wrong with the asset is no matter any more: it has left.
+    pub fn left(&self) {
+        let is_own = |code: &Code, subject: &Subject| {
+            // Without a name it has the process's own troubles as well.
+            subject.asset == *self.asset && (!self.asset.is_empty() || OF_LINE.contains(code))
+        };
+        self.lock()
+            .retain(|(code, subject), _| !is_own(code, subject));
     }
 
     /// Those about files that are gone are over.
@@ -231,16 +263,31 @@ impl Troubles {
 
     /// The trouble of that code and thing.
     pub fn get(&self, code: Code, thing: &str) -> Option<Trouble> {
-        self.lock().get(&(code, Subject::thing(thing))).cloned()
+        self.lock().get(&(code, self.subject(thing))).cloned()
     }
 
     /// What does not work now, the gravest first.
     pub fn now(&self) -> Vec<Trouble> {
-        self.lock().values().cloned().collect()
+        let troubles = self.lock();
+        let own = troubles
+            .values()
+            .filter(|trouble| self.is_of(&trouble.subject));
+        own.cloned().collect()
+    }
+
+    fn subject(&self, thing: &str) -> Subject {
+        Subject {
+            asset: self.asset.to_string(),
+            thing: thing.to_owned(),
+        }
+    }
+
+    fn is_of(&self, subject: &Subject) -> bool {
+        self.asset.is_empty() || subject.asset == *self.asset
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Code, Subject), Trouble>> {
-        self.0
+        self.all
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -283,6 +330,21 @@ mod tests {
         troubles.taken_away(|path| path != aside);
         let left = troubles.now();
         assert_eq!((left.len(), left[0].code), (1, Code::ArchiveBehind));
+    }
+
+    #[test]
+    fn each_asset_has_its_own_troubles_and_the_process_sees_all() {
+        let troubles = Troubles::default();
+        let (one, other) = (troubles.of("pump-1"), troubles.of("pump-2"));
+        for asset in [&one, &other] {
+            asset.raise(Trouble::new(Code::SourceFailing, at(1), "t", "r"));
+        }
+        one.over(Code::SourceFailing, "");
+        assert_eq!((one.now().len(), other.now().len()), (0, 1));
+        one.all_over(Code::SourceFailing);
+        assert_eq!(troubles.now()[0].subject.asset, "pump-2");
+        other.left();
+        assert!(troubles.now().is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lookoutd::executions::Place;
 use lookoutd::feed::{Ledger, State};
 use lookoutd::inference::{Wanted, ensure};
 use lookoutd::ops::admin::{Admin, Config};
-use lookoutd::ops::site::{FeedSite, Site, Watched};
+use lookoutd::ops::site::{AssetSite, FeedSite, Site, Watched};
 use lookoutd::s3::Bucket;
 use lookoutd::signal::NameFormat;
 use serde_json::Value;
@@ -136,24 +136,26 @@ fn site(
     Site {
         store: None,
         clock: running.clock.clone(),
-        feed: Some(FeedSite {
-            config,
-            naming: NameFormat::default(),
-            prefix: rig::PREFIX.into(),
-            tags: rig::tags(),
-            bucket: bucket.clone(),
-            ledger: Ledger::open_existing(data_dir).unwrap().unwrap(),
-            spool: lookoutd::feed::Spool::attach(
-                std::sync::Arc::new(lookoutd::feed::disk::LocalDisk),
-                data_dir,
-            ),
-            health: running.feeder.vitals().health().clone(),
-            delay: TimeDelta::minutes(2),
-        }),
+        assets: vec![AssetSite {
+            feed: Some(std::sync::Arc::new(FeedSite {
+                config,
+                naming: NameFormat::default(),
+                prefix: rig::PREFIX.into(),
+                tags: rig::tags(),
+                bucket: bucket.clone(),
+                ledger: Ledger::open_existing(data_dir).unwrap().unwrap(),
+                spool: lookoutd::feed::Spool::attach(
+                    std::sync::Arc::new(lookoutd::feed::disk::LocalDisk),
+                    data_dir,
+                ),
+                health: running.feeder.vitals().health().clone(),
+                delay: TimeDelta::minutes(2),
+            })),
+            ..AssetSite::default()
+        }],
         history: None,
         archive: None,
         s3: Some(bucket.client().clone()),
-        watched: Watched::default(),
         vitals: running.feeder.vitals(),
     }
 }
@@ -290,11 +292,13 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     let desk = Desk::over(Site {
         store: None,
         clock: plant.clock.clone(),
-        feed: None,
+        assets: vec![AssetSite {
+            watched: watched.clone(),
+            ..AssetSite::default()
+        }],
         history: None,
         archive: None,
         s3: None,
-        watched: watched.clone(),
         vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;
@@ -755,11 +759,10 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
     let desk = Desk::over(Site {
         store: None,
         clock: Clock::manual(now),
-        feed: None,
+        assets: Vec::new(),
         history: Some(Place::service(places.state.clone())),
         archive: None,
         s3: Some(store.bucket().client().clone()),
-        watched: Watched::default(),
         vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;

@@ -9,7 +9,7 @@ use std::process::Output;
 use chrono::{DateTime, TimeDelta, Utc};
 use lookoutd::clock::Clock;
 use lookoutd::executions::Place;
-use lookoutd::ops::site::{Site, Watched};
+use lookoutd::ops::site::Site;
 use lookoutd::signal::{Cadence, NameFormat};
 use serde_json::Value;
 
@@ -254,7 +254,7 @@ async fn console(data: &Path) {
     let desk = Desk::over(Site {
         store: None,
         clock: Clock::manual(at("2026-11-24T10:00:00Z")),
-        feed: None,
+        assets: Vec::new(),
         history: None,
         archive: Some(Place::archive(
             data.join("archive/index.db"),
@@ -262,7 +262,6 @@ async fn console(data: &Path) {
             NameFormat::default(),
         )),
         s3: Some(store),
-        watched: Watched::default(),
         vitals: lookoutd::vitals::Vitals::default(),
     })
     .await;

@@ -11,7 +11,7 @@ use lookoutd::console;
 use lookoutd::notify::{self, Notifier, Pace};
 use lookoutd::ops::admin::{Admin, Config};
 use lookoutd::ops::judgement::Judgement;
-use lookoutd::ops::site::{Site, Watched};
+use lookoutd::ops::site::{AssetSite, Site, Watched};
 use lookoutd::ops::{ask, lock};
 use lookoutd::vitals::{Code, Trouble, Vitals};
 use serde_json::Value;
@@ -40,11 +40,13 @@ impl Shown {
         let (sites, seen) = watch::channel(Some(Site {
             store: None,
             clock: clock.clone(),
-            feed: None,
             history: None,
             archive: None,
             s3: None,
-            watched: watched.clone(),
+            assets: vec![AssetSite {
+                watched: watched.clone(),
+                ..AssetSite::default()
+            }],
             vitals: vitals.clone(),
         }));
         let (judgement, stop) = (Judgement::from(seen), CancellationToken::new());

@@ -10,6 +10,7 @@
 
 mod ad;
 mod admin;
+mod assets;
 mod awsclients;
 mod backlog;
 mod backup;

@@ -14,7 +14,7 @@ use lookoutd::clock::Clock;
 use lookoutd::config::Span;
 use lookoutd::executions::Place;
 use lookoutd::notify::{Config, Notifier, Pace};
-use lookoutd::ops::site::{Site, Watched};
+use lookoutd::ops::site::Site;
 use lookoutd::vitals::{Code, Trouble};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -299,10 +299,9 @@ fn service_site(state: &Path, clock: Clock) -> Site {
     Site {
         store: None,
         clock,
-        feed: None,
+        assets: Vec::new(),
         history: Some(Place::service(state)),
         s3: None,
-        watched: Watched::default(),
         vitals: lookoutd::vitals::Vitals::default(),
         archive: None,
     }
@@ -456,7 +455,8 @@ async fn trouble_that_turns_health_red_is_told_and_so_is_its_end() {
         ("resolved".into(), "store-refuses".into(), String::new())
     );
     // The scheduler it keeps.
-    site.watched
+    site.assets[0]
+        .watched
         .seen("pump", None, "RUNNING", running.clock.now());
     running.clock.advance(TimeDelta::minutes(2));
     let got = receiver.until(3).await;

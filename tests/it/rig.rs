@@ -367,6 +367,7 @@ impl Rig {
         let clock = self.clock.clone();
         let feeder = Feeder::start(
             Parts {
+                asset: Default::default(),
                 vitals: Default::default(),
                 config: self.config,
                 naming: NameFormat::default(),

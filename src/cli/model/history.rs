@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::cli::asset::part;
 use crate::model::guard;
 use crate::model::table::Table;
 use crate::model::{Model, Rows, Scored, Span, Warning, timestamp};
@@ -19,6 +20,9 @@ pub struct HistoryArgs {
     /// Tag list: which component each signal belongs to; a model's sensors tell it too, where no two share a name
     #[arg(long, value_name = "FILE")]
     pub tags: Option<PathBuf>,
+    /// The asset, where the tag list names several
+    #[arg(long, value_name = "NAME", requires = "tags")]
+    pub asset: Option<String>,
 }
 
 impl HistoryArgs {
@@ -33,7 +37,10 @@ impl HistoryArgs {
     }
 
     fn tag_list(&self) -> Result<Option<TagList>> {
-        Ok(self.tags.as_deref().map(TagList::read).transpose()?)
+        let Some(list) = self.tags.as_deref().map(TagList::read).transpose()? else {
+            return Ok(None);
+        };
+        Ok(Some(part(&list, self.asset.as_deref())?))
     }
 }
 

@@ -2,6 +2,7 @@
 //! ledger is new. Nothing is uploaded before; what is cut meanwhile waits in the spool.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 use tracing::{debug, info, warn};
@@ -67,9 +68,10 @@ impl Shipper {
                             "the store refuses If-None-Match: keys are looked up before each upload, and two writers may race"
                         ),
                     }
-                    if self.rebuild.is_none() {
+                    let Some(rebuild) = &self.rebuild else {
                         return Ok(());
-                    }
+                    };
+                    let left = rebuild.left.clone();
                     let (ledger, count) = (self.shared.ledger.clone(), found.len());
                     blocking(move || -> Result<(), LedgerError> {
                         for entry in found {
@@ -77,7 +79,11 @@ impl Shipper {
                                 ledger.record(&entry)?;
                             }
                         }
-                        ledger.rebuilt()
+                        // It is whole once that of the last asset is known.
+                        match left.fetch_sub(1, Ordering::SeqCst) {
+                            1 => ledger.rebuilt(),
+                            _ => Ok(()),
+                        }
                     })
                     .await??;
                     if count > 0 {

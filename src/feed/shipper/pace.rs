@@ -4,10 +4,13 @@
 //! they share it one or a few at a time, so that each is done before its deadline; and a deadline that was too short for its
 //! bytes grows until one is done. It reads no clock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+
+use super::Lane;
 
 /// Uploads at once: at first, and at most, over both lanes. One round trip for a window of up to this many components.
 const AT_FIRST: usize = 4;
@@ -20,27 +23,67 @@ const RATE: u64 = 4_000;
 /// How often the time for the bytes is doubled.
 const DOUBLINGS: u32 = 6;
 
-/// The pace of both lanes.
+/// Files read from the spool at once. It takes less time than an upload, and every thread that reads keeps memory.
+const READING: usize = 2;
+
+/// The uploads of all shippers of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Budget {
+    pace: Arc<OnceLock<Arc<Pace>>>,
+    reading: Arc<Semaphore>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            pace: Arc::default(),
+            reading: Arc::new(Semaphore::new(READING)),
+        }
+    }
+}
+
+impl Budget {
+    /// The one pace, for a store that may take `answer` to answer, whatever the line.
+    pub(super) fn of(&self, answer: Duration) -> Arc<Pace> {
+        self.pace
+            .get_or_init(|| Arc::new(Pace::new(answer)))
+            .clone()
+    }
+
+    /// Leave to read one file.
+    pub(super) async fn reading(&self) -> Option<SemaphorePermit<'_>> {
+        self.reading.acquire().await.ok()
+    }
+}
+
+/// The pace of all lanes.
 pub(super) struct Pace {
     /// What the store may take to answer, whatever the line.
     answer: Duration,
-    permits: Semaphore,
     state: Mutex<State>,
 }
 
 struct State {
     /// Uploads that may go on at once.
     limit: usize,
-    /// Permits to be taken out of use as they come back.
-    owed: usize,
+    /// Uploads that go on. It may be more than the limit, where that was lowered.
+    busy: usize,
     /// How often the time for the bytes was doubled.
     doublings: u32,
+    /// Who waits for a turn, in the order in which they came: an asset has one window of a lane under way, so nobody has two
+    /// while another has none.
+    live: VecDeque<oneshot::Sender<Leave>>,
+    backlog: VecDeque<oneshot::Sender<Leave>>,
 }
 
+/// One upload may go on.
+struct Leave(Option<Arc<Pace>>);
+
 /// Leave to upload one file.
-pub(super) struct Turn<'a> {
-    pace: &'a Pace,
-    permit: Option<SemaphorePermit<'a>>,
+pub(super) struct Turn {
+    pace: Arc<Pace>,
+    /// Given back when it is dropped.
+    _leave: Leave,
     bytes: u64,
 }
 
@@ -60,21 +103,68 @@ impl Pace {
     pub fn new(answer: Duration) -> Self {
         Self {
             answer,
-            permits: Semaphore::new(AT_FIRST),
             state: Mutex::new(State {
                 limit: AT_FIRST,
-                owed: 0,
+                busy: 0,
                 doublings: 0,
+                live: VecDeque::new(),
+                backlog: VecDeque::new(),
             }),
         }
     }
 
-    /// Waits for the turn of a file of so many bytes.
-    pub async fn turn(&self, bytes: u64) -> Turn<'_> {
+    /// Waits for the turn of a file of so many bytes: whatever lane waits, a live window goes first.
+    pub async fn turn(self: Arc<Self>, bytes: u64, lane: Lane) -> Turn {
+        let waits = {
+            let mut state = self.state();
+            let is_first = match lane {
+                Lane::Live => state.live.is_empty(),
+                Lane::Backlog => state.live.is_empty() && state.backlog.is_empty(),
+            };
+            if is_first && state.busy < state.limit {
+                state.busy += 1;
+                None
+            } else {
+                let (given, waits) = oneshot::channel();
+                match lane {
+                    Lane::Live => state.live.push_back(given),
+                    Lane::Backlog => state.backlog.push_back(given),
+                }
+                Some(waits)
+            }
+        };
+        let leave = match waits {
+            None => Leave(Some(self.clone())),
+            // Whoever gives turns is this very pace, and it is here.
+            Some(waits) => waits.await.unwrap_or(Leave(None)),
+        };
         Turn {
             pace: self,
-            permit: self.permits.acquire().await.ok(),
+            _leave: leave,
             bytes,
+        }
+    }
+
+    /// Gives what is free to those who wait.
+    fn give(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.state();
+                if state.busy >= state.limit {
+                    return;
+                }
+                let Some(next) = state.live.pop_front().or_else(|| state.backlog.pop_front())
+                else {
+                    return;
+                };
+                state.busy += 1;
+                next
+            };
+            // From one who does not wait any more it goes to the next.
+            if let Err(mut back) = next.send(Leave(Some(self.clone()))) {
+                back.0 = None;
+                self.state().busy -= 1;
+            }
         }
     }
 
@@ -95,28 +185,16 @@ impl Pace {
                     .saturating_sub(u32::from(took < self.answer));
                 if took < QUICK && state.limit < AT_MOST {
                     state.limit += 1;
-                    if state.owed > 0 {
-                        state.owed -= 1;
-                    } else {
-                        self.permits.add_permits(1);
-                    }
                 } else if took > SLOW {
-                    self.lower(&mut state, 1);
+                    state.limit -= 1.min(state.limit - 1);
                 }
             }
             Fared::TimedOut => {
-                let half = state.limit / 2;
-                self.lower(&mut state, half);
+                state.limit -= state.limit / 2;
                 state.doublings = (state.doublings + 1).min(DOUBLINGS);
             }
             Fared::Otherwise => {}
         }
-    }
-
-    fn lower(&self, state: &mut State, by: usize) {
-        let by = by.min(state.limit - 1);
-        state.limit -= by;
-        state.owed += by - self.permits.forget_permits(by);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,7 +202,7 @@ impl Pace {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     /// The time this upload has.
     pub fn deadline(&self) -> Duration {
         self.pace.deadline(self.bytes)
@@ -136,14 +214,11 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Leave {
     fn drop(&mut self) {
-        let mut state = self.pace.state();
-        if state.owed > 0
-            && let Some(permit) = self.permit.take()
-        {
-            state.owed -= 1;
-            permit.forget();
+        if let Some(pace) = self.0.take() {
+            pace.state().busy -= 1;
+            pace.give();
         }
     }
 }
@@ -152,8 +227,17 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    fn pace() -> Pace {
-        Pace::new(Duration::from_secs(30))
+    fn pace() -> Arc<Pace> {
+        Arc::new(Pace::new(Duration::from_secs(30)))
+    }
+
+    fn free(pace: &Pace) -> usize {
+        let state = pace.state();
+        state.limit.saturating_sub(state.busy)
+    }
+
+    async fn turn(pace: &Arc<Pace>, bytes: u64) -> Turn {
+        pace.clone().turn(bytes, Lane::Backlog).await
     }
 
     /// Sends files one window after the other over a line, all that have a turn sharing it, for so many seconds of its time;
@@ -162,10 +246,10 @@ mod tests {
         let pace = pace();
         let (mut now, mut done, mut lost) = (0.0, 0, 0.0);
         while now < seconds {
-            let together = pace.permits.available_permits();
+            let together = free(&pace);
             let mut turns = Vec::new();
             for _ in 0..together {
-                turns.push(pace.turn(file).await);
+                turns.push(turn(&pace, file).await);
             }
             let took = file as f64 * together as f64 / rate + 0.05;
             let given = turns[0].deadline().as_secs_f64();
@@ -204,17 +288,17 @@ mod tests {
         let pace = pace();
         let mut rounds = 0;
         while pace.state().limit < AT_MOST {
-            let together = pace.permits.available_permits();
+            let together = free(&pace);
             let mut turns = Vec::new();
             for _ in 0..together {
-                turns.push(pace.turn(3_000).await);
+                turns.push(turn(&pace, 3_000).await);
             }
             for turn in turns {
                 turn.over(Fared::Done(Duration::from_millis(50)));
             }
             rounds += 1;
         }
-        assert_eq!((rounds, pace.permits.available_permits()), (3, AT_MOST));
+        assert_eq!((rounds, free(&pace)), (3, AT_MOST));
         assert!(pace.deadline(3_000) < Duration::from_secs(60));
     }
 
@@ -223,27 +307,59 @@ mod tests {
         let pace = pace();
         let mut turns = Vec::new();
         for _ in 0..AT_FIRST {
-            turns.push(pace.turn(1).await);
+            turns.push(turn(&pace, 1).await);
         }
         turns.remove(0).over(Fared::TimedOut);
-        assert_eq!(
-            (pace.state().limit, pace.permits.available_permits()),
-            (2, 0)
-        );
+        let limit = pace.state().limit;
+        assert_eq!((limit, free(&pace)), (2, 0));
         turns.remove(0).over(Fared::Otherwise);
-        assert_eq!(pace.permits.available_permits(), 0);
+        assert_eq!(free(&pace), 0);
         turns.clear();
-        assert_eq!(
-            (pace.permits.available_permits(), pace.state().owed),
-            (2, 0)
-        );
+        let busy = pace.state().busy;
+        assert_eq!((free(&pace), busy), (2, 0));
         // It never comes to rest.
         for _ in 0..10 {
-            pace.turn(1).await.over(Fared::TimedOut);
+            turn(&pace, 1).await.over(Fared::TimedOut);
+        }
+        let limit = pace.state().limit;
+        assert_eq!((limit, free(&pace)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn live_windows_go_before_any_backlog_and_who_gives_up_holds_nothing() {
+        let pace = pace();
+        let mut held = Vec::new();
+        for _ in 0..AT_FIRST {
+            held.push(turn(&pace, 1).await);
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut waiting = Vec::new();
+        for (name, lane) in [
+            ("backlog 1", Lane::Backlog),
+            ("given up", Lane::Live),
+            ("backlog 2", Lane::Backlog),
+            ("live 1", Lane::Live),
+            ("live 2", Lane::Live),
+        ] {
+            let (pace, order) = (pace.clone(), order.clone());
+            waiting.push(tokio::spawn(async move {
+                let turn = pace.turn(1, lane).await;
+                order.lock().unwrap().push(name);
+                turn.over(Fared::Otherwise);
+            }));
+            tokio::task::yield_now().await;
+        }
+        waiting.remove(1).abort();
+        tokio::task::yield_now().await;
+        held.pop();
+        for task in waiting {
+            task.await.unwrap();
         }
         assert_eq!(
-            (pace.state().limit, pace.permits.available_permits()),
-            (1, 1)
+            *order.lock().unwrap(),
+            ["live 1", "live 2", "backlog 1", "backlog 2"]
         );
+        held.clear();
+        assert_eq!(pace.state().busy, 0);
     }
 }

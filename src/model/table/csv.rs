@@ -80,9 +80,10 @@ impl CsvTable {
             .iter()
             .position(|name| name.eq_ignore_ascii_case("timestamp"))
             .unwrap_or(0);
-        let owners: Option<HashMap<&str, usize>> = tags.map(|tags| {
-            let owner = |(component, signal)| (signal, component);
-            tags.signals().map(owner).collect()
+        let owners: Option<HashMap<&str, (usize, &str)>> = tags.map(|tags| {
+            let tags = tags.tags().zip(tags.signals());
+            tags.map(|((component, tag), (_, signal))| (tag, (component, signal)))
+                .collect()
         });
         let (mut sensors, mut names, mut columns) = (Vec::new(), Vec::new(), Vec::new());
         let (mut ignored, mut known) = (Vec::new(), HashSet::new());
@@ -91,11 +92,10 @@ impl CsvTable {
             .enumerate()
             .filter(|(column, _)| *column != time)
         {
-            let owner = owners.as_ref().map(|owners| {
-                let component = *owners.get(name.as_str())?;
-                tags.map(|tags| tags.components[component].name.as_str())
-            });
-            let Some(sensor) = sensor_of(name, owner)
+            let listed = owners.as_ref().and_then(|owners| owners.get(name.as_str()));
+            let owner = tags.map(|tags| listed.map(|(at, _)| tags.components[*at].name.as_str()));
+            let called = listed.map_or(name.as_str(), |(_, signal)| *signal);
+            let Some(sensor) = sensor_of(called, owner)
                 .with_context(|| format!("{} column {}", path.display(), column + 1))?
             else {
                 ignored.push(name.clone());

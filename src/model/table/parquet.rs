@@ -43,12 +43,12 @@ pub fn tags_of(sensors: &[Sensor], path: &Path) -> Result<TagList> {
         let at = known.unwrap_or_else(|| {
             components.push(Component {
                 name: sensor.component.clone(),
-                signals: Vec::new(),
-                units: Vec::new(),
+                ..Component::default()
             });
             components.len() - 1
         });
         components[at].signals.push(sensor.signal.clone());
+        components[at].tags.push(sensor.signal.clone());
         components[at].units.push(String::new());
     }
     if components.is_empty() {
@@ -90,7 +90,7 @@ impl ParquetTable {
             );
         };
         let next = Window::containing(start, Cadence::Pt1h);
-        let known: HashSet<&str> = tags.signals().map(|(_, signal)| signal).collect();
+        let known: HashSet<&str> = tags.tags().map(|(_, tag)| tag).collect();
         let mut ignored = column_names(path)?;
         ignored.retain(|name| {
             !known.contains(name.as_str()) && !name.eq_ignore_ascii_case("timestamp")

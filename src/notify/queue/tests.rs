@@ -9,6 +9,7 @@ fn at(seconds: i64) -> DateTime<Utc> {
 
 fn fact(kind: &str, subject: &str, episode: i64) -> Fact {
     Fact {
+        asset: String::new(),
         kind: kind.into(),
         subject: subject.into(),
         episode,

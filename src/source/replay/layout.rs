@@ -104,7 +104,7 @@ impl Layout {
         }
         let mut signals = Vec::new();
         let mut missing = Vec::new();
-        for (component, tag) in tags.signals() {
+        for (component, tag) in tags.tags() {
             let component = &tags.components[component].name;
             match by_name.get(tag).map(Vec::as_slice) {
                 None if absent == Absent::Empty => signals.push(None),
@@ -235,7 +235,7 @@ fn find_time(schema: &SchemaDescriptor, tags: &TagList) -> Result<TimeColumn, St
             };
         }
     }
-    let is_tag = |name: &str| tags.signals().any(|(_, tag)| tag == name);
+    let is_tag = |name: &str| tags.tags().any(|(_, tag)| tag == name);
     let typed: Vec<_> = columns()
         .filter(|(_, column)| unit_of(column).is_some() && !is_tag(column.name()))
         .collect();

@@ -107,6 +107,7 @@ async fn child() {
     let stop = CancellationToken::new();
     let mut feeder = Feeder::start(
         Parts {
+            asset: Default::default(),
             vitals: Default::default(),
             config: Config {
                 max_age: Span(Duration::from_secs(40 * 86_400)),

@@ -488,6 +488,7 @@ impl World {
         let stop = CancellationToken::new();
         let feeder = Feeder::start(
             Parts {
+                asset: Default::default(),
                 vitals: Default::default(),
                 config: self.config.clone(),
                 naming: NameFormat::default(),
