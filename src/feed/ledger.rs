@@ -9,6 +9,7 @@ mod changes;
 mod future;
 mod pages;
 mod schema;
+mod tally;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -253,6 +254,7 @@ impl Ledger {
             let copy = migrate(&connection, path)?;
             info!(copy = %copy.display(), "the ledger was brought from format 1 to {FORMAT}; the copy is kept");
         }
+        tally::keep(&connection, !clean).map_err(fail)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             _stop: Some(Arc::new(CleanStop::of(path))),
@@ -381,17 +383,7 @@ impl Ledger {
 
     /// Counts by state.
     pub fn census(&self) -> Result<Census, LedgerError> {
-        let counts: Vec<(String, u64)> = self.run(|connection| {
-            connection
-                .prepare(
-                    "SELECT state, count(*) FROM window WHERE asset = ?1 GROUP BY state
-                     UNION ALL SELECT 'skipped', count(*) FROM skipped WHERE asset = ?1",
-                )?
-                .query_map([&self.asset], |row| {
-                    Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
-                })?
-                .collect()
-        })?;
+        let counts = self.run(|connection| tally::of(connection, &self.asset))?;
         let mut census = Census::default();
         for (state, count) in counts {
             *match self.state(&state)? {

@@ -356,7 +356,7 @@ impl<P: Place> Parts<P> {
                 kinds.push(known);
             }
         }
-        let signals = self.tags.signals().count();
+        let signals = self.tags.tags().count();
         let form = |at: usize| Form::of(kinds.iter().map(|kinds| kinds[at].map(Kind::form)));
         self.forms = (0..signals)
             .map(|at| form(at).unwrap_or(Form::F64))
@@ -429,7 +429,7 @@ impl<P: Place> Parts<P> {
     /// Tags that no file has a column for.
     fn missing(&self) -> Vec<&str> {
         let has = |at: usize| self.kinds.iter().any(|kinds| kinds[at].is_some());
-        let tags = self.tags.signals().enumerate();
+        let tags = self.tags.tags().enumerate();
         tags.filter(|(at, _)| !has(*at))
             .map(|(_, (_, tag))| tag)
             .collect()

@@ -73,7 +73,7 @@ impl Shelf {
         let mut key = Sha256::new();
         key.update(FORMAT);
         key.update(place);
-        for (component, tag) in tags.signals() {
+        for (component, tag) in tags.tags() {
             key.update(format!("\n{component}\t{tag}"));
         }
         let key = hex(&key.finalize()[..8]);
