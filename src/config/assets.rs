@@ -239,10 +239,10 @@ impl Config {
 }
 
 /// Two assets that have the same value.
-fn same<'a>(
-    assets: &'a [(Asset, Config)],
+fn same(
+    assets: &[(Asset, Config)],
     pick: impl Fn(&Config) -> Option<&String>,
-) -> Option<(&'a Asset, &'a Asset)> {
+) -> Option<(&Asset, &Asset)> {
     let mut seen: HashMap<&str, &Asset> = HashMap::new();
     for (asset, config) in assets {
         if let Some(value) = pick(config)

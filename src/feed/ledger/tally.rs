@@ -84,8 +84,7 @@ mod tests {
 
     fn ledger() -> (tempfile::TempDir, Connection) {
         let directory = tempfile::tempdir().unwrap();
-        let now = chrono::Utc::now();
-        drop(super::super::Ledger::open(directory.path(), now).unwrap());
+        drop(super::super::Ledger::open(directory.path(), Default::default()).unwrap());
         let connection = Connection::open(directory.path().join("ledger.db")).unwrap();
         (directory, connection)
     }
@@ -176,7 +175,7 @@ mod tests {
         drop(connection);
         // Something has written since the last clean stop.
         drop(std::fs::remove_file(directory.path().join("ledger.clean")));
-        let (ledger, _) = super::super::Ledger::open(directory.path(), chrono::Utc::now()).unwrap();
+        let (ledger, _) = super::super::Ledger::open(directory.path(), Default::default()).unwrap();
         assert_eq!(ledger.census().unwrap().shipped, 1);
     }
 }

@@ -122,10 +122,10 @@ impl LocalFiles {
                         self.enter(&path, Some(rest), walk)?;
                     }
                 }
-                (Entry::Directory, Some([first, rest @ ..])) => {
-                    if glob::matches(first, &name) && !rest.is_empty() {
-                        self.enter(&path, Some(rest), walk)?;
-                    }
+                (Entry::Directory, Some([first, rest @ ..]))
+                    if glob::matches(first, &name) && !rest.is_empty() =>
+                {
+                    self.enter(&path, Some(rest), walk)?;
                 }
                 (Entry::File, None) if !is_called_like_one(&name) => {
                     walk.listing

@@ -72,7 +72,7 @@ impl<P: Place> Parts<P> {
         listing: &Listing,
         wanted: &[Segment],
     ) -> Result<Vec<Arc<str>>, SourceError> {
-        let asked = self.to_be_asked(wanted);
+        let asked = self.must_be_asked(wanted);
         let mut changed = Vec::new();
         for listed in &listing.files {
             let known = self
@@ -114,7 +114,7 @@ impl<P: Place> Parts<P> {
     }
 
     /// Which files are asked whether they have changed.
-    fn to_be_asked(&mut self, wanted: &[Segment]) -> Vec<bool> {
+    fn must_be_asked(&mut self, wanted: &[Segment]) -> Vec<bool> {
         let due = self.tried.is_none_or(|tried| tried.elapsed() >= AGAIN);
         if due {
             self.tried = Some(Instant::now());

@@ -122,7 +122,7 @@ fn files_together_give_the_windows_of_one_file_with_their_rows() {
         ]);
         // What pandas' concat gives of them.
         let integers: Vec<Option<i64>> = (0..90)
-            .map(|minute| (minute != 40 || kinds[1] != "").then_some(minute))
+            .map(|minute| (minute != 40 || !kinds[1].is_empty()).then_some(minute))
             .map(|value| {
                 value.filter(|minute| kinds[1] != "optional" || *minute != 40 || minute % 3 != 0)
             })
