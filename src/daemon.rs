@@ -21,7 +21,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
@@ -80,6 +80,7 @@ pub async fn run(
     clock: Clock,
 ) -> anyhow::Result<Ended> {
     let loaded = load()?;
+    say_older_names(&loaded.config);
     let data_dir = loaded.config.data_dir();
     let lock = lock::lock(&data_dir)?;
     // The store outlives a reload: its address is part of what clients were told.
@@ -196,6 +197,15 @@ impl Store {
     }
 }
 
+/// Says which keys have another name now.
+fn say_older_names(config: &Config) {
+    if !config.source.parquet.is_empty() {
+        warn!(
+            "source.parquet is the older name of source.history, which takes directories and patterns too: rename it"
+        );
+    }
+}
+
 /// Reads a new configuration that may take the place of the old one without a restart.
 fn reread(
     load: &dyn Fn() -> Result<Loaded, ConfigError>,
@@ -204,6 +214,7 @@ fn reread(
 ) -> anyhow::Result<Loaded> {
     let loaded = load()?;
     let new = &loaded.config;
+    say_older_names(new);
     let in_process = |config: &Config| config.inference.endpoint_url.is_empty();
     // Where in the bucket is a matter of each line.
     let elsewhere = |config: &Config| crate::s3::Config {

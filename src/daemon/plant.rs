@@ -199,11 +199,6 @@ impl Plant {
     ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
         let mut borrowed = None;
-        if keep.is_some() && !source.parquet.is_empty() {
-            warn!(
-                "source.parquet is the older name of source.history, which takes directories and patterns too: rename it"
-            );
-        }
         if source.location().is_empty() {
             let mut directory = data_dir.join("sample");
             if keep.is_none() && !directory.exists() {

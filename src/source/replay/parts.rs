@@ -388,8 +388,9 @@ impl<P: Place> Parts<P> {
             .max();
         for file in &mut self.files {
             if let State::Known(known) = &mut file.state
-                && newest
-                    .is_some_and(|newest| changed(&known.identity) < newest - look::TICK_SECONDS)
+                && newest.is_some_and(|newest| {
+                    changed(&known.identity) < newest.saturating_sub(look::TICK_SECONDS)
+                })
             {
                 known.unsettled = None;
             }
