@@ -84,10 +84,15 @@ fn plant(directory: &Path) -> (PathBuf, PathBuf) {
 /// A configuration that feeds `store`.
 pub fn gateway(directory: &Path, store: &Store, more: &str) -> PathBuf {
     let (parquet, tags) = plant(directory);
+    // Daemons of tests side by side must not take each other's port.
+    let own = match more.contains("[admin]") {
+        true => "",
+        false => "[admin]\nlisten = \"\"\n",
+    };
     let path = directory.join("lookoutd.toml");
     let text = format!(
         "data_dir = \"{}\"\n[source]\nparquet = \"{}\"\ntags = \"{}\"\n[s3]\nbucket = \"plant\"\n\
-         input_prefix = \"input/\"\nendpoint_url = \"{}\"\nregion = \"us-east-1\"\ncredentials_file = \"{}\"\n{more}",
+         input_prefix = \"input/\"\nendpoint_url = \"{}\"\nregion = \"us-east-1\"\ncredentials_file = \"{}\"\n{more}\n{own}",
         directory.join("data").display(),
         parquet.display(),
         tags.display(),
