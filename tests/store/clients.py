@@ -126,7 +126,18 @@ def back(work, name):
 @client
 def aws_cli(bucket, work):
     source = grow(work / "source")
-    aws = lambda *words: run(sys.executable, "-m", "awscli", "--endpoint-url", URL, *words)
+    call = lambda *words: run(sys.executable, "-m", "awscli", "--endpoint-url", URL, *words)
+
+    def aws(*words):
+        """Once more where the client lost an answer: after a second without `100 Continue`, which a busy machine may take, it
+        sends the body, and may then take the late line for the answer's headers (boto/boto3 issue 4507)."""
+        try:
+            return call(*words)
+        except AssertionError as error:
+            if not str(error).rstrip().endswith("'ETag'"):
+                raise
+            return call(*words)
+
     aws("s3", "sync", source, f"s3://{bucket}/tree", "--no-progress")
     aws("s3", "sync", f"s3://{bucket}/tree", work / "back", "--no-progress")
     equal(work / "back", source)

@@ -3,49 +3,64 @@
 //! Guarantees: it changes in the transaction that changes a window; after an unclean stop, and where it is not there yet, it is
 //! counted anew.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 /// A skipped range counts as one of this state.
 const RANGE: &str = "range";
 
 const KEPT: &str = "
-    CREATE TABLE IF NOT EXISTS tally (
+    CREATE TABLE tally (
         asset TEXT NOT NULL, state TEXT NOT NULL, windows INTEGER NOT NULL,
         PRIMARY KEY (asset, state)
     ) STRICT, WITHOUT ROWID;
-    CREATE TRIGGER IF NOT EXISTS window_added AFTER INSERT ON window BEGIN
+    CREATE TRIGGER window_added AFTER INSERT ON window BEGIN
         INSERT INTO tally VALUES (new.asset, new.state, 1) ON CONFLICT (asset, state) DO UPDATE SET windows = windows + 1;
     END;
-    CREATE TRIGGER IF NOT EXISTS window_removed AFTER DELETE ON window BEGIN
+    CREATE TRIGGER window_removed AFTER DELETE ON window BEGIN
         UPDATE tally SET windows = windows - 1 WHERE asset = old.asset AND state = old.state;
     END;
-    CREATE TRIGGER IF NOT EXISTS window_changed AFTER UPDATE OF asset, state ON window
+    CREATE TRIGGER window_changed AFTER UPDATE OF asset, state ON window
         WHEN old.state <> new.state OR old.asset <> new.asset BEGIN
         UPDATE tally SET windows = windows - 1 WHERE asset = old.asset AND state = old.state;
         INSERT INTO tally VALUES (new.asset, new.state, 1) ON CONFLICT (asset, state) DO UPDATE SET windows = windows + 1;
     END;
-    CREATE TRIGGER IF NOT EXISTS range_added AFTER INSERT ON skipped BEGIN
+    CREATE TRIGGER range_added AFTER INSERT ON skipped BEGIN
         INSERT INTO tally VALUES (new.asset, 'range', 1) ON CONFLICT (asset, state) DO UPDATE SET windows = windows + 1;
     END;
-    CREATE TRIGGER IF NOT EXISTS range_removed AFTER DELETE ON skipped BEGIN
+    CREATE TRIGGER range_removed AFTER DELETE ON skipped BEGIN
         UPDATE tally SET windows = windows - 1 WHERE asset = old.asset AND state = 'range';
     END;";
 
 const COUNTED: &str = "SELECT asset, state, count(*) AS windows FROM window GROUP BY asset, state
     UNION ALL SELECT asset, 'range', count(*) FROM skipped GROUP BY asset";
 
-/// Has it kept from now on; `anew` where what is kept cannot be relied on.
+/// Has it kept from now on; `anew` where what is kept, or how, cannot be relied on.
 pub(super) fn keep(connection: &Connection, anew: bool) -> rusqlite::Result<()> {
     if is_kept(connection)? && !anew {
         return Ok(());
     }
-    let counted = format!("DELETE FROM tally; INSERT INTO tally {COUNTED};");
-    let kept = connection.execute_batch(&format!("BEGIN IMMEDIATE; {KEPT} {counted} COMMIT;"));
-    if kept.is_err() {
-        // What was begun is taken back; a transaction that is not open any more is no matter.
-        let _ = connection.execute_batch("ROLLBACK;");
+    match begin(connection) {
+        // What may only be read is said by whoever has to write.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => Ok(()),
+        done => done,
     }
-    kept
+}
+
+/// Takes away what there is of it and counts.
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    let triggers: Vec<String> = transaction
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for name in triggers {
+        let name = name.replace('"', "\"\"");
+        transaction.execute_batch(&format!("DROP TRIGGER \"{name}\""))?;
+    }
+    transaction.execute_batch(&format!(
+        "DROP TABLE IF EXISTS tally; {KEPT} INSERT INTO tally {COUNTED};"
+    ))?;
+    transaction.commit()
 }
 
 /// States of an asset's windows with their numbers; a skipped range counts as one skipped window.
