@@ -1341,12 +1341,17 @@ fn a_plant_that_is_not_there_at_boot_is_waited_for_and_told_and_a_wrong_one_is_a
         let mut daemon = Daemon::start(&config);
         daemon.says("it is waited for", 1);
         daemon.says("console, metrics and health are up", 1);
-        let (status, body) = readyz(&daemon);
-        assert_eq!(status, 503, "{body}");
-        assert!(
-            body.contains("source-failing") && body.contains(late),
-            "{body}"
-        );
+        // It is logged a moment before it is shown.
+        let asked = Instant::now();
+        loop {
+            let (status, body) = readyz(&daemon);
+            assert_eq!(status, 503, "{body}");
+            if body.contains("source-failing") && body.contains(late) {
+                break;
+            }
+            assert!(asked.elapsed() < Duration::from_secs(10), "{body}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         // Waiting holds no stop up.
         let asked = Instant::now();
         daemon.signal("-TERM");
@@ -1360,7 +1365,15 @@ fn a_plant_that_is_not_there_at_boot_is_waited_for_and_told_and_a_wrong_one_is_a
         daemon.says("it is waited for", 1);
         std::fs::rename(&away, &there).unwrap();
         daemon.says("window shipped", 1);
-        assert_eq!(readyz(&daemon).0, 200);
+        let asked = Instant::now();
+        while readyz(&daemon).0 != 200 {
+            assert!(
+                asked.elapsed() < Duration::from_secs(10),
+                "{:?}",
+                readyz(&daemon)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
         drop(daemon);
         // What is there and wrong is a mistake, which no restart puts right.
         std::fs::write(&there, "no history and no tag list\n").unwrap();
