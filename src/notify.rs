@@ -380,15 +380,15 @@ impl Notifier {
         let (now, state) = (snapshot.now, site.service());
         let since = self.queue.began(now)?.max(now - rules::LOOK_BACK);
         let told = self.queue.events()?;
-        let facts = rules::facts(snapshot, state.as_ref(), since, &told)?
-            .into_iter()
-            .filter(|fact| !self.leave_out.contains(&fact.kind))
-            .collect::<Vec<_>>();
+        let mut facts = rules::facts(snapshot, state.as_ref(), since, &told)?;
+        let in_doubt = rules::clock_in_doubt(&facts);
+        facts.retain(|fact| !self.leave_out.contains(&fact.kind));
         // What cannot be read is not over, and an anomaly that is read as of another time is not.
-        let complete = settled && snapshot.failures.is_empty() && !rules::clock_in_doubt(snapshot);
+        let complete = settled && snapshot.failures.is_empty();
+        let lasts = |fact: &rules::Fact| !complete || (in_doubt && fact.kind == EVENT);
         Ok(self
             .queue
-            .reconcile(&facts, complete, &self.name, self.per_hour, now)?)
+            .reconcile(&facts, lasts, &self.name, self.per_hour, now)?)
     }
 }
 

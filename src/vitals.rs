@@ -7,6 +7,7 @@
 mod health;
 mod trouble;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,18 +24,19 @@ const AT_WORK: Duration = Duration::from_secs(5);
 /// How all loops of a process are. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    pulses: Arc<Mutex<Vec<Beat>>>,
+    pulses: Pulses,
     health: Health,
     troubles: Troubles,
     /// Whose loops take their pulse here; empty: the process's own, and those of an asset without a name.
     asset: Arc<str>,
 }
 
+/// By asset and loop, of which there may be thousands.
+type Pulses = Arc<Mutex<BTreeMap<(Arc<str>, &'static str), Beat>>>;
+
 /// How one loop is.
 #[derive(Clone, Debug)]
 struct Beat {
-    asset: Arc<str>,
-    name: &'static str,
     limit: Duration,
     at: Instant,
 }
@@ -86,21 +88,16 @@ impl Vitals {
 
     /// The asset's loops are no more, and nothing is wrong with them.
     pub fn left(&self) {
-        let is_own = |beat: &Beat| beat.asset == self.asset && LINE.contains(&beat.name);
-        self.lock().retain(|beat| !is_own(beat));
+        self.lock()
+            .retain(|(asset, name), _| *asset != self.asset || !LINE.contains(name));
         self.troubles.left();
     }
 
     /// A pulse that must beat at least every `limit`.
     pub fn pulse(&self, name: &'static str, limit: Duration) -> Pulse {
-        let mut pulses = self.lock();
-        pulses.retain(|beat| beat.name != name || beat.asset != self.asset);
-        pulses.push(Beat {
-            asset: self.asset.clone(),
-            name,
-            limit,
-            at: Instant::now(),
-        });
+        let at = Instant::now();
+        self.lock()
+            .insert((self.asset.clone(), name), Beat { limit, at });
         Pulse {
             vitals: self.clone(),
             name,
@@ -121,11 +118,11 @@ impl Vitals {
     pub fn stalled(&self) -> Vec<Stalled> {
         self.lock()
             .iter()
-            .filter_map(|beat| {
+            .filter_map(|((asset, name), beat)| {
                 let silent = beat.at.elapsed();
                 (silent > beat.limit).then(|| Stalled {
-                    asset: beat.asset.to_string(),
-                    name: beat.name,
+                    asset: asset.to_string(),
+                    name,
                     silent,
                 })
             })
@@ -137,17 +134,15 @@ impl Vitals {
     pub fn stuck(&self) -> Vec<Stalled> {
         let mut stalled = self.stalled();
         let pulses = self.lock();
-        stalled.retain(|one| {
-            one.asset.is_empty()
-                || pulses
-                    .iter()
-                    .filter(|beat| beat.name == one.name)
-                    .all(|beat| beat.at.elapsed() > beat.limit)
-        });
+        let fresh = pulses
+            .iter()
+            .filter(|(_, beat)| beat.at.elapsed() <= beat.limit);
+        let fresh: BTreeSet<&str> = fresh.map(|((_, name), _)| *name).collect();
+        stalled.retain(|one| one.asset.is_empty() || !fresh.contains(one.name));
         stalled
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Beat>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Arc<str>, &'static str), Beat>> {
         self.pulses
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -167,10 +162,9 @@ impl Pulse {
 
     /// The loop is alive.
     pub fn beat(&self) {
-        for beat in self.vitals.lock().iter_mut() {
-            if beat.name == self.name && beat.asset == self.vitals.asset {
-                beat.at = Instant::now();
-            }
+        let loop_of = (self.vitals.asset.clone(), self.name);
+        if let Some(beat) = self.vitals.lock().get_mut(&loop_of) {
+            beat.at = Instant::now();
         }
     }
 }

@@ -195,18 +195,18 @@ impl Queue {
     }
 
     /// Compares what is the case with what was told and queues the difference; how many messages that are. Unless
-    /// `complete`, what is not among the facts may only not have been seen yet, and is not over.
+    /// it `lasts` all the same: what is not among the facts may only not have been seen yet.
     pub fn reconcile(
         &self,
         facts: &[Fact],
-        complete: bool,
+        lasts: impl Fn(&Fact) -> bool,
         gateway: &str,
         per_hour: u32,
         now: DateTime<Utc>,
     ) -> Result<usize, QueueError> {
         let mut lost = 0;
         let queued = self.transact(|db| {
-            let mut held_back = see(db, facts, complete)?;
+            let mut held_back = see(db, facts, &lasts)?;
             held_back += number(db, "held-back")?;
             let hour_ago = (now - TimeDelta::hours(1)).timestamp_micros();
             let lately: i64 = db.query_row(
@@ -428,7 +428,7 @@ impl Queue {
 
 /// Notes what is the case and what no longer is. How many messages are not sent because it came and went, or went and
 /// came, while nothing could be told.
-fn see(db: &Connection, facts: &[Fact], complete: bool) -> rusqlite::Result<i64> {
+fn see(db: &Connection, facts: &[Fact], lasts: &dyn Fn(&Fact) -> bool) -> rusqlite::Result<i64> {
     let mut absorbed = 0;
     for fact in facts {
         let known: Option<(bool, bool)> = db
@@ -459,16 +459,13 @@ fn see(db: &Connection, facts: &[Fact], complete: bool) -> rusqlite::Result<i64>
             fact.over
         ])?;
     }
-    if !complete {
-        return Ok(absorbed);
-    }
     let there = |known: &Fact| {
         facts.iter().any(|fact| {
             (&fact.kind, fact.key(), fact.episode) == (&known.kind, known.key(), known.episode)
         })
     };
     for (known, told, _) in open(db)? {
-        if there(&known) {
+        if there(&known) || lasts(&known) {
             continue;
         }
         if told || known.episode != 0 {

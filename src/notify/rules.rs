@@ -37,6 +37,8 @@ pub const LOOK_BACK: TimeDelta = TimeDelta::days(1);
 const MOST: usize = 1_000;
 /// Sensors of an event in a message.
 const SENSORS: usize = 5;
+/// A record of a time later than now by more than this was made by a clock that was ahead.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
 /// Longest text of others in a message, in characters.
 const LONGEST: usize = 1_000;
 
@@ -155,11 +157,12 @@ pub fn facts(
     Ok(facts)
 }
 
-/// Whether this machine may take the present for another time. What it does not find then may be there all the same.
-pub fn clock_in_doubt(snapshot: &Snapshot) -> bool {
-    let doubts = [Code::ClockSuspect, Code::ClockOffset];
-    let reasons = judge(snapshot).reasons;
-    reasons.iter().any(|reason| doubts.contains(&reason.code))
+/// Whether this machine may take the present for another time: an anomaly that it does not find then may last all the same.
+pub fn clock_in_doubt(facts: &[Fact]) -> bool {
+    let doubts = [Code::ClockSuspect, Code::ClockOffset].map(Code::name);
+    facts
+        .iter()
+        .any(|fact| doubts.contains(&fact.kind.as_str()))
 }
 
 fn condition(reason: &Reason) -> Fact {
@@ -250,6 +253,10 @@ fn anomalies(
                 // The same one, whose beginning moved or was not known.
                 _ => start = *earlier,
             }
+        }
+        // Recorded by a clock that was ahead: it is no news until its time has come.
+        if start > now + AHEAD {
+            continue;
         }
         facts.push(anomaly(&subject, start, news.event.as_ref(), !news.active));
     }

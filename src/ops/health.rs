@@ -87,7 +87,9 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         let patience = feed
             .and_then(|one| one.feed.as_ref())
             .map_or(TimeDelta::MAX, |feed| feed.config.cadence.duration() / 2);
-        if snapshot.now - trouble.since >= trouble.after.min(patience) {
+        // Raised by a clock that was ahead, it has lasted nobody knows how long.
+        let lasted = snapshot.now - trouble.since;
+        if lasted < TimeDelta::zero() || lasted >= trouble.after.min(patience) {
             reasons.push(Reason::from(trouble));
         }
     }
@@ -146,6 +148,9 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
             )
             .about(first),
         );
+    }
+    for reason in &mut reasons {
+        reason.since = reason.since.min(snapshot.now);
     }
     // Stable: within one rank the order of judgement stays.
     reasons.sort_by_key(|reason| !reason.blocking);

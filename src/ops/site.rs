@@ -413,6 +413,7 @@ impl Observer {
         for reason in judge(snapshot).reasons {
             let key = (reason.code, reason.subject.asset);
             let since = known.get(&key).copied().unwrap_or(snapshot.now);
+            let since = since.min(snapshot.now);
             seen.insert(key, since);
         }
         seen.clone()

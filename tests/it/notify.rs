@@ -395,7 +395,7 @@ async fn messages_are_signed_retried_through_every_failure_and_kept_in_order() {
     );
     // The next one is another event; the service writes both in one transaction too.
     db.execute_batch(
-        "BEGIN; INSERT INTO event SELECT scheduler_uuid, end_us + 600000000, end_us + 900000000, 5, diagnostics FROM event
+        "BEGIN; INSERT INTO event SELECT scheduler_uuid, end_us + 120000000, end_us + 180000000, 2, diagnostics FROM event
              WHERE scheduler_uuid = 's0' ORDER BY start_us DESC LIMIT 1;
          UPDATE scheduler SET latest_result = 'ANOMALOUS' WHERE name = 'pump-42'; COMMIT;",
     )
@@ -534,10 +534,20 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
     vitals.troubles().raise(suspect);
     receiver.until(2).await;
     clock.advance(-TimeDelta::days(2));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Other trouble comes and goes as ever, and each is told by a look at that time.
+    let refused = Trouble::new(
+        Code::ConfigurationRefused,
+        clock.now(),
+        "refused",
+        "mend it",
+    );
+    vitals.troubles().raise(refused);
+    receiver.until(3).await;
+    vitals.troubles().all_over(Code::ConfigurationRefused);
+    receiver.until(4).await;
     clock.advance(TimeDelta::days(2));
     vitals.troubles().all_over(Code::ClockSuspect);
-    receiver.until(3).await;
+    receiver.until(5).await;
     let db = rusqlite::Connection::open(&state).unwrap();
     db.execute_batch(
         "UPDATE scheduler SET latest_result = 'NORMAL' WHERE uuid = 's0';
@@ -545,7 +555,7 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
     )
     .unwrap();
     let told: Vec<(String, String)> = receiver
-        .until(4)
+        .until(6)
         .await
         .iter()
         .map(|got| {
@@ -559,6 +569,8 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
         [
             said("firing", "anomaly"),
             said("firing", "clock-suspect"),
+            said("firing", "configuration-refused"),
+            said("resolved", "configuration-refused"),
             said("resolved", "clock-suspect"),
             said("resolved", "anomaly"),
         ]

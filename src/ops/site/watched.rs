@@ -64,7 +64,8 @@ impl Watched {
             && known.status == standing.status
             && known.failure.is_some() == standing.failure.is_some()
         {
-            standing.since = known.since;
+            // One that was noted by a clock that was ahead lasts from now on at the latest.
+            standing.since = known.since.min(standing.since);
         }
         *slot = Some(standing);
     }
@@ -89,5 +90,8 @@ mod tests {
         watched.seen("s", None, "RUNNING", at(60));
         let standing = watched.read().unwrap();
         assert_eq!((standing.status, standing.since), (None, at(30)));
+        // The clock goes back.
+        watched.seen("s", None, "RUNNING", at(10));
+        assert_eq!(watched.read().unwrap().since, at(10));
     }
 }
