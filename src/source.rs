@@ -76,6 +76,15 @@ pub enum SourceError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// One file of several could not be reached: this window may have rows in it, others may be read.
+    #[error("cannot read {name}, which may have rows of this window")]
+    Held {
+        /// The file.
+        name: String,
+        /// The reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The samples are not what the configuration says; an operator must act.
     #[error("{name}: {}", problems.join("; "))]
     Invalid {
@@ -100,7 +109,7 @@ impl SourceError {
 
     /// Whether trying again may help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, SourceError::Unavailable { .. })
+        !matches!(self, SourceError::Invalid { .. })
     }
 }
 

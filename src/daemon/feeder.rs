@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -57,8 +56,8 @@ pub struct Shared {
     ledger: Ledger,
     spool: Spool,
     budget: Budget,
-    /// Of how many assets the ledger is still to learn what the bucket holds, where it is new.
-    unknown: Option<Arc<AtomicUsize>>,
+    /// Of which assets a new ledger has learnt what the bucket holds.
+    learnt: Option<Arc<shipper::Learnt>>,
     ticks: Option<Ticks>,
 }
 
@@ -113,8 +112,7 @@ impl Shared {
             );
             vitals.troubles().raise(trouble.aside(aside));
         }
-        let unknown =
-            Shipper::wants_rebuild(&opened).then(|| Arc::new(AtomicUsize::new(assets.max(1))));
+        let learnt = Shipper::wants_rebuild(&opened).then(|| Arc::new(shipper::Learnt::of(assets)));
         let ticks = match clock.is_system() {
             true => Some(Ticks::start().await?),
             false => None,
@@ -123,7 +121,7 @@ impl Shared {
             ledger,
             spool,
             budget: Budget::default(),
-            unknown,
+            learnt,
             ticks,
         })
     }
@@ -147,14 +145,15 @@ impl Shared {
 
     /// What the shipper of an asset must learn of the bucket, if anything.
     fn rebuild(&self, parts: &Parts) -> Option<shipper::Rebuild> {
-        let left = self.unknown.clone()?;
+        let learnt = self.learnt.clone()?;
         Some(shipper::Rebuild {
             naming: parts.naming,
             prefix: parts.prefix.clone(),
             tags: parts.tags.clone(),
             cadence: parts.config.cadence,
             max_age: TimeDelta::from_std(parts.config.max_age.0).unwrap_or(TimeDelta::days(1)),
-            left,
+            asset: parts.asset.clone(),
+            learnt,
         })
     }
 }

@@ -5,12 +5,13 @@
 //! asset that has left the list is neither shipped nor deleted: what lies there of it is said.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -125,6 +126,8 @@ impl Gateway {
             self.show();
         }
         let until = Instant::now() + ONCE;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let changed = self.changed.clone();
             let views: Vec<View> = self.lines.iter().filter_map(Line::view).collect();
@@ -154,7 +157,7 @@ impl Gateway {
                         }
                     }
                 },
-                () = tokio::time::sleep(LOOK) => self.look(load).await?,
+                _ = looks.tick() => self.look(load).await?,
             }
             if let Some(ended) = self.failed().await? {
                 return Ok(ended);
@@ -167,9 +170,10 @@ impl Gateway {
         &mut self,
         load: &dyn Fn() -> Result<Loaded, ConfigError>,
     ) -> anyhow::Result<bool> {
-        let planned = load()
-            .map_err(anyhow::Error::from)
-            .and_then(|loaded| Plan::all(&loaded, &self.wiring.data_dir));
+        let planned = match load() {
+            Ok(loaded) => planned(loaded, &self.wiring.data_dir).await,
+            Err(error) => Err(error.into()),
+        };
         match planned {
             Ok(plans) => {
                 self.wiring.vitals.health().cutting_works();
@@ -311,7 +315,8 @@ impl Gateway {
             known.extend(spool.assets()?);
             let mut waiting = Vec::new();
             for asset in known.difference(&here) {
-                let recorded = ledger.of(asset).open_windows()?;
+                let census = ledger.of(asset).census()?;
+                let recorded = census.due + census.spooled;
                 let sealed = spool.of(asset).windows()?.len() as u64;
                 if recorded.max(sealed) > 0 {
                     let place = spool.of(asset).directory().to_owned();
@@ -337,8 +342,10 @@ impl Gateway {
                     Asset::known(&asset),
                     place.display()
                 ),
-                "put it back into the list to have them delivered, or give them up: lookoutd windows skip --asset NAME --state \
-                 spooled --reason WHY, and the same with --state due",
+                format!(
+                    "put it back into the list to have them delivered, or give them up: lookoutd windows skip --asset \"{asset}\" \
+                     --state spooled --reason WHY, and the same with --state due"
+                ),
             );
             troubles.of(&asset).raise(trouble);
             left.insert(asset);
@@ -378,7 +385,7 @@ impl Gateway {
         let data_dir = self.wiring.data_dir.clone();
         let loaded = reread(load, &self.config, &data_dir)?;
         let fed = self.lines.iter().any(Line::feeds);
-        let plans = match Plan::all(&loaded, &data_dir) {
+        let plans = match planned(loaded.clone(), &data_dir).await {
             Err(error) if !fed && may_come(&error) => None,
             plans => Some(plans?),
         };
@@ -421,6 +428,12 @@ impl Gateway {
         self.servers.cancel();
         self.beside.finish().await;
     }
+}
+
+/// What each asset is run by. The tag list may lie on a share that hangs, which is no reason for others to wait.
+async fn planned(loaded: Loaded, data_dir: &Path) -> anyhow::Result<Vec<Plan>> {
+    let data_dir = data_dir.to_owned();
+    blocking(move || Plan::all(&loaded, &data_dir)).await?
 }
 
 /// Histories that stay as they are stay open, for those who join as well.

@@ -1,7 +1,8 @@
 //! Histories that several assets share: opened once and decoded once for each window, whoever asks first.
 //!
-//! Guarantees: an asset gets the rows that it would read alone; an asset whose tags the history does not have is left out, and
-//! opens it alone, so that it alone is refused; a history that hangs keeps a few threads and its own assets waiting.
+//! Guarantees: an asset gets the rows that it would read alone, so only a history of one file is shared: of many files each asset
+//! reads those that have its signals; an asset whose tags the history does not have is left out, and opens it alone, so that it
+//! alone is refused; a history that hangs keeps a few threads and its own assets waiting.
 //! Deliberately absent: what lies in a history; `source` knows.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,7 +15,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::plant::{MappingPlace, Plant, PlantInfo, may_come};
+use super::plant::{MappingPlace, Plant, PlantInfo, has_many, may_come};
+use crate::clock;
 use crate::config::Config;
 use crate::signal::{Asset, RowRule, TagList, Values, Window};
 use crate::source::replay::column_names;
@@ -39,6 +41,8 @@ pub(super) struct History {
 #[derive(Default)]
 struct Opened {
     shared: Option<Shared>,
+    /// There is nothing to share: each has to say for itself what is wrong.
+    alone: bool,
     /// When it last could not be opened, and why.
     failed: Option<(Instant, String)>,
 }
@@ -46,6 +50,8 @@ struct Opened {
 #[derive(Clone)]
 struct Shared {
     decoder: Arc<Mutex<Decoder>>,
+    /// Whether the clock was set when recorded time was mapped.
+    mapped: bool,
     gate: Arc<Semaphore>,
     progress: Progress,
     info: PlantInfo,
@@ -107,20 +113,35 @@ impl History {
             };
             return Ok(Plant::shared(tags, Box::new(slice), shared.info.clone()));
         }
-        self.open(tags, now).await
+        let place = match has_many(self.config.source.location()).await {
+            true => MappingPlace::own(&self.config, &self.data_dir, asset),
+            false => self.place(),
+        };
+        self.open(tags, now, place).await
     }
 
-    async fn open(&self, tags: TagList, now: DateTime<Utc>) -> anyhow::Result<Plant> {
-        Plant::keep(&self.config, &self.data_dir, now, Some(tags), self.place()).await
+    async fn open(
+        &self,
+        tags: TagList,
+        now: DateTime<Utc>,
+        place: MappingPlace,
+    ) -> anyhow::Result<Plant> {
+        Plant::keep(&self.config, &self.data_dir, now, Some(tags), place).await
     }
 
     /// What its assets share; `None` where there is nothing to share, or each has to say for itself what is wrong.
     async fn shared(&self, now: DateTime<Utc>) -> anyhow::Result<Option<Shared>> {
-        if self.members.len() < 2 {
+        if self.members.len() < 2 || has_many(self.config.source.location()).await {
             return Ok(None);
         }
         let mut opened = self.opened.lock().await;
-        if let Some(shared) = &opened.shared {
+        if opened.alone {
+            return Ok(None);
+        }
+        // What was mapped by a clock that was not set is mapped anew.
+        if let Some(shared) = &opened.shared
+            && (shared.mapped || !clock::is_set(now))
+        {
             return Ok(Some(shared.clone()));
         }
         if let Some((at, why)) = &opened.failed
@@ -142,7 +163,7 @@ impl History {
             components.extend(tags.components);
             ranges.insert(asset, first..components.len());
         }
-        match self.open(TagList { components }, now).await {
+        match self.open(TagList { components }, now, self.place()).await {
             Ok(plant) => {
                 let progress = plant.source.progress();
                 let shared = Shared {
@@ -151,6 +172,7 @@ impl History {
                         readers: ranges.len(),
                         decoded: Vec::new(),
                     })),
+                    mapped: clock::is_set(now),
                     gate: Arc::new(Semaphore::new(AT_ONCE)),
                     progress,
                     info: plant.info,
@@ -163,7 +185,10 @@ impl History {
                 opened.failed = Some((Instant::now(), format!("{error:#}")));
                 Err(error)
             }
-            Err(_) => Ok(None),
+            Err(_) => {
+                opened.alone = true;
+                Ok(None)
+            }
         }
     }
 

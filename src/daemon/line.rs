@@ -211,6 +211,7 @@ struct Work {
 
 impl Work {
     async fn run(self, mut plant: Option<Plant>, stop: CancellationToken) -> Result<(), LineError> {
+        let mut told = String::new();
         loop {
             // Another line may have taken its place before it came to run.
             if stop.is_cancelled() {
@@ -232,7 +233,7 @@ impl Work {
                 Ok(false) => return Ok(()),
                 // Alone it ends the process; one of several is named, and tries again.
                 Err(LineError::Refused(error)) if self.plan.asset.is_named() && !self.once => {
-                    self.waits(&format!("{error:#}"), &mut String::new());
+                    self.waits(&format!("{error:#}"), &mut told);
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         () = tokio::time::sleep(LOOK_AGAIN) => {}
@@ -282,8 +283,12 @@ impl Work {
     }
 
     fn say(&self, said: Said) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
-        self.changed.notify_one();
+        let mut known = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let as_before = matches!((&*known, &said), (Said::Waits, Said::Waits));
+        *known = said;
+        if !as_before {
+            self.changed.notify_one();
+        }
     }
 
     /// Feeds until it is told to stop; true where it is to begin again, because the clock was not set.

@@ -7,6 +7,7 @@ mod objects;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -141,7 +142,7 @@ impl Plant {
         tags: Option<TagList>,
         place: MappingPlace,
     ) -> anyhow::Result<Self> {
-        let plant = Self::find(config, data_dir, now, tags, Some(place.clone())).await?;
+        let plant = Self::find(config, data_dir, now, tags, (place.clone(), true)).await?;
         if let Some(anchor) = &plant.unkept {
             place
                 .write(anchor)
@@ -162,7 +163,14 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
-        Self::find(config, data_dir, now, None, None).await
+        Self::find(
+            config,
+            data_dir,
+            now,
+            None,
+            (MappingPlace::only(data_dir), false),
+        )
+        .await
     }
 
     /// As [`Plant::look`], for one asset: `config` is that of the asset, `tags` its list.
@@ -176,7 +184,11 @@ impl Plant {
         if !asset.is_named() {
             return Self::look(config, data_dir, now).await;
         }
-        Self::find(config, data_dir, now, Some(tags), None).await
+        let place = match has_many(config.source.location()).await {
+            true => MappingPlace::own(config, data_dir, asset),
+            false => MappingPlace::of(config, data_dir),
+        };
+        Self::find(config, data_dir, now, Some(tags), (place, false)).await
     }
 
     /// What is one asset's of a history that is open.
@@ -195,13 +207,13 @@ impl Plant {
         data_dir: &Path,
         now: DateTime<Utc>,
         tags: Option<TagList>,
-        keep: Option<MappingPlace>,
+        (place, keeps): (MappingPlace, bool),
     ) -> anyhow::Result<Self> {
         let mut source = config.source.clone();
         let mut borrowed = None;
         if source.location().is_empty() {
             let mut directory = data_dir.join("sample");
-            if keep.is_none() && !directory.exists() {
+            if !keeps && !directory.exists() {
                 let made = Borrowed::new().context("making a place for the sample plant")?;
                 directory = made.0.join("sample");
                 borrowed = Some(made);
@@ -210,12 +222,6 @@ impl Plant {
             source.history = directory.join("signals.parquet").display().to_string();
             source.tags = directory.join("tags_description.csv").display().to_string();
         }
-        let place = match (&keep, &tags) {
-            (Some(place), _) => place.clone(),
-            // Whoever looks sees what would be kept.
-            (None, None) => MappingPlace::only(data_dir),
-            (None, Some(_)) => MappingPlace::of(config, data_dir),
-        };
         let tags = match tags {
             Some(tags) => tags,
             None => TagList::read(&source.tags)?,
@@ -227,7 +233,7 @@ impl Plant {
             data_dir: data_dir.to_owned(),
             now,
             place,
-            keeps: keep.is_some(),
+            keeps,
         };
         let location = opening.source.location().to_owned();
         let plant = match Somewhere::of(&location, &config.s3).await? {
@@ -331,6 +337,14 @@ impl MappingPlace {
         Self(["json", "backup.json"].map(|end| data_dir.join(format!("rebase-{name}.{end}"))))
     }
 
+    /// As [`MappingPlace::of`], where an asset has the history for itself: of many files it reads those that have its signals,
+    /// which reach as far as they reach.
+    pub fn own(config: &Config, data_dir: &Path, asset: &Asset) -> Self {
+        let mut config = config.clone();
+        config.source.start.push_str(&format!("\n{}", asset.name()));
+        Self::of(&config, data_dir)
+    }
+
     /// What tells it from others.
     pub fn key(self) -> PathBuf {
         let [first, _] = self.0;
@@ -360,6 +374,18 @@ impl Somewhere {
             .with_context(|| format!("\"{location}\": write it as s3://bucket/key"))?;
         Ok(Self::Objects(Objects::at(s3.client().await, bucket, key)))
     }
+}
+
+/// Whether what lies at a location may be any number of files.
+pub(super) async fn has_many(location: &str) -> bool {
+    if let Some(object) = location.strip_prefix("s3://") {
+        return object
+            .split_once('/')
+            .is_some_and(|(_, key)| key.is_empty() || key.ends_with('/'));
+    }
+    let files = LocalFiles::at(Path::new(location));
+    let looked = tokio::task::spawn_blocking(move || files.may_be_many()).await;
+    looked.unwrap_or_default()
 }
 
 /// Opens the history at `location`, files or objects, and plays it by `rebase`.
@@ -520,6 +546,9 @@ fn read_anchor(path: &Path) -> Option<Anchor> {
 }
 
 fn write_anchor(path: &Path, anchor: &Anchor) -> io::Result<()> {
+    // Assets that have a history of one place for themselves write one at a time.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let json = serde_json::to_string(anchor)?;
     let staging = path.with_extension("new");
     LocalDisk.write(

@@ -51,7 +51,7 @@ impl Mapping {
     /// The mapping for a history that reaches from `first` to `last`, where the turn that plays at `wall` (all micros) goes on
     /// to the new end; `None` where this one fits already, as one without turns always does.
     pub fn fitted(&self, first: i64, last: i64, wall: i64, cadence: Cadence) -> Option<Mapping> {
-        let period = self.now.period?;
+        let period = self.now.period.filter(|_| first <= last)?;
         let step = cadence.micros();
         let recorded_start = first - (first - self.now.recorded_start).rem_euclid(step);
         let fitting = ((last - recorded_start).div_euclid(step) + 1) * step;

@@ -3,6 +3,8 @@
 //! Guarantees: files that disagree in a column's type give the type that one file with all of their rows would have: missing
 //! or fractional numbers make integers doubles, as pandas' `concat` does.
 
+use std::ops::Range;
+
 use crate::signal::{Column, Frame, TagList, Values};
 
 /// The type of a column's samples.
@@ -113,6 +115,42 @@ pub(super) fn sort_and_keep_last(times: &mut Vec<i64>, columns: &mut [Values]) -
         *column = sorted;
     }
     dropped
+}
+
+/// Rows that one file gave, and which columns it has.
+pub(super) type Piece = (Range<usize>, Vec<bool>);
+
+/// As [`sort_and_keep_last`], for rows of files that have not the same columns: of one time each value is that of the last row
+/// whose file has its column. Returns of how many rows nothing was kept.
+pub(super) fn sort_and_merge(
+    times: &mut Vec<i64>,
+    columns: &mut [Values],
+    pieces: &[Piece],
+) -> usize {
+    let has = |row: usize, column: usize| {
+        let at = pieces.partition_point(|(rows, _)| rows.end <= row);
+        pieces.get(at).is_some_and(|(_, has)| has[column])
+    };
+    let mut order: Vec<usize> = (0..times.len()).collect();
+    order.sort_by_key(|row| times[*row]);
+    let alike: Vec<&[usize]> = order.chunk_by(|a, b| times[*a] == times[*b]).collect();
+    let mut kept = vec![false; times.len()];
+    for (at, column) in columns.iter_mut().enumerate() {
+        let mut rows = Vec::with_capacity(alike.len());
+        for one in &alike {
+            let found = one.iter().rev().find(|row| has(**row, at));
+            if let Some(row) = found {
+                kept[*row] = true;
+            }
+            rows.extend(found.or(one.last()));
+        }
+        let mut merged = nothing(column);
+        append(&mut merged, column, &rows);
+        *column = merged;
+    }
+    let merged = alike.iter().filter_map(|one| one.first());
+    *times = merged.map(|row| times[*row]).collect();
+    kept.iter().filter(|kept| !**kept).count()
 }
 
 /// One frame per component, each with its columns of all.

@@ -101,18 +101,39 @@ impl<R: ChunkReader + 'static> History<R> {
     pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
         let mut history = Self::begin(reader, name, tags, Absent::Refused)?;
         history.index()?;
-        Ok(history)
+        match history.nothing() {
+            Some(problem) => Err(history.invalid(problem)),
+            None => Ok(history),
+        }
     }
 
-    /// Opens one file of several, which need not have every column.
+    /// Opens one file of several, which need not have every column; `None` where it has no row with a time, or no column at all
+    /// of the tag list.
     pub(super) fn open_part(
         reader: R,
         name: &str,
         tags: &TagList,
-    ) -> Result<History<R>, SourceError> {
-        let mut history = Self::begin(reader, name, tags, Absent::Empty)?;
+    ) -> Result<Option<History<R>>, SourceError> {
+        let reader = Arc::new(reader);
+        let footer = Self::footer(&reader, name)?;
+        if !Layout::has_any(footer.schema(), tags) {
+            return Ok(None);
+        }
+        let mut history = Self::laid_out(reader, footer, name, tags, Absent::Empty)?;
         history.index()?;
-        Ok(history)
+        Ok(history.nothing().is_none().then_some(history))
+    }
+
+    /// Why it has nothing to replay.
+    fn nothing(&self) -> Option<String> {
+        let extent = &self.index.extent;
+        if extent.rows == 0 {
+            return Some("the file has no rows".to_owned());
+        }
+        let column = self.layout.time.descr.name();
+        (extent.null_times == extent.rows).then(|| {
+            format!("every row of column \"{column}\" is null; there is no time to replay")
+        })
     }
 
     /// Opens a file whose times and kinds of columns are known already; `None` where it has other rows than that.
@@ -157,15 +178,28 @@ impl<R: ChunkReader + 'static> History<R> {
         tags: &TagList,
         absent: Absent,
     ) -> Result<History<R>, SourceError> {
+        let reader = Arc::new(reader);
+        let footer = Self::footer(&reader, name)?;
+        Self::laid_out(reader, footer, name, tags, absent)
+    }
+
+    fn footer(reader: &Arc<R>, name: &str) -> Result<Footer<R>, SourceError> {
         if reader.len() == 0 {
             return Err(invalid(
                 name,
                 vec!["the file is empty; expected a Parquet file".to_owned()],
             ));
         }
-        let reader = Arc::new(reader);
-        let mut footer =
-            Footer::open(reader.clone()).map_err(|error| failed(name, NOT_PARQUET, error))?;
+        Footer::open(reader.clone()).map_err(|error| failed(name, NOT_PARQUET, error))
+    }
+
+    fn laid_out(
+        reader: Arc<R>,
+        mut footer: Footer<R>,
+        name: &str,
+        tags: &TagList,
+        absent: Absent,
+    ) -> Result<History<R>, SourceError> {
         let layout = Layout::of(footer.schema(), tags, absent)
             .map_err(|problems| invalid(name, problems))?;
         footer.keep_statistics(&layout.nullable_integers());
@@ -332,15 +366,6 @@ impl<R: ChunkReader + 'static> History<R> {
             let Some(entry) = entry else { break };
             self.index_times(group, &entry, &mut steps, &mut edges, &mut previous)?;
             self.settle_integers(group, &entry)?;
-        }
-        if self.index.extent.rows == 0 {
-            return Err(self.invalid("the file has no rows".to_owned()));
-        }
-        if previous.is_none() {
-            let column = self.layout.time.descr.name();
-            return Err(self.invalid(format!(
-                "every row of column \"{column}\" is null; there is no time to replay"
-            )));
         }
         self.index.chunks.shrink_to_fit();
         if !self.is_sorted() && self.rows() <= ORDERED_ROWS {

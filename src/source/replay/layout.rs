@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every problem of a file is found at once and named; nothing is guessed where two columns could be meant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
@@ -85,6 +85,15 @@ impl Kind {
 }
 
 impl Layout {
+    /// Whether there is a column for a tag at all.
+    pub fn has_any(schema: &SchemaDescriptor, tags: &TagList) -> bool {
+        let columns = schema.columns().iter();
+        let names: HashSet<&str> = columns
+            .map(|column| column.path().parts()[0].as_str())
+            .collect();
+        tags.tags().any(|(_, tag)| names.contains(tag))
+    }
+
     /// Finds the time column and every tag's column, or says all that is wrong.
     pub fn of(
         schema: &SchemaDescriptor,

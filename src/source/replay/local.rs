@@ -68,6 +68,14 @@ impl LocalFiles {
         }
     }
 
+    /// Whether there may be any number of files at the place: a directory, or a pattern.
+    pub fn may_be_many(&self) -> bool {
+        match std::fs::metadata(&self.place) {
+            Ok(found) => found.is_dir(),
+            Err(_) => glob::is_pattern(&self.name),
+        }
+    }
+
     fn absent(&self) -> SourceError {
         SourceError::Unavailable {
             name: self.name.clone(),
@@ -166,7 +174,7 @@ impl LocalFiles {
             None => Some(Instant::now()),
         };
         let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path)? {
+        for entry in std::fs::read_dir(path).map_err(|error| named(path, &error))? {
             let entry = entry?;
             let kind = entry.file_type()?;
             let is_directory = kind.is_dir()
@@ -237,7 +245,7 @@ impl Place for LocalFiles {
         match std::fs::metadata(file) {
             Ok(found) => Ok(Some(identity(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.unavailable(error)),
+            Err(error) => Err(self.unavailable(named(Path::new(file), &error))),
         }
     }
 
@@ -248,12 +256,20 @@ impl Place for LocalFiles {
                 let found = opened.metadata()?;
                 Ok((opened, identity(&found)))
             })
-            .map_err(|error| self.unavailable(error))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => self.absent(),
+                _ => self.unavailable(named(Path::new(file), &error)),
+            })
     }
 
     fn changes_at_once(&self) -> bool {
         false
     }
+}
+
+/// An error that says where.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Why a name is never that of a file of a history, nor of a directory with some.
@@ -262,6 +278,12 @@ fn passed_over(name: &str) -> Option<&'static str> {
     let hidden = name.starts_with('.') || (name.starts_with('_') && !name.contains('='));
     let passing = [".tmp", ".temp", ".part", ".partial", ".crdownload", "~"];
     let lower = name.to_ascii_lowercase();
+    if name == "lost+found" {
+        return Some("is the file system's own");
+    }
+    if name.contains(char::REPLACEMENT_CHARACTER) {
+        return Some("its name is not UTF-8");
+    }
     if hidden {
         return Some("its name begins with a dot or an underscore");
     }
@@ -329,11 +351,15 @@ impl Listing {
 
 /// Opens a file to be read, and nothing else that may lie at its path.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
+    let found = std::fs::metadata(path)?;
+    if found.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    Ok(file)
+    // Opening a pipe would wait for somebody who writes into it.
+    if !found.is_file() {
+        return Err(io::Error::other("is no file but a pipe, socket or device"));
+    }
+    File::open(path)
 }
 
 /// What is wrong with a directory where a file is expected, and what to do.

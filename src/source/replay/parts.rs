@@ -122,10 +122,7 @@ impl File {
     /// When its rows happened, as far as that was ever known.
     fn span(&self) -> Option<(i64, i64)> {
         match &self.state {
-            State::Known(_) => {
-                let index = self.index()?;
-                Some((index.earliest(), index.latest()))
-            }
+            State::Known(known) => known.span(),
             State::Waiting { span, .. } => *span,
         }
     }
@@ -163,9 +160,10 @@ impl<P: Place> Parts<P> {
         };
         for listed in listing.files {
             let known = kept.get(&*listed.name).cloned();
+            let span = known.as_ref().and_then(Known::span);
             match known.filter(|known| parts.is_still(&listed.name, listed.identity, known)) {
                 Some(known) => parts.put(listed.name, State::Known(known)),
-                None => parts.take(&listed.name)?,
+                None => parts.take(&listed.name, span)?,
             }
         }
         parts.settle();
@@ -247,8 +245,9 @@ impl<P: Place> Parts<P> {
         }
     }
 
-    /// Opens and indexes one file. Where it is the only one, what is wrong with it is an error; otherwise it waits.
-    fn take(&mut self, name: &Arc<str>) -> Result<(), SourceError> {
+    /// Opens and indexes one file. Where it is the only one, what is wrong with it is an error; otherwise it waits. `kept` is when
+    /// its rows happened, as the last run knew it.
+    fn take(&mut self, name: &Arc<str>, kept: Option<(i64, i64)>) -> Result<(), SourceError> {
         self.open.retain(|(open, _)| open != name);
         self.progress.made(1);
         let (identity, error) = match self.place.open(name, &self.progress) {
@@ -272,7 +271,7 @@ impl<P: Place> Parts<P> {
             return Err(error);
         }
         let before = self.files.iter().find(|file| file.name == *name);
-        let span = before.and_then(File::span);
+        let span = before.and_then(File::span).or(kept);
         let why = reason(&error);
         warn!(
             file = &**name,
@@ -303,7 +302,7 @@ impl<P: Place> Parts<P> {
         };
         let history = match self.many {
             true => History::open_part(reader, name, &self.tags),
-            false => History::open(reader, name, &self.tags),
+            false => History::open(reader, name, &self.tags).map(Some),
         };
         let history = history.map_err(|error| match unfinished {
             true => not_now(
@@ -312,14 +311,14 @@ impl<P: Place> Parts<P> {
             ),
             false => error,
         })?;
-        let kinds = self.share(history.kinds());
-        let rows = kinds
-            .iter()
-            .any(Option::is_some)
-            .then(|| (kinds, history.index_of_times().clone()));
-        if rows.is_some() {
+        let rows = history.map(|history| {
+            let rows = (
+                self.share(history.kinds()),
+                history.index_of_times().clone(),
+            );
             self.keep_open(name.clone(), history);
-        }
+            rows
+        });
         Ok(Known {
             identity: identity.clone(),
             unsettled,
@@ -363,7 +362,17 @@ impl<P: Place> Parts<P> {
             .collect();
         self.kinds = kinds.into_iter().cloned().collect();
         self.extent = Extent::of(self.files.iter().filter_map(File::index));
-        self.names = Names::of(self.files.iter().filter_map(File::index));
+        // Files of other signals have names of their own kind.
+        let apart = |one: &[Option<Kind>], other: &[Option<Kind>]| {
+            let both = |pair: (&Option<Kind>, &Option<Kind>)| pair.0.is_some() && pair.1.is_some();
+            !one.iter().zip(other).any(both)
+        };
+        let of_others =
+            |kinds: &Arc<[Option<Kind>]>| self.kinds.iter().any(|one| apart(one, kinds));
+        self.names = match self.kinds.iter().any(of_others) {
+            true => Names::Mixed,
+            false => Names::of(self.files.iter().filter_map(File::index)),
+        };
         let Some(shelf) = &self.shelf else { return };
         let files = self.files.iter().filter_map(|file| match &file.state {
             State::Known(known) => Some((&*file.name, known.clone())),
@@ -484,7 +493,9 @@ impl Names {
 fn reason(error: &SourceError) -> String {
     match error {
         SourceError::Invalid { problems, .. } => problems.join("; "),
-        SourceError::Unavailable { source, .. } => source.to_string(),
+        SourceError::Unavailable { source, .. } | SourceError::Held { source, .. } => {
+            source.to_string()
+        }
     }
 }
 

@@ -33,8 +33,16 @@ pub(super) struct Known {
     pub identity: Identity,
     /// A hash of its footer; `None` once the identity alone tells its versions apart.
     pub unsettled: Option<[u8; 16]>,
-    /// `None` where it has no column of the tag list.
+    /// `None` where it has no column of the tag list, or no row with a time.
     pub rows: Option<(Arc<[Option<Kind>]>, Index)>,
+}
+
+impl Known {
+    /// When its rows happened; `None` where it has none.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        let (_, index) = self.rows.as_ref()?;
+        Some((index.earliest(), index.latest()))
+    }
 }
 
 /// All files as they are written down: kinds, which most files share, once each.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{File, Names, Parts, State, tail};
+use super::{File, Names, Parts, State, reason, tail};
 use crate::signal::Segment;
 use crate::source::SourceError;
 use crate::source::replay::follow::{Identity, Listing, Place, not_now};
@@ -28,8 +28,21 @@ const TICK: Duration = Duration::from_secs(10);
 const LOOKS: usize = 500;
 
 impl<P: Place> Parts<P> {
-    /// Opens and indexes what has changed; whether anything has. `wanted` is what will be read.
+    /// Opens and indexes what has changed; whether anything has. `wanted` is what will be read. What is wrong now may be right
+    /// at the next look: a right that is taken away, columns that no file has any more.
     pub fn freshen(&mut self, wanted: &[Segment]) -> Result<bool, SourceError> {
+        let looked = self.look_again(wanted);
+        let complete = looked.and_then(|changed| {
+            self.refuse_incomplete()?;
+            Ok(changed)
+        });
+        complete.map_err(|error| match error {
+            SourceError::Invalid { name, problems } => not_now(&name, &problems.join("; ")),
+            error => error,
+        })
+    }
+
+    fn look_again(&mut self, wanted: &[Segment]) -> Result<bool, SourceError> {
         let listing = self.place.list()?;
         if listing.files.is_empty() {
             let nothing = "none of its files is there any more: is its share mounted?";
@@ -49,10 +62,7 @@ impl<P: Place> Parts<P> {
             self.rest(&mut changed)?;
         }
         for name in &changed {
-            self.take(name).map_err(|error| match error {
-                SourceError::Invalid { name, problems } => not_now(&name, &problems.join("; ")),
-                error => error,
-            })?;
+            self.take(name, None)?;
         }
         self.settle();
         info!(
@@ -79,15 +89,35 @@ impl<P: Place> Parts<P> {
                 .files
                 .binary_search_by(|file| file.name.cmp(&listed.name));
             let differs = match (known, &listed.identity) {
-                (Err(_), _) => true,
+                // A link that leads nowhere is no file.
+                (Err(_), None) => !matches!(self.place.look(&listed.name), Ok(None)),
+                (Err(_), Some(_)) => true,
                 (Ok(at), Some(identity)) => self.files[at].identity() != Some(identity),
-                (Ok(at), None) => asked[at] && self.differs(at)?,
+                (Ok(at), None) if asked[at] => match self.differs(at) {
+                    // One of many holds what it could have rows of.
+                    Err(error) if self.many => {
+                        self.wait(at, reason(&error));
+                        false
+                    }
+                    differs => differs?,
+                },
+                (Ok(_), None) => false,
             };
             if differs {
                 changed.push(listed.name.clone());
             }
         }
         Ok(changed)
+    }
+
+    fn wait(&mut self, at: usize, why: String) {
+        let File { name, .. } = &self.files[at];
+        self.open.retain(|(open, _)| open != name);
+        self.files[at].state = State::Waiting {
+            identity: None,
+            why,
+            span: self.files[at].span(),
+        };
     }
 
     fn differs(&mut self, at: usize) -> Result<bool, SourceError> {
@@ -154,7 +184,12 @@ impl<P: Place> Parts<P> {
             return Ok(());
         }
         let looks = |changed: &[Arc<str>]| -> Result<Vec<Option<Identity>>, SourceError> {
-            changed.iter().map(|name| self.place.look(name)).collect()
+            let look = |name: &Arc<str>| match self.place.look(name) {
+                // Opening it says what is wrong.
+                Err(_) if self.many => Ok(None),
+                looked => looked,
+            };
+            changed.iter().map(look).collect()
         };
         let since = Instant::now();
         let mut seen = looks(changed)?;

@@ -8,8 +8,8 @@ use std::mem::discriminant;
 use super::{File, Parts, State};
 use crate::signal::{Segment, Values};
 use crate::source::replay::History;
-use crate::source::replay::columns::{frames, join, sort_and_keep_last};
-use crate::source::replay::follow::{Place, not_now};
+use crate::source::replay::columns::{Piece, frames, join, sort_and_keep_last, sort_and_merge};
+use crate::source::replay::follow::Place;
 use crate::source::replay::history::Index;
 use crate::source::replay::shelf::Known;
 use crate::source::{Reading, SourceError};
@@ -24,16 +24,21 @@ impl<P: Place> Parts<P> {
                 .any(|segment| segment.first <= last && first <= segment.last)
         });
         if let Some((_, file, why)) = held {
-            return Err(not_now(&file.name, why));
+            return Err(SourceError::Held {
+                name: file.name.to_string(),
+                source: why.into(),
+            });
         }
         let mut times: Vec<i64> = Vec::new();
         let mut columns: Vec<Values> = self.forms.iter().map(|form| form.empty()).collect();
         let mut touched = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         for segment in segments {
             for at in self.overlapping(segment) {
                 touched.push(at);
+                let begin = times.len();
                 match self.rows_of(at, segment, &mut times, &mut columns) {
-                    Ok(true) => {}
+                    Ok(true) => pieces.push((begin..times.len(), self.columns_of(at))),
                     Ok(false) => return Ok(None),
                     Err(error) => {
                         // The next try opens everything by its name.
@@ -50,7 +55,11 @@ impl<P: Place> Parts<P> {
         if !self.place.changes_at_once() && !self.are_as_known(&touched)? {
             return Ok(None);
         }
-        let duplicates = sort_and_keep_last(&mut times, &mut columns);
+        let same = pieces.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let duplicates = match same {
+            true => sort_and_keep_last(&mut times, &mut columns),
+            false => sort_and_merge(&mut times, &mut columns, &pieces),
+        };
         Ok(Some(Reading {
             infinite: columns.iter().map(Values::infinite).sum(),
             frames: frames(&self.tags, &times, columns),
@@ -67,6 +76,14 @@ impl<P: Place> Parts<P> {
             .filter(|(_, file)| file.index().is_some_and(overlaps))
             .map(|(at, _)| at)
             .collect()
+    }
+
+    /// Which columns a file has.
+    fn columns_of(&self, at: usize) -> Vec<bool> {
+        let kinds = self.files[at].rows().map(|(kinds, _)| kinds);
+        kinds.map_or_else(Vec::new, |kinds| {
+            kinds.iter().map(Option::is_some).collect()
+        })
     }
 
     fn are_as_known(&self, files: &[usize]) -> Result<bool, SourceError> {

@@ -1,5 +1,7 @@
 //! Histories of many files.
 
+mod merging;
+
 use std::fs;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
