@@ -27,7 +27,7 @@ pub use due::{CatchUp, Due, Policy, Publish};
 pub use entry::{Census, Entry, State};
 pub use ledger::{Ledger, LedgerError, Opened, Waiting};
 pub use shipper::{Budget, Shipper};
-pub use spool::{Found, InputFile, Manifest, Spool, SpoolError};
+pub use spool::{Found, InputFile, Manifest, Spool, SpoolError, is_of_asset};
 
 /// What is cut, when, and how far back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

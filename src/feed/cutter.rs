@@ -1,8 +1,10 @@
 //! The cutter: finds out what is due, reads it, seals it in the spool and records it.
 //!
-//! [`Cut`] does one window, blocking, with every input as an argument; [`Cutter`] is the task loop around it. The live
-//! window comes first, then the backlog, oldest first. When the disk is full or the source fails, the window stays due
+//! [`Cut`] does one window; [`Cutter`] is the task loop around it. The live window comes first, then the backlog, oldest first. When the disk is full or the source fails, the window stays due
 //! and the loop tries again by itself.
+
+mod cut;
+mod held;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, Weak};
@@ -12,194 +14,21 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use super::{
-    Blank, Config, Due, Entry, Found, InputFile, Ledger, LedgerError, Manifest, Policy, Pulse,
-    Spool, SpoolError, State, blocking,
-};
+use self::cut::HISTORY_OVER;
+pub use self::cut::{Cut, CutError};
+use self::held::Held;
+use super::{Config, Due, Entry, Ledger, LedgerError, Policy, Pulse, Spool, State, blocking};
 use crate::clock::{self, Clock};
-use crate::signal::{Frame, NameFormat, RowRule, Window};
-use crate::source::{Progress, Reading, Source, SourceError};
+use crate::signal::Window;
+use crate::source::{Progress, SourceError};
 use crate::vitals::{Code, Trouble};
 
 /// How long the loop waits before it looks again when nothing wakes it, or after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often it is asked whether a reading goes on.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// Why windows after the end of a history that does not loop are skipped.
-const HISTORY_OVER: &str = "the history is over";
-
-/// Turns one window into a sealed set of input files.
-pub struct Cut {
-    /// Where samples come from.
-    pub source: Box<dyn Source>,
-    /// How files are named.
-    pub naming: NameFormat,
-    /// Key prefix of the input files.
-    pub prefix: String,
-    /// Which rows a window has.
-    pub rows: RowRule,
-    /// What becomes of a component without a value.
-    pub blank: Blank,
-    /// Where sealed windows wait.
-    pub spool: Spool,
-    /// Where their states are recorded.
-    pub ledger: Ledger,
-}
-
-/// Why a window could not be cut.
-#[derive(Debug, thiserror::Error)]
-pub enum CutError {
-    /// The source failed.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The spool refused.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// The ledger refused.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl CutError {
-    /// What is wrong, with its causes.
-    pub fn causes(&self) -> String {
-        match self {
-            Self::Source(error) => error.causes(),
-            error => error.to_string(),
-        }
-    }
-
-    /// The disk is full.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Source(_) => false,
-            Self::Spool(error) => error.is_full(),
-            Self::Ledger(error) => error.is_full(),
-        }
-    }
-}
-
-impl Cut {
-    /// Cuts `window` and returns what is recorded of it; after the end of the history that is a skip. The window's files
-    /// are durable before its state is recorded. What is sealed already, and whole, is recorded as it is.
-    pub fn cut(&mut self, window: &Window, now: DateTime<Utc>) -> Result<Entry, CutError> {
-        if let Some(manifest) = self.spool.sealed(window)? {
-            let mut entry = Entry::new(window, State::Spooled);
-            entry.count(&manifest);
-            return self.settle(window, entry);
-        }
-        let reading = self.source.read(window, self.rows)?;
-        if reading.ended {
-            let mut entry = Entry::new(window, State::Skipped);
-            entry.reason = Some(HISTORY_OVER.into());
-            return self.settle(window, entry);
-        }
-        if reading.duplicates > 0 {
-            warn!(%window, duplicates = reading.duplicates, "duplicate rows: the last one of each time was used");
-        }
-        if reading.infinite > 0 {
-            warn!(%window, infinite = reading.infinite, "infinite values are written as missing");
-        }
-        let components = reading.frames.len();
-        let (files, found) = self.files(window, reading);
-        let mut entry = Entry::new(window, State::Empty);
-        entry.components = components as u32;
-        entry.cut_at = Some(now);
-        if files.is_empty() {
-            let lost = self
-                .ledger
-                .get(window.start())?
-                .filter(|known| known.files > 0);
-            if let Some(known) = lost {
-                entry.state = State::Quarantined;
-                entry.files = known.files;
-                entry.reason =
-                    Some("its spool entry was lost and the source no longer has its rows".into());
-            }
-        } else {
-            entry.state = State::Spooled;
-            entry.count(&self.spool.seal(window, components, found, files, now)?);
-        }
-        self.settle(window, entry)
-    }
-
-    /// The input files of a window, and what was found beside them. Where others have rows, a component without a value has a
-    /// file with empty cells: without it the service would fail the execution of the whole machine.
-    fn files(&self, window: &Window, reading: Reading) -> (Vec<(InputFile, Vec<u8>)>, Found) {
-        let longest = reading.frames.iter().max_by_key(|frame| frame.rows());
-        let times = longest.map(|frame| frame.times.clone()).unwrap_or_default();
-        let mut found = Found {
-            blank: Vec::new(),
-            infinite: reading.infinite as u64,
-            doubled: reading.duplicates as u64,
-        };
-        let mut files = Vec::with_capacity(reading.frames.len());
-        if times.is_empty() {
-            return (files, found);
-        }
-        for frame in &reading.frames {
-            let blank = frame.is_blank();
-            if blank {
-                debug!(%window, component = frame.component, "component has no value");
-                found.blank.push(frame.component.clone());
-                if self.blank == Blank::Omit {
-                    continue;
-                }
-            }
-            files.push(if blank && frame.rows() == 0 {
-                self.file(window, &frame.blank_at(&times))
-            } else {
-                self.file(window, frame)
-            });
-        }
-        (files, found)
-    }
-
-    fn file(&self, window: &Window, frame: &Frame) -> (InputFile, Vec<u8>) {
-        let mut bytes = Vec::new();
-        frame.encode_csv(&mut bytes);
-        let name = self.naming.file_name(&frame.component, window.start());
-        let file = InputFile {
-            component: frame.component.clone(),
-            key: format!("{}{name}", self.prefix),
-            name,
-            bytes: 0,
-            sha256: String::new(),
-            rows: frame.rows() as u64,
-        };
-        (file, bytes)
-    }
-
-    /// Records what became of a window that was due. One that was given up meanwhile stays so, and what was sealed of it is set
-    /// aside.
-    fn settle(&self, window: &Window, entry: Entry) -> Result<Entry, CutError> {
-        if self.ledger.record(&entry)? {
-            return Ok(entry);
-        }
-        let known = self.ledger.get(window.start())?;
-        if let Some(State::Skipped | State::Quarantined) = known.as_ref().map(|known| known.state) {
-            self.spool.quarantine(window)?;
-        }
-        Ok(known.unwrap_or(entry))
-    }
-}
-
-impl Entry {
-    /// Takes the counts of a sealed window.
-    pub fn count(&mut self, manifest: &Manifest) {
-        self.files = manifest.files.len() as u32;
-        self.components = manifest.components;
-        self.rows = manifest.rows();
-        self.bytes = manifest.bytes();
-        self.blank = manifest.found.blank.clone();
-        self.infinite = manifest.found.infinite;
-        self.doubled = manifest.found.doubled;
-        self.cut_at = Some(manifest.cut_at);
-    }
-}
 
 /// The task loop.
 pub struct Cutter {
@@ -212,6 +41,8 @@ pub struct Cutter {
     wake: Arc<Notify>,
     sealed: Arc<Notify>,
     pulse: Pulse,
+    held: Held,
+    shutdown: CancellationToken,
     progress: Progress,
     gate: Option<Arc<Semaphore>>,
     /// Components without a value in the last live window.
@@ -261,6 +92,8 @@ impl Cutter {
             wake,
             sealed,
             pulse,
+            held: Held::default(),
+            shutdown: CancellationToken::new(),
             blank: Vec::new(),
             state: Mood::Working,
             begun: vec![begins],
@@ -277,6 +110,7 @@ impl Cutter {
     /// Runs until `shutdown`. A window that is being cut is finished first.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut before = (self.clock.now(), Instant::now());
+        self.shutdown = shutdown.clone();
         loop {
             self.watch_for_steps(&mut before);
             let mut looked = self.clock.now();
@@ -316,7 +150,10 @@ impl Cutter {
         if !self.has_room().await? {
             return Ok(false);
         }
-        match self.cut(window, now).await? {
+        let Some(cut) = self.cut(window, now).await? else {
+            return Ok(false);
+        };
+        match cut {
             Ok(entry) if entry.reason.as_deref() == Some(HISTORY_OVER) => {
                 if self.say(Mood::Ended, "") {
                     info!(%window, "the history is over: nothing more to cut");
@@ -324,7 +161,10 @@ impl Cutter {
                 Ok(true)
             }
             Ok(entry) => {
-                self.say(Mood::Working, "");
+                self.held.over(window.start());
+                if self.held.is_empty() {
+                    self.say(Mood::Working, "");
+                }
                 self.tell_blank(&window, &entry, live);
                 log_cut(&window, &entry, live);
                 self.sealed.notify_waiters();
@@ -344,19 +184,27 @@ impl Cutter {
             }
             Err(error) => {
                 self.say(Mood::Failing, &error.causes());
-                Ok(false)
+                let others_may = matches!(error, CutError::Source(SourceError::Held { .. }));
+                if others_may {
+                    self.held.put(window.start(), live, LOOK_AGAIN);
+                }
+                Ok(others_may)
             }
         }
     }
 
-    /// Cuts a window on a thread that may wait. The pulse goes on beating while the source makes progress, however slow it is.
+    /// Cuts a window on a thread that may wait; `None` where the loop is told to stop before that begins. The pulse goes on
+    /// beating while the source makes progress, however slow it is.
     async fn cut(
         &self,
         window: Window,
         now: DateTime<Utc>,
-    ) -> anyhow::Result<Result<Entry, CutError>> {
+    ) -> anyhow::Result<Option<Result<Entry, CutError>>> {
         let _turn = match &self.gate {
-            Some(gate) => Some(self.going(gate.clone().acquire_owned()).await?),
+            Some(gate) => tokio::select! {
+                turn = self.going(gate.clone().acquire_owned()) => Some(turn?),
+                () = self.shutdown.cancelled() => return Ok(None),
+            },
             None => None,
         };
         let cut = self.cut.clone();
@@ -365,7 +213,7 @@ impl Cutter {
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
                 .cut(&window, now)
         });
-        Ok(self.going(cutting).await?)
+        Ok(Some(self.going(cutting).await?))
     }
 
     /// Waits for what a reading has to do with, and beats as long as that makes progress.
@@ -387,7 +235,8 @@ impl Cutter {
     /// The live window if it is not recorded, else the oldest of the backlog.
     async fn next_due(&mut self, now: DateTime<Utc>) -> anyhow::Result<Option<(Window, bool)>> {
         self.policy.resumed_at = self.resumed_at(now);
-        let (ledger, policy) = (self.ledger.clone(), self.policy);
+        let (ledger, policy, held) = (self.ledger.clone(), self.policy, self.held.now());
+        let left_alone = held.clone();
         let decided = blocking(
             move || -> Result<(Due, Option<Window>, usize), LedgerError> {
                 let live = policy.live(now);
@@ -399,7 +248,7 @@ impl Cutter {
                 let due = policy.due(frontier, recorded, now);
                 ledger.plan(&due)?;
                 ledger.time_came(frontier, &live)?;
-                let oldest = ledger.oldest_due()?;
+                let oldest = ledger.oldest_due_but(&held)?;
                 Ok((due, oldest, voided))
             },
         )
@@ -420,6 +269,7 @@ impl Cutter {
                 }
                 Ok(due
                     .live
+                    .filter(|window| !left_alone.contains(&window.start()))
                     .map(|window| (window, true))
                     .or(oldest.map(|window| (window, false))))
             }

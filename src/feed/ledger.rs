@@ -123,7 +123,7 @@ const SKIPPED_COLUMNS: &str = "start, end, cadence, 'skipped' AS state, reason, 
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
     // Dropped after the connection, with which the database is closed. None where it is only looked at.
-    _stop: Option<Arc<CleanStop>>,
+    stop: Option<Arc<CleanStop>>,
     path: PathBuf,
     /// Whose windows it speaks of; empty where the tag list names no asset.
     asset: Arc<str>,
@@ -198,7 +198,7 @@ impl Ledger {
         }
         Ok(Some(Self {
             connection: Arc::new(Mutex::new(connection)),
-            _stop: None,
+            stop: None,
             path,
             asset: "".into(),
             earlier: format != FORMAT,
@@ -257,7 +257,7 @@ impl Ledger {
         tally::keep(&connection, !clean).map_err(fail)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
-            _stop: Some(Arc::new(CleanStop::of(path))),
+            stop: Some(Arc::new(CleanStop::of(path))),
             path: path.to_owned(),
             asset: "".into(),
             earlier: false,
@@ -294,17 +294,6 @@ impl Ledger {
         })
     }
 
-    /// How many windows wait to be cut, or shipped.
-    pub fn open_windows(&self) -> Result<u64, LedgerError> {
-        self.run(|connection| {
-            connection.query_row(
-                "SELECT count(*) FROM window WHERE asset = ?1 AND state IN ('due', 'spooled')",
-                [&self.asset],
-                |row| row.get::<_, i64>(0).map(|count| count as u64),
-            )
-        })
-    }
-
     /// Records that the ledger knows what spool and bucket hold, so that it need not be rebuilt at the next start.
     pub fn rebuilt(&self) -> Result<(), LedgerError> {
         self.change(|connection| connection.pragma_update(None, "application_id", COMPLETE))
@@ -332,16 +321,24 @@ impl Ledger {
 
     /// The oldest window that is due.
     pub fn oldest_due(&self) -> Result<Option<Window>, LedgerError> {
-        let found: Option<(i64, String)> = self.run(|connection| {
+        self.oldest_due_but(&[])
+    }
+
+    /// The oldest window that is due and does not start at one of these times.
+    pub fn oldest_due_but(&self, held: &[DateTime<Utc>]) -> Result<Option<Window>, LedgerError> {
+        let due: Vec<(i64, String)> = self.run(|connection| {
             connection
-                .query_row(
-                    "SELECT start, cadence FROM window WHERE asset = ?1 AND state = 'due' ORDER BY start LIMIT 1",
-                    [&self.asset],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .optional()
+                .prepare_cached(
+                    "SELECT start, cadence FROM window WHERE asset = ?1 AND state = 'due' ORDER BY start LIMIT ?2",
+                )?
+                .query_map(params![self.asset, held.len() as i64 + 1], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
+                .collect()
         })?;
-        found
+        let is_free = |start: i64| !held.iter().any(|held| held.timestamp() == start);
+        due.into_iter()
+            .find(|(start, _)| is_free(*start))
             .map(|(start, cadence)| self.window(start, &cadence))
             .transpose()
     }
@@ -404,9 +401,14 @@ impl Ledger {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
-        work(&self.lock()).map_err(|source| LedgerError::Sqlite {
-            path: self.path.clone(),
-            source,
+        work(&self.lock()).map_err(|source| {
+            if let Some(stop) = &self.stop {
+                stop.heard(&source);
+            }
+            LedgerError::Sqlite {
+                path: self.path.clone(),
+                source,
+            }
         })
     }
 

@@ -11,8 +11,7 @@ mod pace;
 
 use std::any::Any;
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -33,7 +32,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::s3::{Bucket, Created, Disposition, S3Error};
-use crate::signal::{Cadence, NameFormat, TagList, Window};
+use crate::signal::{Asset, Cadence, NameFormat, TagList, Window};
 
 /// How often a lane looks at the spool when nothing wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -56,8 +55,35 @@ pub struct Rebuild {
     pub cadence: Cadence,
     /// How far back to look.
     pub max_age: TimeDelta,
-    /// Of how many assets, this one among them, the ledger does not know it yet.
-    pub left: Arc<AtomicUsize>,
+    /// Whose it is, and which assets the ledger knows it of by now.
+    pub asset: Asset,
+    /// See `asset`.
+    pub learnt: Arc<Learnt>,
+}
+
+/// The assets whose part of the bucket is in a new ledger.
+#[derive(Debug)]
+pub struct Learnt {
+    assets: Mutex<HashSet<Asset>>,
+    /// Of how many.
+    of: usize,
+}
+
+impl Learnt {
+    /// None yet, of so many.
+    pub fn of(assets: usize) -> Self {
+        Self {
+            assets: Mutex::default(),
+            of: assets.max(1),
+        }
+    }
+
+    /// This one's is known now; whether it is that of all.
+    fn and(&self, asset: Asset) -> bool {
+        let mut assets = self.assets.lock().unwrap_or_else(PoisonError::into_inner);
+        assets.insert(asset);
+        assets.len() >= self.of
+    }
 }
 
 /// What a shipper works with.
@@ -219,7 +245,7 @@ async fn lane(lane: Lane, shared: Arc<Shared>, bucket: Bucket, pulse: Pulse) {
                 continue;
             }
         };
-        match shared.ship(&bucket, &claim.window, lane).await {
+        match shared.ship(&bucket, &claim.window, (lane, &pulse)).await {
             Ok(Shipped::Failed(error)) => {
                 let wait = backoff.after(error.disposition());
                 let failed = claim.window;
@@ -355,10 +381,10 @@ impl Shared {
         self: &Arc<Self>,
         bucket: &Bucket,
         window: &Window,
-        lane: Lane,
+        (lane, pulse): (Lane, &Pulse),
     ) -> anyhow::Result<Shipped> {
         let began = Instant::now();
-        let outcome = self.upload(bucket, window, lane).await?;
+        let outcome = self.upload(bucket, window, (lane, pulse)).await?;
         let (shared, window) = (self.clone(), *window);
         let now = self.clock.now();
         match &outcome {
@@ -433,7 +459,7 @@ impl Shared {
         self: &Arc<Self>,
         bucket: &Bucket,
         window: &Window,
-        lane: Lane,
+        (lane, pulse): (Lane, &Pulse),
     ) -> anyhow::Result<Shipped> {
         let (spool, wanted) = (self.spool.clone(), *window);
         let manifest = match blocking(move || spool.manifest(&wanted)).await? {
@@ -447,7 +473,9 @@ impl Shared {
             .map(|file| {
                 let (shared, bucket, window) = (self.clone(), bucket.clone(), *window);
                 async move {
-                    let turn = shared.pace.clone().turn(file.bytes, lane).await;
+                    // However long others go first, the lane is not stuck.
+                    let turn = shared.pace.clone().turn(file.bytes, lane);
+                    let turn = pulse.during(turn).await;
                     let (spool, wanted) = (shared.spool.clone(), file.clone());
                     let reading = shared.budget.reading().await;
                     let read = blocking(move || spool.read(&window, &wanted)).await?;

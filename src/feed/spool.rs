@@ -13,6 +13,7 @@
 //! [`Spool::remove`], after the store acknowledged every file and the ledger says so. What is read is verified against
 //! the manifest. It keeps nothing in memory: its cost does not grow with the backlog.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,11 @@ use crate::signal::{Cadence, Window};
 const MANIFEST: &str = "manifest.json";
 /// The directories of assets with names begin with this, which no entry does.
 const OF_ASSET: &str = "asset-";
+
+/// Whether an entry of the spool's directory holds the windows of an asset with a name.
+pub fn is_of_asset(entry: &OsStr) -> bool {
+    entry.to_string_lossy().starts_with(OF_ASSET)
+}
 
 /// One input file of a sealed window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! Guarantees: it changes in the transaction that changes a window; after an unclean stop, and where it is not there yet, it is
 //! counted anew.
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 /// A skipped range counts as one of this state.
 const RANGE: &str = "range";
@@ -40,15 +40,23 @@ pub(super) fn keep(connection: &Connection, anew: bool) -> rusqlite::Result<()> 
         return Ok(());
     }
     match begin(connection) {
-        // What may only be read is said by whoever has to write.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => Ok(()),
+        // What cannot be written now is said by whoever has to write; a full disk keeps no gateway from starting.
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ReadOnly | ErrorCode::DiskFull)
+            ) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }
 
 /// Takes away what there is of it and counts.
 fn begin(connection: &Connection) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
+    // At once, so that another process that writes is waited for.
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let triggers: Vec<String> = transaction
         .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")?
         .query_map([], |row| row.get(0))?

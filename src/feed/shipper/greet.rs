@@ -2,7 +2,6 @@
 //! ledger is new. Nothing is uploaded before; what is cut meanwhile waits in the spool.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 use tracing::{debug, info, warn};
@@ -71,7 +70,7 @@ impl Shipper {
                     let Some(rebuild) = &self.rebuild else {
                         return Ok(());
                     };
-                    let left = rebuild.left.clone();
+                    let (learnt, asset) = (rebuild.learnt.clone(), rebuild.asset.clone());
                     let (ledger, count) = (self.shared.ledger.clone(), found.len());
                     blocking(move || -> Result<(), LedgerError> {
                         for entry in found {
@@ -80,9 +79,9 @@ impl Shipper {
                             }
                         }
                         // It is whole once that of the last asset is known.
-                        match left.fetch_sub(1, Ordering::SeqCst) {
-                            1 => ledger.rebuilt(),
-                            _ => Ok(()),
+                        match learnt.and(asset) {
+                            true => ledger.rebuilt(),
+                            false => Ok(()),
                         }
                     })
                     .await??;
