@@ -23,6 +23,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::feed::is_of_asset;
 use crate::hold::{self, Hold};
 use crate::ops::lock::RESTORING;
 use crate::service;
@@ -234,19 +235,28 @@ impl Copy {
         Ok(())
     }
 
-    /// Whole windows of the spool; one that is delivered meanwhile is in the store.
+    /// Whole windows of the spool, those of each asset; one that is delivered meanwhile is in the store.
     fn spool(&self) -> Result<()> {
-        let spool = self.from.join(SPOOL);
-        let entries = match fs::read_dir(&spool) {
+        self.windows(Path::new(SPOOL))
+    }
+
+    fn windows(&self, at: &Path) -> Result<()> {
+        let place = self.from.join(at);
+        let entries = match fs::read_dir(&place) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
-                return Err(error).with_context(|| format!("reading {}", spool.display()));
+                return Err(error).with_context(|| format!("reading {}", place.display()));
             }
         };
         for entry in entries {
             let entry = entry?;
-            let path = Path::new(SPOOL).join(entry.file_name());
+            let path = at.join(entry.file_name());
+            if is_of_asset(&entry.file_name()) && at == Path::new(SPOOL) {
+                make_private(&self.to.join(&path))?;
+                self.windows(&path)?;
+                continue;
+            }
             let whole = self.tree(&path).and_then(|()| {
                 // It is renamed before its files go.
                 Ok(fs::symlink_metadata(entry.path()).map(drop)?)

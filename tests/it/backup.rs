@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lookoutd::backup::{MANIFEST, backup, restore};
-use lookoutd::feed::Ledger;
+use lookoutd::disk::LocalDisk;
+use lookoutd::feed::{Found, InputFile, Ledger, Spool};
 use lookoutd::sample::{SampleOptions, write_sample};
+use lookoutd::signal::{Cadence, Window};
 use lookoutd::store::export::Contents;
 use lookoutd::store::{Options, Store};
 use serde_json::Value;
@@ -195,6 +197,51 @@ fn a_backup_holds_every_scheduler_whatever_it_is_called() {
     let mut wanted = names.map(|name| format!("archive/{name}/results.jsonl"));
     wanted.sort();
     assert_eq!(held, wanted);
+}
+
+/// Sealed windows that wait for their store are all there is of them, whichever asset they are of.
+#[test]
+fn a_backup_holds_the_sealed_windows_of_every_asset() {
+    let directory = directory();
+    let (data, target) = (
+        directory.path().join("data"),
+        directory.path().join("backup"),
+    );
+    let start = at();
+    let window = Window::new(
+        start.with_time(chrono::NaiveTime::MIN).unwrap(),
+        Cadence::Pt5m,
+    )
+    .unwrap();
+    let spool = |root: &Path, asset: &str| {
+        let all = Spool::open(Arc::new(LocalDisk), root).unwrap();
+        all.open_of(asset).unwrap()
+    };
+    for asset in ["", "pump 1", "asset-pump"] {
+        let spool = spool(&data, asset);
+        let file = InputFile {
+            component: "c".into(),
+            name: "c.csv".into(),
+            key: format!("{asset}/c.csv"),
+            bytes: 0,
+            sha256: String::new(),
+            rows: 1,
+        };
+        let files = vec![(file, b"Timestamp,a\n".to_vec())];
+        spool
+            .seal(&window, 1, Found::default(), files, start)
+            .unwrap();
+    }
+    let manifest = backup(&data, &target, start).unwrap();
+    let sealed = |root: &Path| {
+        ["", "pump 1", "asset-pump"].map(|asset| {
+            let manifest = spool(root, asset).sealed(&window).unwrap().unwrap();
+            manifest.files[0].key.clone()
+        })
+    };
+    let back = directory.path().join("back");
+    restore(&target, &back).unwrap();
+    assert_eq!(sealed(&back), sealed(&data), "{:?}", manifest.files);
 }
 
 /// Cut short after the first file had its place: the mark stays through another try, and no daemon starts on half of it.

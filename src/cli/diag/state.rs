@@ -29,7 +29,7 @@ const LOOKED_INTO: usize = 50;
 /// Larger databases are not checked page by page.
 const CHECKED: u64 = 256 << 20;
 /// The entries of a data directory: names that lookoutd gives, none of which somebody else could choose a part of.
-const OURS: &str = r"^(lock|lookoutd\.sock|(ledger\.db(\.damaged-\d{8}T\d{6}Z|\.format-1)?|notify\.(db|damaged))(-wal|-shm)?|spool|quarantine|archive|service|s3|sample|credentials|rebase(\.backup)?\.json|history-[0-9a-f]{16}\.index)$";
+const OURS: &str = r"^(lock|lookoutd\.sock|(ledger\.clean|ledger\.db(\.damaged-\d{8}T\d{6}Z|\.format-1)?|notify\.(db|damaged))(-wal|-shm)?|spool|quarantine|archive|service|s3|sample|credentials|rebase(-[0-9a-f]{16})?(\.backup)?\.json|history-[0-9a-f]{16}\.index)$";
 
 /// A question to a database, with the name of its answer. Each answer has a bounded number of rows.
 type Question = (&'static str, &'static str);
@@ -449,6 +449,8 @@ mod tests {
             "spool",
             "rebase.json",
             "rebase.backup.json",
+            "rebase-0123456789abcdef.backup.json",
+            "ledger.clean",
             "history-0123456789abcdef.index",
             "notify.db-wal",
             "notify.damaged",
