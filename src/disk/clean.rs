@@ -2,15 +2,19 @@
 //! more there was.
 //!
 //! Guarantees: a note holds for the very file that was left, and for one start; where it does not, everything is looked at. Only
-//! a database that was found whole gets one.
+//! a database that was found whole, and did not turn out to be damaged since, gets one.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::ErrorCode;
 
 /// Notes a clean stop when it is dropped, which must be after the connection has been closed.
 #[derive(Debug)]
 pub struct CleanStop {
     database: PathBuf,
+    spoiled: AtomicBool,
 }
 
 impl CleanStop {
@@ -27,6 +31,23 @@ impl CleanStop {
     pub fn of(database: &Path) -> CleanStop {
         CleanStop {
             database: database.to_owned(),
+            spoiled: AtomicBool::new(false),
+        }
+    }
+
+    /// The next start looks at everything.
+    pub fn distrust(&self) {
+        self.spoiled.store(true, Ordering::SeqCst);
+    }
+
+    /// What SQLite said while the database was in use: where it is damaged, the next start is to find it.
+    pub fn heard(&self, error: &rusqlite::Error) {
+        let damage = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
+        if error
+            .sqlite_error_code()
+            .is_some_and(|code| damage.contains(&code))
+        {
+            self.distrust();
         }
     }
 }
@@ -34,6 +55,9 @@ impl CleanStop {
 impl Drop for CleanStop {
     fn drop(&mut self) {
         // Without a note the next start looks at everything.
+        if self.spoiled.load(Ordering::SeqCst) {
+            return;
+        }
         if let Some(left) = left(&self.database) {
             let _ = std::fs::write(note_of(&self.database), left);
         }
@@ -59,4 +83,29 @@ fn left(database: &Path) -> Option<String> {
         file.ctime_nsec(),
         file.ino()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_turned_out_to_be_damaged_is_looked_at_by_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let told = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        for (code, clean) in [
+            (rusqlite::ffi::SQLITE_BUSY, true),
+            (rusqlite::ffi::SQLITE_FULL, true),
+            (rusqlite::ffi::SQLITE_CORRUPT, false),
+            (rusqlite::ffi::SQLITE_NOTADB, false),
+        ] {
+            std::fs::write(&path, "pages").unwrap();
+            let stop = CleanStop::of(&path);
+            stop.heard(&told(code));
+            drop(stop);
+            assert_eq!(CleanStop::was(&path), clean, "{code}");
+            assert!(!CleanStop::was(&path), "a note holds for one start");
+        }
+    }
 }

@@ -11,7 +11,11 @@ const NAMED: &[u8] = b"${filename}";
 
 /// Holds the beginning of a form.
 #[derive(Default)]
-pub struct Held(BytesMut);
+pub struct Held {
+    form: BytesMut,
+    /// Where the line begins that is not whole yet: those before it are looked at.
+    looked: usize,
+}
 
 impl Held {
     /// For a request that may be a form.
@@ -25,16 +29,21 @@ impl Held {
 
     /// The next bytes come in; what can go on, once the file has begun.
     pub fn take(&mut self, bytes: &[u8]) -> Option<Bytes> {
-        self.0.extend_from_slice(bytes);
-        match file_of(&self.0) {
-            Some(name) => Some(named(&self.0, &name)),
-            None => (self.0.len() > MOST).then(|| self.rest()),
+        self.form.extend_from_slice(bytes);
+        if bytes.contains(&b'\n') {
+            let new = self.form.get(self.looked..).unwrap_or_default();
+            if let Some(name) = file_of(new) {
+                return Some(named(&self.form, &name));
+            }
+            let end = new.iter().rposition(|byte| *byte == b'\n');
+            self.looked += end.map_or(0, |end| end + 1);
         }
+        (self.form.len() > MOST).then(|| self.rest())
     }
 
     /// What came in, as it is.
     pub fn rest(&mut self) -> Bytes {
-        self.0.split().freeze()
+        self.form.split().freeze()
     }
 }
 

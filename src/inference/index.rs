@@ -31,7 +31,7 @@ pub use snapshot::{Selection, Snapshot};
 pub struct Index {
     connection: Arc<Mutex<Connection>>,
     // Dropped after the connection, with which the database is closed. None where it is only looked at.
-    _stop: Option<Arc<CleanStop>>,
+    stop: Option<Arc<CleanStop>>,
     path: PathBuf,
 }
 
@@ -354,9 +354,14 @@ impl Index {
                 transaction.commit()?;
                 Ok(done)
             })
-            .map_err(|source| IndexError::Sqlite {
-                path: self.path.clone(),
-                source,
+            .map_err(|source| {
+                if let Some(stop) = &self.stop {
+                    stop.heard(&source);
+                }
+                IndexError::Sqlite {
+                    path: self.path.clone(),
+                    source,
+                }
             })
     }
 
@@ -478,7 +483,7 @@ impl Index {
     fn of(connection: Connection, path: &Path, stop: Option<CleanStop>) -> Self {
         Self {
             connection: Arc::new(Mutex::new(connection)),
-            _stop: stop.map(Arc::new),
+            stop: stop.map(Arc::new),
             path: path.to_owned(),
         }
     }

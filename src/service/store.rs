@@ -143,7 +143,7 @@ impl StoreError {
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
     // Dropped after the connection, with which the database is closed.
-    _stop: Arc<CleanStop>,
+    stop: Arc<CleanStop>,
     files: Files,
 }
 
@@ -204,7 +204,7 @@ impl Store {
         }
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
-            _stop: Arc::new(CleanStop::of(&path)),
+            stop: Arc::new(CleanStop::of(&path)),
             files,
         })
     }
@@ -222,11 +222,13 @@ impl Store {
                 .connection
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let outcome = work(&transaction)?;
-            transaction.commit()?;
-            Ok(outcome)
+            let done = in_one(&mut connection, work);
+            if let Err(fault) = &done
+                && fault.status >= 500
+            {
+                store.stop.distrust();
+            }
+            done
         });
         joined.await.unwrap_or_else(|error| {
             tracing::error!(error = %error, "state transaction panicked");
@@ -238,6 +240,17 @@ impl Store {
     pub fn files(&self) -> &Files {
         &self.files
     }
+}
+
+/// One transaction, committed if `work` succeeds.
+fn in_one<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let outcome = work(&transaction)?;
+    transaction.commit()?;
+    Ok(outcome)
 }
 
 impl From<rusqlite::Error> for Fault {

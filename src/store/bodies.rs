@@ -262,6 +262,7 @@ impl Intake {
             self.held.extend_from_slice(bytes);
             return Ok(());
         }
+        self.files.refuse_if_full()?;
         self.files.step(Step::Write)?;
         let (file, _) = match &mut self.file {
             Some(file) => file,

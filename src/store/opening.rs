@@ -35,6 +35,7 @@ const TABLES: [&str; 7] = [
 ];
 /// Stands in the table `meta` while a process writes: what it wrote last is in the log alone.
 const IN_USE: &str = "in-use";
+const UNMARK: &str = "DELETE FROM meta WHERE name = ?1";
 /// What the log has of the disk at all times.
 const RESERVE: u64 = 8 << 20;
 /// So long a lock of somebody else is waited for; then the client is told to come again.
@@ -236,20 +237,27 @@ fn has_log(path: &Path) -> bool {
     std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
 }
 
-/// Whether the file is one that has a log, by its header, and that log is not there. A copy that was made through SQLite has
-/// none.
-fn lacks_log(path: &Path) -> bool {
+/// Whether the file is one that has a log, by its header; a copy that SQLite made, as `VACUUM INTO` and `.backup` do, has none.
+fn is_logged(path: &Path) -> bool {
     use std::os::unix::fs::FileExt;
     let mut versions = [0; 2];
     let read = File::open(path).and_then(|file| file.read_exact_at(&mut versions, 18));
-    read.is_ok() && versions == [2, 2] && !has_log(path)
+    read.is_ok() && versions == [2, 2]
+}
+
+/// Whether the file is one that has a log, and that log is not there.
+fn lacks_log(path: &Path) -> bool {
+    is_logged(path) && !has_log(path)
 }
 
 /// The one connection that writes.
 fn connect(path: &Path, shared_disk: bool) -> Result<Owned, OpenError> {
     let sqlite = |source| of_sqlite(path, source);
-    let lacks_log = lacks_log(path);
+    let (logged, lacks_log) = (is_logged(path), lacks_log(path));
     let mut db = Connection::open(path).map_err(sqlite)?;
+    // Whatever is refused below stays as it is, its log beside it.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(sqlite)?;
     db.busy_timeout(BUSY).map_err(sqlite)?;
     if shared_disk {
         db.execute_batch("PRAGMA locking_mode = EXCLUSIVE")
@@ -271,6 +279,10 @@ fn connect(path: &Path, shared_disk: bool) -> Result<Owned, OpenError> {
             path: path.to_owned(),
             log: log_of(path),
         });
+    }
+    if !logged && version > 0 {
+        // A whole copy: the mark came along from where it was made, and would outlive a log that is yet to be begun.
+        db.execute(UNMARK, [IN_USE]).map_err(sqlite)?;
     }
     // Before the first table: so that what is deleted can be given back to the disk piece by piece.
     db.execute_batch(
@@ -305,6 +317,8 @@ fn connect(path: &Path, shared_disk: bool) -> Result<Owned, OpenError> {
         made.map_err(sqlite)?;
     }
     db.set_prepared_statement_cache_capacity(64);
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+        .map_err(sqlite)?;
     let db = Owned(db);
     mark(&db, path).map_err(sqlite)?;
     Ok(db)
@@ -364,7 +378,7 @@ pub fn accept(root: &Path) -> Result<bool, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags(&path, flags)?;
         db.busy_timeout(BUSY)?;
-        let gone = db.execute("DELETE FROM meta WHERE name = ?1", [IN_USE])?;
+        let gone = db.execute(UNMARK, [IN_USE])?;
         Ok(gone > 0)
     };
     if !lacks_log(&path) {

@@ -291,6 +291,107 @@ fn a_database_copied_without_its_log_is_refused_until_it_is_accepted() {
     assert_eq!(keys(&closed), 3);
 }
 
+/// What is refused is looked at by people with tools of their own: nothing of it may have been moved, the log least of all.
+#[test]
+fn a_refusal_leaves_the_database_and_its_log_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s3");
+    let store = Store::open(&root, &Options::default()).unwrap();
+    store.create_bucket(BUCKET).unwrap();
+    for n in 0..200 {
+        let key = format!("k{n}");
+        store.put_blocking(BUCKET, &key, &[n; 3000]).unwrap();
+    }
+    let (newer, damaged) = (
+        directory.path().join("newer"),
+        directory.path().join("damaged"),
+    );
+    for copied in [&newer, &damaged] {
+        copy(&root, copied, true);
+    }
+    let other = rusqlite::Connection::open(newer.join("store.db")).unwrap();
+    other
+        .set_db_config(
+            rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+            true,
+        )
+        .unwrap();
+    other.pragma_update(None, "user_version", 99).unwrap();
+    drop(other);
+    // In the log too: whatever it has of a page is what counts.
+    for name in ["store.db", "store.db-wal"] {
+        let mut bytes = fs::read(damaged.join(name)).unwrap();
+        let skip = if name == "store.db" { 0 } else { 32 };
+        let page = if name == "store.db" { 4096 } else { 4096 + 24 };
+        for page in bytes[skip..].chunks_mut(page).skip(1) {
+            let at = page.len() - 4096;
+            page[at..at + 64].fill(0xa5);
+        }
+        fs::write(damaged.join(name), bytes).unwrap();
+    }
+    for refused in [&newer, &damaged] {
+        let read =
+            || ["store.db", "store.db-wal"].map(|name| fs::read(refused.join(name)).unwrap());
+        let before = read();
+        assert!(before[1].len() > 4096);
+        let error = Store::open(refused, &Options::default()).unwrap_err();
+        let fits = match &error {
+            OpenError::Newer { found: 99, .. } => refused == &newer,
+            OpenError::Damaged { .. } => refused == &damaged,
+            _ => false,
+        };
+        assert!(fits, "{error}");
+        assert!(read() == before, "{error}: something was moved");
+    }
+}
+
+/// The mark of a log that a copy never had does not come along: killed before its own log begins, it would be refused.
+#[test]
+fn a_copy_made_by_sqlite_opens_whenever_its_first_start_is_cut_short() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, copied) = (directory.path().join("s3"), directory.path().join("copied"));
+    let store = Store::open(&root, &Options::default()).unwrap();
+    store.create_bucket(BUCKET).unwrap();
+    store.put_blocking(BUCKET, "a", &[1; 100]).unwrap();
+    fs::create_dir_all(copied.join("bodies")).unwrap();
+    let name = copied.join("store.db");
+    let reader = rusqlite::Connection::open(root.join("store.db")).unwrap();
+    reader
+        .execute("VACUUM INTO ?1", [name.to_str().unwrap()])
+        .unwrap();
+    drop(Store::open(&copied, &Options::default()).unwrap());
+    // As it is between the change to a database with a log and the first row of that: the copy's own mark must be gone.
+    fs::remove_file(&name).unwrap();
+    reader
+        .execute("VACUUM INTO ?1", [name.to_str().unwrap()])
+        .unwrap();
+    assert_eq!(marks(&name), 1);
+    rusqlite::Connection::open(&name)
+        .unwrap()
+        .execute_batch("CREATE TRIGGER refused BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'cut short'); END")
+        .unwrap();
+    Store::open(&copied, &Options::default()).unwrap_err();
+    let _ = fs::remove_file(copied.join("store.db-wal"));
+    let _ = fs::remove_file(copied.join("store.db-shm"));
+    rusqlite::Connection::open(&name)
+        .unwrap()
+        .execute_batch("DROP TRIGGER refused")
+        .unwrap();
+    assert_eq!(marks(&name), 0);
+    let store = Store::open(&copied, &Options::default()).unwrap();
+    assert_eq!(store.contents(BUCKET).unwrap().len(), 1);
+}
+
+fn marks(database: &Path) -> i64 {
+    let db = rusqlite::Connection::open(database).unwrap();
+    db.query_row(
+        "SELECT count(*) FROM meta WHERE name = 'in-use'",
+        [],
+        |row| row.get(0),
+    )
+    .unwrap()
+}
+
 /// A store of over a hundred megabytes would take a start long to read: what lies in its rows is looked at when it is read.
 #[test]
 fn damage_in_the_rows_of_a_large_store_is_found_at_the_start_and_its_bodies_are_not_read() {
