@@ -133,10 +133,11 @@ pub async fn run(
     let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
     let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
     let deadline = claim.window.end() + delay + wait;
+    let mut useless = None;
     let mut failed = loop {
         let slot = context.slot(permit.take()).await;
         let work = tokio::time::timeout(TIMEOUT, async {
-            let setback = match attempt(context, claim).await {
+            let setback = match attempt(context, claim, &mut useless).await {
                 Ok(end) => return Attempt::Ended(end),
                 Err(setback) => setback,
             };
@@ -197,7 +198,7 @@ enum Attempt {
 /// beside the results that says so; `None` if it has not.
 pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
     let _slot = context.late_slots.acquire().await;
-    let end = tokio::time::timeout(TIMEOUT, attempt(context, claim))
+    let end = tokio::time::timeout(TIMEOUT, attempt(context, claim, &mut None))
         .await
         .ok()?
         .ok()?;
@@ -226,7 +227,11 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
     Some(end)
 }
 
-async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
+/// Files that were read and had no row of the window, and what that is told as.
+type Useless = Option<(Vec<Vec<Found>>, Problem)>;
+
+/// One look for the files and, where they are there, its results. Files that were `useless` are not read again as they were.
+async fn attempt(context: &Context, claim: &Claim, useless: &mut Useless) -> Result<End, Setback> {
     let path = context
         .store
         .model_file(&claim.model_uuid, claim.model_version)
@@ -257,9 +262,12 @@ async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
         .map_err(|reason| Problem::new(FailureKind::Configuration, reason))?;
     let wanted = read::wanted(model.sensors());
     let components: Vec<String> = wanted.iter().map(|group| group.component.clone()).collect();
-    let files = locate(context, claim, &place, &components).await?;
+    let found = locate(context, claim, &place, &components).await?;
+    if let Some((_, problem)) = useless.as_ref().filter(|(files, _)| *files == found) {
+        return Err(problem.clone().into());
+    }
     let bucket = context.buckets.read(&place.bucket);
-    let files = read::fetch(&bucket, files, claim.window).await?;
+    let files = read::fetch(&bucket, found.clone(), claim.window).await?;
     let work = Work {
         model: Arc::clone(&model),
         claim: claim.clone(),
@@ -274,7 +282,14 @@ async fn attempt(context: &Context, claim: &Claim) -> Result<End, Setback> {
             FailureKind::Internal,
             "Internal failure while scoring; the service's log has the cause",
         ))
-    })?;
+    });
+    if let Err(problem) = &done
+        && problem.failed.kind == FailureKind::NoRows
+        && found.iter().flatten().all(|file| file.etag.is_some())
+    {
+        *useless = Some((found, problem.clone()));
+    }
+    let done = done?;
     // The first window, and one that came late, say nothing of how long a value has stood.
     if claim.scoring_state.is_some() {
         context.health.look(claim, &model, &done.rows, &done.state);

@@ -7,7 +7,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::s3::{Bucket, S3Error};
+use crate::s3::{Bucket, Listed, S3Error};
 use crate::signal::{NameFormat, Window};
 
 /// Files per component and execution (contract 4.4).
@@ -39,6 +39,8 @@ pub struct Found {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Its ETag, which tells one version of it from another.
+    pub etag: Option<String>,
     /// The instant its stamp names, microseconds.
     pub stamp_us: i64,
 }
@@ -88,7 +90,7 @@ impl Place {
             let until = format!("{high}.csv");
             lists.push(async move { Self::between(bucket, &prefix, low, &until).await });
         }
-        let objects: Vec<Vec<(String, u64)>> = stream::iter(lists)
+        let objects: Vec<Vec<Listed>> = stream::iter(lists)
             .buffer_unordered(PARALLEL_LISTS)
             .try_collect()
             .await?;
@@ -103,7 +105,7 @@ impl Place {
         after: &str,
     ) -> Result<Vec<String>, S3Error> {
         let (objects, _) = Self::page(bucket, prefix, after, PAGE).await?;
-        Ok(objects.into_iter().map(|(key, _)| key).collect())
+        Ok(objects.into_iter().map(|object| object.key).collect())
     }
 
     /// About `most` keys under `prefix` after `after`, and whether that was all.
@@ -112,11 +114,11 @@ impl Place {
         prefix: &str,
         after: &str,
         most: usize,
-    ) -> Result<(Vec<(String, u64)>, bool), S3Error> {
+    ) -> Result<(Vec<Listed>, bool), S3Error> {
         let mut objects = Vec::new();
         let complete = bucket
             .walk(prefix, after, Some(most), |object| {
-                objects.push((object.key, object.size));
+                objects.push(object);
                 true
             })
             .await?;
@@ -129,7 +131,7 @@ impl Place {
         prefix: &str,
         after: &str,
         until: &str,
-    ) -> Result<Vec<(String, u64)>, S3Error> {
+    ) -> Result<Vec<Listed>, S3Error> {
         let (mut objects, mut most) = (Vec::new(), Some(FEW));
         let mut after = after.to_owned();
         loop {
@@ -138,14 +140,14 @@ impl Place {
                 .walk(prefix, &after, most, |object| {
                     beyond = object.key.as_str() > until;
                     if !beyond {
-                        objects.push((object.key, object.size));
+                        objects.push(object);
                     }
                     !beyond
                 })
                 .await?;
             match objects.last() {
-                Some((last, _)) if !complete && !beyond => {
-                    (after, most) = (last.clone(), None);
+                Some(last) if !complete && !beyond => {
+                    (after, most) = (last.key.clone(), None);
                 }
                 _ => return Ok(objects),
             }
@@ -156,10 +158,10 @@ impl Place {
         &self,
         components: &[String],
         ranges: &[(String, String)],
-        objects: Vec<(String, u64)>,
+        objects: Vec<Listed>,
     ) -> Vec<Vec<Found>> {
         let mut files = vec![Vec::new(); components.len()];
-        for (key, size) in objects {
+        for Listed { key, size, etag } in objects {
             let Some(name) = key.strip_prefix(&self.prefix) else {
                 continue;
             };
@@ -180,6 +182,7 @@ impl Place {
                     stamp_us: stamp.timestamp_micros(),
                     key,
                     size,
+                    etag,
                 });
             }
         }
@@ -245,7 +248,7 @@ mod tests {
         let found = place.sort(
             &components,
             &ranges,
-            keys.iter().map(|key| ((*key).to_owned(), 1)).collect(),
+            keys.iter().map(|key| object(key)).collect(),
         );
         let names = |index: usize| {
             found[index]
@@ -268,8 +271,16 @@ mod tests {
         assert_eq!(epoch.range("a", window()).0, "in/a1652443500");
         let components = ["a".to_owned()];
         let ranges = [epoch.range("a", window())];
-        let found = epoch.sort(&components, &ranges, vec![("in/a1652443800.csv".into(), 1)]);
+        let found = epoch.sort(&components, &ranges, vec![object("in/a1652443800.csv")]);
         assert_eq!(found[0][0].stamp_us, window().start().timestamp_micros());
+    }
+
+    fn object(key: &str) -> Listed {
+        Listed {
+            key: key.to_owned(),
+            size: 7,
+            etag: None,
+        }
     }
 
     /// A store that has nothing but keys, and notes how many it told with each request.
@@ -398,7 +409,7 @@ mod tests {
                     .iter()
                     .map(|name| place.range(name, window()))
                     .collect();
-                let all = keys.into_iter().map(|key| (key, 7)).collect();
+                let all = keys.iter().map(|key| object(key)).collect();
                 assert_eq!(found, place.sort(&components, &ranges, all), "{format:?}");
                 let told = told.lock().unwrap();
                 assert!(

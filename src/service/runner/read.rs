@@ -560,6 +560,7 @@ mod tests {
             let file = Found {
                 key: "in/pump.csv".into(),
                 size: 0,
+                etag: None,
                 stamp_us: 0,
             };
             let told = describe(&file, &content);

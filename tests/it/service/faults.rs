@@ -7,8 +7,8 @@ use aws_sdk_lookoutequipment::types::Tag;
 use chrono::TimeDelta;
 use hyper::Method;
 
-use super::plant::{COMPONENTS, Plant, at, csv, input, output};
-use crate::proxy::{Fault, Proxy, Rule};
+use super::plant::{BUCKET, COMPONENTS, Plant, at, csv, input, output};
+use crate::proxy::{Fault, Proxy, Rule, Seen};
 use crate::s3_server;
 
 fn tag(key: &str, value: &str) -> Tag {
@@ -282,7 +282,7 @@ async fn who_waits_for_files_holds_no_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_waited_for_also_where_that_of_the_window_before_lies_there() {
-    let plant = Plant::start().await;
+    let (plant, proxy) = behind_a_proxy().await;
     plant
         .run("s", |request| request.tags(tag("lookoutd:wait", "280")))
         .await;
@@ -307,6 +307,27 @@ async fn a_file_is_waited_for_also_where_that_of_the_window_before_lies_there() 
         "{:?}",
         waits.failed_reason()
     );
+    // What was read and has no row of the window is not read again at each look, until it is another.
+    let asked = |fits: &dyn Fn(&str) -> bool| {
+        let seen = proxy.seen();
+        let fitting = |seen: &&Seen| seen.method == Method::GET && fits(&seen.path);
+        seen.iter().filter(fitting).count()
+    };
+    let reads = || asked(&|path| path.contains("/in/"));
+    let looks = || asked(&|path| path.trim_matches('/') == BUCKET);
+    let read = reads();
+    for _ in 0..3 {
+        let before = looks();
+        plant.clock.advance(TimeDelta::seconds(5));
+        for _ in 0..200 {
+            if looks() > before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(looks() > before);
+    }
+    assert_eq!(reads(), read);
     plant.feed("2026-03-01T10:05:00Z").await;
     let second = plant.execute("s", "2026-03-01T10:10:30Z").await;
     assert_eq!(second.status().unwrap().as_str(), "SUCCESS");
