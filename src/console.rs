@@ -18,20 +18,24 @@ use axum::routing::get;
 use crate::ops::admin::Shared;
 
 mod api;
+mod asset;
 mod assets;
 mod coverage;
 mod layout;
 mod models;
 mod overview;
+mod plant;
 mod scheduler;
 mod schedulers;
 mod signals;
+mod sparkline;
 mod windows;
 
 /// The pages, their data and their assets.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/", get(overview::show))
+        .route("/asset", get(asset::show))
         .route("/windows", get(windows::show))
         .route("/schedulers", get(schedulers::show))
         .route("/scheduler", get(scheduler::show))
@@ -40,10 +44,10 @@ pub fn router() -> Router<Shared> {
         .route("/api/score", get(api::score))
         .route("/api/contribution", get(api::contribution))
         .route("/api/signals", get(api::signals))
-        .route("/assets/{name}", get(asset))
+        .route("/assets/{name}", get(file))
 }
 
-async fn asset(Path(name): Path<String>) -> Response {
+async fn file(Path(name): Path<String>) -> Response {
     let (kind, bytes): (&str, &'static [u8]) = match name.as_str() {
         "console.css" => (
             "text/css; charset=utf-8",

@@ -16,7 +16,7 @@ mod unscored;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::warn;
 
 use crate::inference::Past;
@@ -180,6 +180,21 @@ impl State {
         })
     }
 
+    /// The highest score of each of `count` stretches of `step` since `from`, the oldest first; `None` for one without a scored
+    /// window. Asked of rows, not of results: it reads nothing from the store.
+    pub fn peaks(
+        &self,
+        uuid: &str,
+        from: DateTime<Utc>,
+        step: TimeDelta,
+        count: usize,
+    ) -> Answer<Vec<Option<f64>>> {
+        Ok(match self {
+            Self::Service(reading) => reading.peaks(uuid, from, step, count)?,
+            Self::Archive(past) => past.peaks(uuid, from, step, count)?,
+        })
+    }
+
     /// Events that overlap `from..before`, newest first, at most `limit`.
     pub fn events(
         &self,
@@ -235,7 +250,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
     use crate::inference::{Archive, Execution, Index, ResultObject, Run, Summary};
 
@@ -356,6 +370,13 @@ mod tests {
             [events[1].clone()],
             "also where only its middle is asked for"
         );
+        // Window 6 has the highest; the failed one has none.
+        let quarters = state
+            .peaks("pump", at(0), TimeDelta::minutes(15), 5)
+            .unwrap();
+        assert_eq!(quarters, [Some(0.6), Some(0.6), Some(0.9), Some(0.6), None]);
+        let failed = state.peaks("pump", at(15), TimeDelta::minutes(5), 1);
+        assert_eq!(failed.unwrap(), [None]);
         let counts = state.counts(at(60)).unwrap();
         assert_eq!((counts.active_count, counts.failing), (1, 0));
         assert_eq!(counts.active, [("pump".to_owned(), at(57))]);

@@ -46,12 +46,15 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let parts = chosen
         .and_then(|(one, known)| Some((&one.asset, one.feed.as_ref()?, known.feed.as_ref()?)));
     let Some((asset, feed, figures)) = parts else {
-        let body = html! { h1 { "Coverage" } (absent("No feeder runs in this process: what the source gives is known where it runs.")) };
+        let otherwise =
+            "No feeder runs in this process: what the source gives is known where it runs.";
+        let body = assets::nothing(&site, &choice.asset, "Coverage", otherwise);
         return Ok(page("Coverage", "/coverage", Some(&readiness), false, body));
     };
     let sensors = sensors(feed, figures, from).await;
     let more = from + COMPONENTS < feed.tags.components.len();
     let body = html! {
+        (assets::tabs(asset, "/coverage"))
         (assets::heading("Coverage", asset))
         (assets::choice(&snapshot, "/coverage", asset))
         section id="rows" data-live aria-labelledby="rows-title" { h2 id="rows-title" { "Rows of the newest windows" } (rows(figures)) }

@@ -1,35 +1,45 @@
-//! `/`: the verdict and its reasons, how delivery goes, the newest windows, the schedulers.
+//! `/`: the verdict and its reasons; of a plant its assets, the worst first; how delivery goes, the newest windows, the
+//! schedulers.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
 use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
-use super::assets;
+use super::assets::address;
 use super::layout::{absent, bytes, chip, encoded, maybe_time, page, time};
+use super::plant::{Choice, Page};
 use crate::executions::{Answer, SchedulerRow, State as Service};
 use crate::feed::{Entry, State as WindowState, blocking};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{Readiness, Reason, judge, span};
 use crate::ops::site::{FeedSnapshot, Site, Snapshot, resident_bytes};
+use crate::signal::Asset;
 use crate::store::standing::Standing;
 
 /// Schedulers on this page.
 const SCHEDULERS: usize = 8;
+/// Reasons that are told one by one where there are many assets.
+const REASONS: usize = 8;
 
-pub async fn show(State(shared): State<Shared>) -> Response {
-    match draw(&shared).await {
+pub async fn show(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Response {
+    match draw(&shared, choice).await {
         Ok(response) => response,
         Err(error) => failed(&error),
     }
 }
 
-async fn draw(shared: &Shared) -> anyhow::Result<Response> {
+async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let (Some(site), Some(snapshot)) = (shared.site(), shared.snapshot().await?) else {
         return Ok(starting());
     };
-    shared.refresh_scores().await;
     let readiness = judge(&snapshot);
+    if snapshot.has_names() {
+        return plant(site, snapshot, &readiness, choice).await;
+    }
+    shared.refresh_scores().await;
     let schedulers = first_schedulers(&site).await?;
     let scores = shared.scores().latest();
     let score_of = |name: &str| {
@@ -43,18 +53,11 @@ async fn draw(shared: &Shared) -> anyhow::Result<Response> {
     let body = html! {
         (trouble(&readiness))
         section id="numbers" data-live aria-label="Figures" { (figures(&snapshot)) }
-        @if snapshot.has_names() {
-            section id="assets" data-live aria-labelledby="assets-title" {
-                h2 id="assets-title" { "Assets" }
-                (assets::table(&snapshot, &readiness))
-            }
-        } @else {
-            section id="strip" data-live aria-labelledby="strip-title" {
-                h2 id="strip-title" { "Newest windows" }
-                @match snapshot.feeds().next() {
-                    Some(feed) => (strip(feed)),
-                    None => (absent("No feeder runs in this process.")),
-                }
+        section id="strip" data-live aria-labelledby="strip-title" {
+            h2 id="strip-title" { "Newest windows" }
+            @match snapshot.feeds().next() {
+                Some(feed) => (strip(feed, &Asset::default())),
+                None => (absent("No feeder runs in this process.")),
             }
         }
         section id="schedulers" data-live aria-labelledby="schedulers-title" {
@@ -78,6 +81,31 @@ async fn draw(shared: &Shared) -> anyhow::Result<Response> {
         }
     };
     Ok(page("Overview", "/", Some(&readiness), false, body))
+}
+
+/// The page of a plant.
+async fn plant(
+    site: Site,
+    snapshot: Arc<Snapshot>,
+    readiness: &Readiness,
+    choice: Choice,
+) -> anyhow::Result<Response> {
+    let (looked, judged) = (snapshot.clone(), readiness.clone());
+    let assets = blocking(move || Page::ask(&site, &looked, &judged, choice)).await??;
+    let body = html! {
+        (trouble(readiness))
+        section aria-labelledby="assets-title" {
+            div class="row" {
+                h2 id="assets-title" { "Assets" }
+                (assets.form())
+            }
+            div id="grades" data-live { (assets.counts()) }
+            div id="assets" data-live { (assets.list()) }
+        }
+        section id="numbers" data-live aria-label="Figures" { (figures(&snapshot)) }
+        p { a href="/schedulers" { "All schedulers" } }
+    };
+    Ok(page("Overview", "/", Some(readiness), false, body))
 }
 
 /// The page while the process starts.
@@ -160,16 +188,26 @@ fn trouble(readiness: &Readiness) -> Markup {
         section id="trouble" data-live class={ "banner " (if readiness.reasons.is_empty() { "ok" } else if readiness.ready { "warn" } else { "bad" }) } aria-labelledby="trouble-title" {
             h1 id="trouble-title" { (super::layout::verdict(readiness)) }
             @if !readiness.reasons.is_empty() {
-                ul class="reasons" { @for reason in &readiness.reasons { (line(reason)) } }
+                @let told = if readiness.reasons.iter().any(|reason| !reason.subject.asset.is_empty()) { REASONS } else { usize::MAX };
+                ul class="reasons" {
+                    @for reason in readiness.reasons.iter().take(told) { (reason_line(reason, Some(&reason.subject.asset))) }
+                    @if let Some(more @ 1..) = readiness.reasons.len().checked_sub(told) { li { p class="dim" { "and " (more) " more: each asset below says its own" } } }
+                }
             }
         }
     }
 }
 
-fn line(reason: &Reason) -> Markup {
+/// What is wrong, of which asset where there are several, and what to do.
+pub fn reason_line(reason: &Reason, asset: Option<&str>) -> Markup {
+    let asset = asset.filter(|name| !name.is_empty());
     html! {
         li {
-            p { (chip(if reason.blocking { "problem" } else { "attention" })) " " b { (reason.text) } }
+            p {
+                (chip(if reason.blocking { "problem" } else { "attention" })) " "
+                @if let Some(name) = asset { a href={ "/asset?asset=" (encoded(name)) } { (name) } " " }
+                b { (reason.text) }
+            }
             p class="dim" { "since " (time(reason.since)) " · " (reason.remedy) " · " code { (reason.code) } }
         }
     }
@@ -282,8 +320,8 @@ fn words(counts: &[(String, u64)]) -> String {
         .join(", ")
 }
 
-/// The newest windows as a row of marks, the oldest on the left; each is a link and says what it stands for.
-fn strip(feed: &FeedSnapshot) -> Markup {
+/// The newest windows of an asset as a row of marks, the oldest on the left; each is a link and says what it stands for.
+pub fn strip(feed: &FeedSnapshot, asset: &Asset) -> Markup {
     if feed.recent.is_empty() {
         return absent("No window yet. The first one is cut at the next boundary of the cadence.");
     }
@@ -299,7 +337,7 @@ fn strip(feed: &FeedSnapshot) -> Markup {
         ol class="strip" {
             @for entry in feed.recent.iter().rev() {
                 li {
-                    a class={ "cell " (entry.state.name()) } href={ "/windows?before=" (entry.start.timestamp() + 1) } title=(tell(entry)) {
+                    a class={ "cell " (entry.state.name()) } href={ "/windows?before=" (entry.start.timestamp() + 1) (address(asset)) } title=(tell(entry)) {
                         span class="hidden" { (tell(entry)) }
                         span aria-hidden="true" { (letter(entry.state)) }
                     }

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::assets::{self, Executed};
 use super::coverage::bar;
 use super::layout::{absent, chip, clock, encoded, page, pager, time};
 use super::overview::starting;
@@ -18,6 +19,7 @@ use crate::feed::blocking;
 use crate::inference::hint;
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{judge, span};
+use crate::signal::Asset;
 
 /// Executions on a page.
 const PAGE: usize = 50;
@@ -38,6 +40,9 @@ const STATUSES: [&str; 3] = ["SUCCESS", "FAILED", "IN_PROGRESS"];
 pub struct Choice {
     #[serde(default)]
     name: String,
+    /// The asset that it is the scheduler of; without a name, the asset's is taken.
+    #[serde(default)]
+    asset: String,
     hours: Option<u32>,
     #[serde(default)]
     status: String,
@@ -93,24 +98,41 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
     let before = choice.before.and_then(DateTime::from_timestamp_micros);
     let event = choice.event.and_then(DateTime::from_timestamp_micros);
     let range = TimeDelta::hours(i64::from(hours));
-    let (looked, name, now) = (site.clone(), choice.name.clone(), snapshot.now);
-    let pictured = snapshot.clone();
-    let found = blocking(move || match looked.scheduler(now, &name)? {
-        Some((state, scheduler)) => {
-            let from = scheduler.until(now) - range;
-            let never = match status {
-                None => looked.never_scored(&pictured, &name),
-                Some(_) => Vec::new(),
-            };
-            let mut shown = load(&state, scheduler, status, before, event, from, now)?;
-            shown.never = never;
-            Ok(Some(shown))
-        }
-        None => Ok::<_, ReadError>(None),
+    let asset = site.asset(&Asset::known(&choice.asset));
+    let asset = asset.map(|one| one.asset.clone()).unwrap_or_default();
+    let (looked, named, now) = (site.clone(), choice.name.clone(), snapshot.now);
+    let (pictured, of) = (snapshot.clone(), asset.clone());
+    let found = blocking(move || {
+        let name = match named.as_str() {
+            "" => Executed::ask(&looked, &pictured)?
+                .scheduler(&of)
+                .unwrap_or_default()
+                .to_owned(),
+            _ => named,
+        };
+        let Some((state, scheduler)) = looked.scheduler(now, &name)? else {
+            return Ok::<_, ReadError>(None);
+        };
+        let from = scheduler.until(now) - range;
+        let never = match status {
+            None => looked.never_scored(&pictured, &name),
+            Some(_) => Vec::new(),
+        };
+        let mut shown = load(&state, scheduler, status, before, event, from, now)?;
+        shown.never = never;
+        Ok(Some(shown))
     })
     .await??;
     let Some(shown) = found else {
-        let body = html! { h1 { "No such scheduler" } p { "There is no scheduler " b { (choice.name) } " here. " a href="/schedulers" { "All schedulers" } } };
+        let body = html! {
+            (assets::tabs(&asset, "/scheduler"))
+            h1 { "No such scheduler" }
+            @if choice.name.is_empty() && asset.is_named() {
+                p { "No scheduler is known here that reads what " b { (asset) } " is fed. " a href="/schedulers" { "All schedulers" } }
+            } @else {
+                p { "There is no scheduler " b { (choice.name) } " here. " a href="/schedulers" { "All schedulers" } }
+            }
+        };
         let mut response = page(
             "No such scheduler",
             "/schedulers",
@@ -122,7 +144,8 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         return Ok(response.into_response());
     };
     let name = encoded(&shown.scheduler.name);
-    let base = format!("/scheduler?name={name}&hours={hours}");
+    let about = assets::address(&asset);
+    let base = format!("/scheduler?name={name}{about}&hours={hours}");
     let score = match (&shown.newest, &site.s3) {
         (Some(newest), Some(client)) => {
             let scored = shared
@@ -138,7 +161,9 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         _ => None,
     };
     let body = html! {
-        nav aria-label="Path" class="path" { a href="/schedulers" { span aria-hidden="true" { "‹ " } "Schedulers" } }
+        @if asset.is_named() { (assets::tabs(&asset, "/scheduler")) (assets::choice(&snapshot, "/scheduler", &asset)) } @else {
+            nav aria-label="Path" class="path" { a href="/schedulers" { span aria-hidden="true" { "‹ " } "Schedulers" } }
+        }
         h1 { (shown.scheduler.name) }
         section id="now" data-live aria-label="Now" { (now_line(&shown.scheduler, snapshot.now, score.map(|(_, score)| score))) }
         section aria-labelledby="score-title" {
@@ -146,7 +171,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
                 h2 id="score-title" { "Anomaly score" }
                 nav class="ranges" aria-label="Range" {
                     @for (range, words) in RANGES {
-                        a href={ "/scheduler?name=" (name) "&hours=" (range) } aria-current=[(range == hours).then_some("true")] { (words) }
+                        a href={ "/scheduler?name=" (name) (about) "&hours=" (range) } aria-current=[(range == hours).then_some("true")] { (words) }
                     }
                 }
             }
@@ -163,6 +188,7 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
             h2 id="history-title" { "Executions" }
             form method="get" action="/scheduler" class="filter" {
                 input type="hidden" name="name" value=(shown.scheduler.name);
+                @if asset.is_named() { input type="hidden" name="asset" value=(asset.name()); }
                 input type="hidden" name="hours" value=(hours);
                 label for="status" { "Status" }
                 select id="status" name="status" data-submit {
@@ -271,13 +297,19 @@ fn events(shown: &Shown, base: &str) -> Markup {
     if shown.events.is_empty() {
         return absent("No event in this range.");
     }
+    let selected = shown.selected.as_ref().map(|selected| selected.start);
+    events_table(&shown.events, selected, base)
+}
+
+/// Events with the sensor that leads each, and ways to them from `base` on.
+pub fn events_table(events: &[EventRow], selected: Option<DateTime<Utc>>, base: &str) -> Markup {
     html! {
         div class="scroll" tabindex="0" role="region" aria-label="Events" {
             table {
                 thead { tr { th scope="col" { "Start" } th scope="col" { "Duration" } th scope="col" { "Top sensor" } th scope="col" class="num" { "Share" } th scope="col" { "" } } }
                 tbody {
-                    @for event in &shown.events {
-                        @let here = shown.selected.as_ref().is_some_and(|selected| selected.start == event.start);
+                    @for event in events {
+                        @let here = selected == Some(event.start);
                         tr class=[here.then_some("here")] {
                             th scope="row" { (time(event.start)) }
                             td { (span(event.end - event.start)) }

@@ -51,7 +51,8 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let parts = chosen
         .and_then(|(one, known)| Some((&one.asset, one.feed.as_ref()?, known.feed.as_ref()?)));
     let Some((asset, feed, figures)) = parts else {
-        let body = html! { h1 { "Windows" } (absent("No feeder runs in this process: it serves the API only.")) };
+        let otherwise = "No feeder runs in this process: it serves the API only.";
+        let body = assets::nothing(&site, &choice.asset, "Windows", otherwise);
         return Ok(page("Windows", "/windows", Some(&readiness), false, body));
     };
     let state = WindowState::from_name(&choice.state);
@@ -82,6 +83,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let next =
         (rows.len() == PAGE).then(|| address(rows.last().map(|entry| entry.start.timestamp())));
     let body = html! {
+        (assets::tabs(asset, "/windows"))
         (assets::heading("Windows", asset))
         (assets::choice(&snapshot, "/windows", asset))
         form method="get" action="/windows" class="filter" {

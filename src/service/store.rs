@@ -46,7 +46,7 @@ pub use opening::examine;
 pub use registering::{NewModel, schema_json, with_range};
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
@@ -54,6 +54,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("store/0005_failures.sql"),
     include_str!("store/0006_files.sql"),
     include_str!("store/0007_past.sql"),
+    include_str!("store/0008_scores.sql"),
 ];
 /// The migration that gives files of earlier builds their names.
 const FILES: usize = 5;

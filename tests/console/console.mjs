@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const [demo, fleet, shots = "target/console"] = process.argv.slice(2);
+const [demo, fleet, shots = "target/console", plant] = process.argv.slice(2);
 mkdirSync(shots, { recursive: true });
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
@@ -156,6 +156,49 @@ if (fleet) {
   }
   await (await open("fleet-models", `${fleet}models`)).context.close();
   await (await open("fleet-scheduler-narrow", `${fleet}scheduler?name=pump%2D42`, { width: 400 })).context.close();
+}
+// Many assets.
+if (plant) {
+  for (const scheme of ["light", "dark"]) {
+    const { page, context } = await open(`plant-${scheme}`, plant, { scheme });
+    const names = await page.locator("#assets tbody th").allInnerTexts();
+    check("the plant begins with what is worst", names.slice(0, 3).join() === "asset-0007,pump-42,asset-0003", names.slice(0, 3).join());
+    check("a page of assets is shown", names.length === 50, `${names.length}`);
+    check("every asset's day is drawn", (await page.locator("#assets svg.spark[aria-label]").count()) === 50);
+    const shapes = await page.locator("#assets td .chip .shape path").evaluateAll((paths) => new Set(paths.map((path) => path.getAttribute("d"))).size);
+    check("states are told apart by their shape", shapes >= 5, `${shapes}`);
+    if (scheme === "light") {
+      const asked = Date.now();
+      await page.fill("#part", "PUMP");
+      await page.keyboard.press("Enter");
+      await page.waitForURL(/part=PUMP/);
+      check("assets are found by name", (await page.locator("#assets tbody tr").count()) === 1);
+      console.log(`     from Enter to the filtered assets: ${Date.now() - asked} ms`);
+      await page.goto(plant, { waitUntil: "networkidle" });
+      await page.selectOption("#state", "waiting");
+      await page.waitForURL(/state=waiting/);
+      check("assets are found by state", (await page.locator("#assets tbody tr").count()) === 9);
+      await page.goto(plant, { waitUntil: "networkidle" });
+      await page.getByRole("link", { name: "Next" }).click();
+      await page.waitForURL(/page=2/);
+      check("assets are paged", (await page.locator("#assets tbody tr").count()) === 50);
+    }
+    await context.close();
+  }
+  {
+    const { page, context } = await open("plant-asset", `${plant}asset?asset=pump%2D42`);
+    check("an asset's score is drawn", (await page.locator("[data-chart=score] canvas").count()) === 1);
+    check("and what leads its event is named", (await page.locator("#trouble").innerText()).includes("bearing_vibration"));
+    await page.click("#events tbody tr a");
+    await page.waitForURL(/event=\d+/);
+    check("its event opens under the asset", (await page.locator(".tabs a[aria-current]").innerText()) === "Scheduler and events");
+    await page.click('.tabs a:has-text("Windows")');
+    await page.waitForURL(/windows\?asset=/);
+    check("and its windows beside it", (await page.locator("h1").innerText()) === "Windows of pump-42");
+    await context.close();
+  }
+  await (await open("plant-scheduler", `${plant}scheduler?asset=pump%2D42`)).context.close();
+  await (await open("plant-narrow", plant, { width: 400 })).context.close();
 }
 await browser.close();
 console.log(failed ? `${failed} checks failed` : "all checks hold");

@@ -119,6 +119,10 @@ impl Desk {
         panic!("not in 120 s: {code:?}; last {last:?}");
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub async fn page(&self, path: &str) -> String {
         let answer = get(self.address, path, "").await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
@@ -428,6 +432,7 @@ async fn hostile_names_and_reasons_are_text() {
     let fleet = Fleet {
         schedulers: 2,
         executions: 40,
+        of_others: 3,
         with_files: 20,
         name: EVIL.into(),
         component: "c<b>".into(),

@@ -2,9 +2,15 @@
 //! them with a long history, failures, events, labels, results and input files. Names may be hostile.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use lookoutd::feed::disk::LocalDisk;
+use lookoutd::feed::{Entry, Ledger, Spool, State};
+use lookoutd::ops::site::{AssetSite, FeedSite, Watched};
 use lookoutd::service::store::Store;
+use lookoutd::signal::{Asset, Cadence, Component, NameFormat, TagList, Window};
+use lookoutd::vitals::Vitals;
 
 /// What is made up.
 pub struct Fleet {
@@ -12,6 +18,8 @@ pub struct Fleet {
     pub schedulers: usize,
     /// Executions of the first one.
     pub executions: i64,
+    /// Executions of each of the others.
+    pub of_others: i64,
     /// Windows, the newest, that have results and input files.
     pub with_files: i64,
     /// Name of the first scheduler.
@@ -29,6 +37,7 @@ impl Default for Fleet {
         Fleet {
             schedulers: 20,
             executions: 600,
+            of_others: 3,
             with_files: 120,
             name: "pump-42".into(),
             component: "centrifugal-pump".into(),
@@ -79,7 +88,7 @@ impl Fleet {
     }
 
     fn sql(&self, bucket: &str, newest: i64) -> Vec<(&'static str, Vec<rusqlite::types::Value>)> {
-        use rusqlite::types::Value::{Integer, Null, Text};
+        use rusqlite::types::Value::{Integer, Null, Real, Text};
         let text = |text: &str| Text(text.to_owned());
         let micros = |seconds: i64| Integer(seconds * 1_000_000);
         let mut rows = Vec::new();
@@ -115,7 +124,11 @@ impl Fleet {
                     text(if index == 0 { "ANOMALOUS" } else { "NORMAL" }),
                 ],
             ));
-            let count = if index == 0 { self.executions } else { 3 };
+            let count = if index == 0 {
+                self.executions
+            } else {
+                self.of_others
+            };
             for back in 0..count {
                 let end = newest - 300 * back;
                 let failed = back % 40 == 17;
@@ -128,8 +141,8 @@ impl Fleet {
                 let start = DateTime::from_timestamp(end - 300 * (1 + ago), 0).unwrap();
                 rows.push((
                     "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output, model_version,
-                         model_version_arn, result_bucket, result_key, failed_reason, finished_us, rows, anomalous)
-                     VALUES (?1, ?2, ?3, ?4, ?5, '{}', '{}', 1, 'v', ?6, ?7, ?8, ?9, ?10, ?11)",
+                         model_version_arn, result_bucket, result_key, failed_reason, finished_us, rows, anomalous, score)
+                     VALUES (?1, ?2, ?3, ?4, ?5, '{}', '{}', 1, 'v', ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                     vec![
                         Text(format!("s{index}")),
                         micros(end),
@@ -142,6 +155,7 @@ impl Fleet {
                         micros(end + 63),
                         if failed { Null } else { Integer(5) },
                         if failed { Null } else { Integer(if index == 0 && is_event(back) { 5 } else { 0 }) },
+                        if failed { Null } else { Real(highest(start, index == 0 && is_event(back))) },
                     ],
                 ));
             }
@@ -241,6 +255,73 @@ impl Fleet {
         } else {
             0.5 / (self.sensors.len() - 1) as f64
         }
+    }
+}
+
+/// A plant over the fleet: as many assets as it has schedulers, each fed until now; `broken` of them, the last, wait for their
+/// histories.
+#[allow(dead_code, reason = "only pages of a plant have assets")]
+pub fn assets(
+    fleet: &Fleet,
+    directory: &Path,
+    bucket: &lookoutd::s3::Bucket,
+    now: DateTime<Utc>,
+    vitals: &Vitals,
+    broken: usize,
+) -> Vec<AssetSite> {
+    let (ledger, _) = Ledger::open(directory, now).unwrap();
+    let spool = Spool::attach(Arc::new(LocalDisk), directory);
+    let live = Window::containing(now, Cadence::Pt5m);
+    let component = |name: String| Component {
+        name,
+        signals: fleet.sensors.clone(),
+        ..Component::default()
+    };
+    let names = (0..=fleet.schedulers).map(|index| match index {
+        0 => fleet.name.clone(),
+        n => format!("asset-{n:04}"),
+    });
+    let one = |(index, name): (usize, String)| {
+        let mut entry = Entry::new(&live, State::Shipped);
+        (entry.files, entry.components, entry.rows, entry.bytes) = (2, 2, 5, 640);
+        (entry.cut_at, entry.shipped_at) = (Some(live.start()), Some(live.start()));
+        let watched = Watched::default();
+        watched.seen(&name, Some("RUNNING"), "RUNNING", now - TimeDelta::hours(1));
+        let own = ledger.of(&name);
+        let waits = index + broken > fleet.schedulers;
+        if !waits {
+            own.record(&entry).unwrap();
+        }
+        let feed = || FeedSite {
+            config: lookoutd::feed::Config::default(),
+            naming: NameFormat::default(),
+            prefix: format!("input/{name}/"),
+            tags: TagList {
+                components: ["motor".into(), fleet.component.clone()]
+                    .map(component)
+                    .into(),
+            },
+            bucket: bucket.clone(),
+            ledger: own.clone(),
+            spool: spool.of(&name),
+            health: vitals.of(&name).health().clone(),
+            delay: TimeDelta::minutes(1),
+        };
+        AssetSite {
+            feed: (!waits).then(|| Arc::new(feed())),
+            asset: Asset::known(&name),
+            watched,
+        }
+    };
+    names.enumerate().map(one).collect()
+}
+
+/// The highest score of a window.
+fn highest(start: DateTime<Utc>, event: bool) -> f64 {
+    let phase = start.timestamp() as f64 / 9_000.0;
+    match event {
+        true => 0.72 + 0.2 * phase.sin().abs(),
+        false => 0.12 + 0.25 * phase.sin().abs(),
     }
 }
 

@@ -36,6 +36,7 @@ mod listing;
 mod model;
 mod notify;
 mod peers;
+mod plant_pages;
 mod preload;
 mod proxy;
 mod quirks;

@@ -26,7 +26,7 @@ use crate::signal::{Cadence, NameFormat};
 pub struct Past {
     connection: Arc<Mutex<Connection>>,
     /// Window length and naming of the feeder whose scheduler is archived.
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
     naming: NameFormat,
     archive: Archive,
     /// The anomaly of each scheduler, by its newest result: a new one changes it, nothing else does.
@@ -493,7 +493,7 @@ impl Past {
         Ok(anomaly)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
         lock(&self.connection)
     }
 }

@@ -21,7 +21,7 @@ use super::buckets::Buckets;
 use super::health::Health;
 use super::locate::{Found, Place};
 use super::models::Models;
-use super::publish::{anomalies, anomalies_of, publish};
+use super::publish::{anomalies, anomalies_of, publish, score_of};
 use super::read::{Fetched, Wanted};
 use super::{missing, read, results};
 use crate::clock::Clock;
@@ -300,15 +300,22 @@ async fn attempt(context: &Context, claim: &Claim, useless: &mut Useless) -> Res
     let key = results::key(&prefix, claim.window.start());
     let place = (bucket.as_str(), prefix.as_str(), key.as_str());
     let kept = publish(&context.buckets, place, &done.body, &claim.scheduler.uuid).await?;
-    let anomalies = match kept {
-        None => anomalies(&done.lines, &done.names),
-        Some(stored) => anomalies_of(&stored),
+    let (anomalies, score) = match kept {
+        None => {
+            let scores = done.lines.iter().map(|line| line.anomaly_score);
+            (
+                anomalies(&done.lines, &done.names),
+                scores.max_by(f64::total_cmp),
+            )
+        }
+        Some(stored) => (anomalies_of(&stored), score_of(&stored)),
     };
     Ok(End::Success {
         bucket,
         key,
         scoring_state: Some(done.state.encode()),
         rows: done.lines.len(),
+        score,
         anomalies,
         step_us: model.step_us(),
     })

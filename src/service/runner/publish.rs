@@ -98,6 +98,14 @@ pub fn anomalies_of(stored: &[u8]) -> Vec<Anomaly> {
     lines.filter_map(anomaly).collect()
 }
 
+/// The highest score of a results object; `None` where its lines have none.
+pub fn score_of(stored: &[u8]) -> Option<f64> {
+    stored
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok()?["anomaly_score"].as_f64())
+        .max_by(f64::total_cmp)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +119,10 @@ mod tests {
         assert_eq!(anomalies.len(), 1);
         assert_eq!(anomalies[0].time_us, 1_617_429_660_000_000);
         assert_eq!(anomalies[0].shares, [("c\\a".to_owned(), 1.0)]);
+        assert_eq!(score_of(stored), None);
+        assert_eq!(
+            score_of(b"{\"anomaly_score\": 0.25}\n{\"anomaly_score\": 0.75}\n{}\n"),
+            Some(0.75)
+        );
     }
 }

@@ -104,6 +104,8 @@ pub enum End {
         scoring_state: Option<Vec<u8>>,
         /// Lines written.
         rows: usize,
+        /// The highest score of them, where they have one.
+        score: Option<f64>,
         /// The lines with prediction 1, in time order.
         anomalies: Vec<Anomaly>,
         /// The model's step, by which anomalies join into events.
@@ -263,6 +265,7 @@ fn record(
         bucket,
         key,
         rows,
+        score,
         anomalies,
         step_us,
         ..
@@ -273,7 +276,8 @@ fn record(
     let changed = db
         .prepare_cached(
             "UPDATE execution SET status = 'SUCCESS', failed_kind = NULL, failed_reason = NULL, result_bucket = ?3,
-                                  result_key = ?4, finished_us = ?5, rows = ?6, anomalous = ?7
+                                  result_key = ?4, finished_us = ?5, rows = ?6, anomalous = ?7,
+                                  score = ?9
              WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status = ?8",
         )?
         .execute(params![
@@ -284,7 +288,8 @@ fn record(
             now.timestamp_micros(),
             *rows as i64,
             anomalies.len() as i64,
-            from
+            from,
+            score
         ])?;
     for anomaly in anomalies.iter().filter(|_| changed == 1) {
         events::extend(db, uuid, anomaly, *step_us)?;

@@ -215,6 +215,42 @@ impl Reading {
             .collect()
     }
 
+    /// The highest score of each of `count` stretches of `step` since `from`; `None` for one without a scored window.
+    pub fn peaks(
+        &self,
+        uuid: &str,
+        from: DateTime<Utc>,
+        step: TimeDelta,
+        count: usize,
+    ) -> rusqlite::Result<Vec<Option<f64>>> {
+        let (from, step) = (from.timestamp_micros(), stretch(step));
+        let mut peaks = vec![None; count];
+        let db = self.lock();
+        // Nobody brings a state that is only looked at to this build's format.
+        let is_kept: bool = db
+            .prepare_cached(
+                "SELECT count(*) FROM pragma_table_info('execution') WHERE name = 'score'",
+            )?
+            .query_row([], |row| row.get(0))?;
+        if !is_kept {
+            return Ok(peaks);
+        }
+        // A window ends a stretch that it fills.
+        let mut statement = db.prepare_cached(
+            "SELECT (boundary_us - ?2 - 1) / ?4, max(score) FROM execution
+             WHERE scheduler_uuid = ?1 AND boundary_us > ?2 AND boundary_us <= ?3 AND score IS NOT NULL GROUP BY 1",
+        )?;
+        let before = from.saturating_add(step.saturating_mul(limited(count)));
+        let mut rows = statement.query(params![uuid, from, before, step])?;
+        while let Some(row) = rows.next()? {
+            let place = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(usize::MAX);
+            if let Some(peak) = peaks.get_mut(place) {
+                *peak = Some(row.get(1)?);
+            }
+        }
+        Ok(peaks)
+    }
+
     /// Events that overlap `from..before`, newest first, at most `limit`.
     pub fn events(
         &self,
@@ -454,6 +490,11 @@ fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
 
 fn time(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or_default()
+}
+
+/// A stretch of time in microseconds, to divide by.
+fn stretch(step: TimeDelta) -> i64 {
+    step.num_microseconds().unwrap_or(i64::MAX).max(1)
 }
 
 /// A limit as SQLite takes it.

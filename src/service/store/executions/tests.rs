@@ -68,6 +68,7 @@ fn success() -> End {
         key: "k".into(),
         scoring_state: None,
         rows: 1,
+        score: Some(0.1),
         anomalies: Vec::new(),
         step_us: 1,
     }
