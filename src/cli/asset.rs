@@ -23,6 +23,17 @@ pub(super) struct One {
     pub tags: Option<TagList>,
 }
 
+impl One {
+    /// One of which the tag list says nothing.
+    pub fn unread(loaded: &Loaded, asset: Asset) -> Self {
+        Self {
+            config: loaded.config.of(&asset),
+            asset,
+            tags: None,
+        }
+    }
+}
+
 /// Why it is not known which is meant.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AssetError {
@@ -77,12 +88,7 @@ impl AssetArgs {
             && !every(loaded)?.iter().any(|one| one.asset.name() == name)
             && ledger.assets()?.contains(name)
         {
-            let asset = Asset::known(name);
-            return Ok(One {
-                config: loaded.config.of(&asset),
-                asset,
-                tags: None,
-            });
+            return Ok(One::unread(loaded, Asset::known(name)));
         }
         self.one(loaded)
     }

@@ -15,13 +15,14 @@ use super::ConfigArgs;
 use super::asset::{AssetArgs, One};
 use super::output::{self, Output};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Loaded};
 use crate::daemon::{archive, describe, retention};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Census, Entry, Ledger, Spool};
 use crate::inference::{Archived, Index};
 use crate::ops::ask::{Question, Reason, ask};
 use crate::ops::lock;
+use crate::signal::Asset;
 use crate::store::export::Contents;
 use crate::store::standing::Standing;
 
@@ -171,8 +172,7 @@ enum Verdict {
 }
 
 pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let loaded = args.config.load()?;
-    let assets = args.asset.all(&loaded)?;
+    let (loaded, assets) = known(&args)?;
     let status = look(&loaded.config, &assets, Clock::system().now())?;
     if args.output == Output::Json {
         output::json(&status)?;
@@ -186,9 +186,37 @@ pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The configuration and its assets. A daemon that runs goes on with what it took: what is wrong with them by now is said, and
+/// keeps nobody from asking it.
+fn known(args: &StatusArgs) -> anyhow::Result<(Loaded, Vec<One>)> {
+    let (loaded, findings) = args.config.inspect()?;
+    let data_dir = loaded.config.data_dir();
+    let runs = lock::holder(&data_dir).is_some();
+    if !findings.is_empty() {
+        let error = ConfigError { findings };
+        if !runs {
+            return Err(error.into());
+        }
+        complain!("{error}");
+    }
+    match args.asset.all(&loaded) {
+        Err(error) if runs && args.asset.name().is_none() => {
+            complain!("{error:#}");
+            let recorded = Ledger::open_existing(&data_dir)?
+                .map(|ledger| ledger.assets())
+                .transpose()?;
+            let of = |name: &String| One::unread(&loaded, Asset::known(name));
+            let recorded = recorded.unwrap_or_default().iter().map(of).collect();
+            Ok((loaded, recorded))
+        }
+        all => Ok((loaded, all?)),
+    }
+}
+
 /// Whether the loops of the process are alive, and nothing else.
 pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
-    let data_dir = args.config.load()?.config.data_dir();
+    // Mistakes that were made since it started are no reason to restart what would not start again.
+    let data_dir = args.config.inspect()?.0.config.data_dir();
     let Some(process) = lock::holder(&data_dir) else {
         say!("STOPPED: no daemon runs on {}", data_dir.display());
         return Ok(ExitCode::FAILURE);

@@ -714,7 +714,21 @@ fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_with
         std::fs::write(&config, format!("{good}{bad}")).unwrap();
         daemon.signal("-HUP");
         daemon.says(reason, 1);
+        // With the very file that is refused: the daemon is asked all the same, and nobody restarts it for that.
+        let status = run(&arguments(&["status"]));
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert_eq!(status.status.code(), Some(3), "{}", text(&status));
+        assert!(
+            said.starts_with("ATTENTION: ") && said.contains("configuration-refused"),
+            "{said}"
+        );
+        succeed(&arguments(&["healthcheck"]));
     }
+    let wrong = format!("{good}[feed]\ncadense = \"PT5M\"\n");
+    std::fs::write(&config, wrong).unwrap();
+    let status = run(&arguments(&["status"]));
+    let told = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(told.contains("did you mean feed.cadence?"), "{told}");
     assert!(
         daemon
             .log()
