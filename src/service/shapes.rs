@@ -13,13 +13,13 @@ use serde_json::{Map, Value};
 
 use super::faults::Fault;
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 #[rustfmt::skip]
 mod outputs;
 #[rustfmt::skip]
 mod table;
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 pub use outputs::OUTPUTS;
 pub use table::INPUTS;
 
@@ -122,7 +122,7 @@ pub fn validate(members: &'static [Member], body: &Value) -> Result<Map<String, 
 
 /// What the service model does not allow in an answer of `operation`; `answer` as the operation gives it, with nulls for
 /// what is absent.
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 pub fn misfit(operation: &str, answer: &Value) -> Option<String> {
     let members = OUTPUTS.iter().find(|(name, _)| *name == operation);
     let (_, members) = members?;
@@ -139,7 +139,7 @@ pub fn misfit(operation: &str, answer: &Value) -> Option<String> {
 }
 
 /// Where `answer` has members that `clean` has not.
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 fn unknown(answer: &Value, clean: &Value, path: &str) -> Vec<String> {
     match (answer, clean) {
         (Value::Object(answer), Value::Object(clean)) => {
@@ -350,7 +350,7 @@ fn matches_whole(pattern: &'static str, text: &str) -> bool {
 
 static PATTERNS: LazyLock<HashMap<&'static str, Regex>> = LazyLock::new(|| {
     let mut patterns = HashMap::new();
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     for (_, members) in &OUTPUTS {
         members
             .iter()
