@@ -280,7 +280,8 @@ mod tests {
     /// The rows between two minutes as one frame per component.
     fn rows(dir: &Path, from: i64, hours: i64) -> Vec<crate::signal::Frame> {
         let tags = TagList::read(dir.join("tags_description.csv")).unwrap();
-        let history = Replay::open_file(&dir.join("signals.parquet"), &tags).unwrap();
+        let history =
+            Replay::open_file(&dir.join("signals.parquet"), &tags, &Default::default()).unwrap();
         let start = Window::containing(time(from).and_utc(), Cadence::Pt1h);
         let rebase = history.rebase(
             from * 60_000_000,

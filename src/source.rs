@@ -5,6 +5,7 @@
 //! Deliberately absent: which windows are due, files, S3.
 
 pub mod replay;
+pub mod shape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::signal::{Frame, RowRule, Window, timestamp};
 use replay::AtEnd;
+use shape::{LocalClock, Long, Never, Shape, Ticks, Twice};
 
 /// Something that holds the asset's samples.
 pub trait Source: Send {
@@ -60,6 +62,10 @@ pub struct Reading {
     pub duplicates: usize,
     /// Values of this window that are infinite, and count as missing.
     pub infinite: usize,
+    /// Values of this window that are words, such as `No Data`, and count as missing.
+    pub words: usize,
+    /// Values of this window whose quality is bad, and that count as missing.
+    pub bad: usize,
     /// Whether the history is over: neither this window nor a later one will ever have rows.
     pub ended: bool,
 }
@@ -114,20 +120,59 @@ impl SourceError {
 }
 
 /// Which samples are fed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The history: a Parquet file, a directory of them, a pattern such as `/data/*/2026-*.parquet`, `s3://bucket/key` or
+    /// The history: a Parquet or CSV file, a directory of them, a pattern such as `/data/*/2026-*.parquet`, `s3://bucket/key` or
     /// `s3://bucket/prefix/`. Empty, in embedded mode: the sample plant.
     pub history: String,
     /// The older name of `source.history`.
     pub parquet: String,
     /// The tag list: a CSV with the columns Tag, UOM, Subsystem.
     pub tags: String,
+    /// The name of the history's time column. Empty: the one called Timestamp, or the only one of a timestamp type.
+    pub time_column: String,
+    /// What the time column counts from 1970 on where it is a number: `s`, `ms`, `us` or `ns`.
+    pub time_unit: String,
+    /// The clock of recorded times without a zone, such as `Europe/Berlin`. Empty: UTC.
+    pub time_zone: String,
+    /// Which instant a local time is that comes twice, when clocks are put back.
+    pub time_twice: Twice,
+    /// Which instant a local time is that never was, when clocks are put forward.
+    pub time_never: Never,
+    /// The name of the column of tags of a long history, which has a row for each value. Empty: wide, or as found.
+    pub tag_column: String,
+    /// The name of its column of values.
+    pub value_column: String,
+    /// The name of its column of qualities, if it has one.
+    pub quality_column: String,
+    /// The qualities of values that count, separated by commas; a value of any other is missing.
+    pub quality_good: String,
     /// Recorded time of the first window, such as `2015-11-30T23:45:00`. Empty: the last three windows of the history.
     pub start: String,
     /// What happens at the end of the history.
     pub at_end: AtEnd,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            history: String::new(),
+            parquet: String::new(),
+            tags: String::new(),
+            time_column: String::new(),
+            time_unit: String::new(),
+            time_zone: String::new(),
+            time_twice: Twice::default(),
+            time_never: Never::default(),
+            tag_column: String::new(),
+            value_column: String::new(),
+            quality_column: String::new(),
+            quality_good: "good, ok, uncertain, 192".to_owned(),
+            start: String::new(),
+            at_end: AtEnd::default(),
+        }
+    }
 }
 
 impl Config {
@@ -147,6 +192,23 @@ impl Config {
         }
     }
 
+    /// What the history looks like. What is wrong with it [`Config::problems`] says.
+    pub fn shape(&self) -> Shape {
+        let clock = LocalClock::of(&self.time_zone, self.time_twice, self.time_never);
+        let good = self.quality_good.split(',').map(str::trim);
+        Shape {
+            time: self.time_column.clone(),
+            ticks: Ticks::named(&self.time_unit),
+            clock: clock.unwrap_or_default(),
+            long: (!self.tag_column.is_empty()).then(|| Long {
+                tag: self.tag_column.clone(),
+                value: self.value_column.clone(),
+                quality: self.quality_column.clone(),
+            }),
+            good: good.map(str::to_ascii_lowercase).collect(),
+        }
+    }
+
     /// What is wrong with the values: key and problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -156,6 +218,26 @@ impl Config {
                 "is the older name of source.history, which is set too: take one of them out"
                     .to_owned(),
             ));
+        }
+        if !self.time_unit.is_empty() && Ticks::named(&self.time_unit).is_none() {
+            problems.push((
+                "source.time_unit",
+                format!("\"{}\": expected one of s, ms, us, ns", self.time_unit),
+            ));
+        }
+        for (key, own, other) in [
+            ("source.value_column", &self.value_column, &self.tag_column),
+            ("source.tag_column", &self.tag_column, &self.value_column),
+            ("source.tag_column", &self.tag_column, &self.quality_column),
+        ] {
+            if own.is_empty() && !other.is_empty() {
+                let problem = "is needed: a long history has its tags in one column and its values in another";
+                problems.push((key, problem.to_owned()));
+                break;
+            }
+        }
+        if let Err(problem) = LocalClock::of(&self.time_zone, self.time_twice, self.time_never) {
+            problems.push(("source.time_zone", problem));
         }
         if !self.start.is_empty()
             && let Err(problem) = recorded_time(&self.start)

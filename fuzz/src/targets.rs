@@ -263,8 +263,12 @@ fn parquet(bytes: &[u8]) {
     let cadence = Cadence::Pt15m;
     let wall = Window::containing(now(), cadence);
     for at_end in [AtEnd::Loop, AtEnd::Stop] {
-        let Ok(history) = Replay::open(Bytes::copy_from_slice(bytes), "history.parquet", &tags)
-        else {
+        let Ok(history) = Replay::open(
+            Bytes::copy_from_slice(bytes),
+            "history.parquet",
+            &tags,
+            &Default::default(),
+        ) else {
             return;
         };
         assert!(history.first() <= history.last() && history.rows() > 0);

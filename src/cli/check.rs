@@ -263,7 +263,7 @@ fn describe_history(info: &PlantInfo) -> String {
     }
     if info.doubled > 0 {
         text.push_str(&format!(
-            "; {} rows have the same time as a later one and are dropped: local times over the hour that comes twice? write UTC",
+            "; {} rows have the same time as a later one and are dropped: local times over the hour that comes twice? see source.time_zone",
             info.doubled
         ));
     }

@@ -92,6 +92,10 @@ struct Summary {
     doubled: u64,
     /// Values that are infinite and were written as missing.
     infinite: u64,
+    /// Values that are words, such as `No Data`, and were written as missing.
+    words: u64,
+    /// Values of bad quality, which were written as missing.
+    bad: u64,
 }
 
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
@@ -154,7 +158,8 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let summary = runtime.block_on(async {
         let rebase = Rebase::once(from, at.timestamp_micros());
-        let source = open_replay(&history, &tags, &config.s3, rebase).await?;
+        let source =
+            open_replay(&history, &tags, &config.source.shape(), &config.s3, rebase).await?;
         match &args.out {
             Some(directory) => to_directory(&job, source, &config, directory).await,
             None => to_bucket(&job, source, &config).await,
@@ -175,7 +180,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         );
         if summary.doubled > 0 {
             say!(
-                "{} rows were dropped because a later one has the same time: local times over the hour that comes twice? write UTC",
+                "{} rows were dropped because a later one has the same time: local times over the hour that comes twice? see source.time_zone",
                 summary.doubled
             );
         }
@@ -183,6 +188,18 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             say!(
                 "{} values are infinite and were written as missing",
                 summary.infinite
+            );
+        }
+        if summary.words > 0 {
+            say!(
+                "{} values are words and were written as missing",
+                summary.words
+            );
+        }
+        if summary.bad > 0 {
+            say!(
+                "{} values are of bad quality and were written as missing",
+                summary.bad
             );
         }
     }
@@ -198,6 +215,8 @@ struct Cut {
     rows: u64,
     doubled: u64,
     infinite: u64,
+    words: u64,
+    bad: u64,
 }
 
 struct Job {
@@ -224,6 +243,7 @@ impl Job {
         .await?;
         let reading = reading?;
         let (doubled, infinite) = (reading.duplicates as u64, reading.infinite as u64);
+        let (words, bad) = (reading.words as u64, reading.bad as u64);
         let mut rows = 0;
         let files = reading
             .frames
@@ -244,6 +264,8 @@ impl Job {
             rows,
             doubled,
             infinite,
+            words,
+            bad,
         };
         Ok((source, cut))
     }
@@ -357,6 +379,8 @@ impl Summary {
         self.rows += cut.rows;
         self.doubled += cut.doubled;
         self.infinite += cut.infinite;
+        self.words += cut.words;
+        self.bad += cut.bad;
         self.bytes += cut
             .files
             .iter()

@@ -32,6 +32,12 @@ pub struct Own {
     pub wanted: Option<Wanted>,
     /// Its history, instead of `source.history`.
     pub history: Option<String>,
+    /// The name of its time column, instead of `source.time_column`.
+    pub time_column: Option<String>,
+    /// What its time column counts, instead of `source.time_unit`.
+    pub time_unit: Option<String>,
+    /// The clock of its times, instead of `source.time_zone`.
+    pub time_zone: Option<String>,
 }
 
 /// What assets set of their own, by name.
@@ -100,6 +106,14 @@ impl Config {
             if let Some(history) = own.history {
                 config.source.parquet.clear();
                 config.source.history = history;
+            }
+            let source = &mut config.source;
+            for (key, own) in [
+                (&mut source.time_column, own.time_column),
+                (&mut source.time_unit, own.time_unit),
+                (&mut source.time_zone, own.time_zone),
+            ] {
+                *key = own.unwrap_or_else(|| key.clone());
             }
         }
         for (_, text) in config.named() {

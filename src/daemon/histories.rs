@@ -261,9 +261,13 @@ impl Decoder {
         decoded.taken.insert(range.start);
         let frames = decoded.reading.frames.get(range.clone());
         let frames = frames.map(<[_]>::to_vec).unwrap_or_default();
-        let columns = frames.iter().flat_map(|frame| &frame.columns);
+        let columns = || frames.iter().flat_map(|frame| &frame.columns);
         let reading = Reading {
-            infinite: columns.map(|column| Values::infinite(&column.values)).sum(),
+            infinite: columns()
+                .map(|column| Values::infinite(&column.values))
+                .sum(),
+            words: columns().map(|column| Values::words(&column.values)).sum(),
+            bad: columns().map(|column| Values::bad(&column.values)).sum(),
             expected_rows: decoded.reading.expected_rows,
             duplicates: decoded.reading.duplicates,
             ended: decoded.reading.ended,

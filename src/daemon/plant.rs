@@ -24,6 +24,7 @@ use crate::sample::{SampleOptions, write_sample};
 use crate::signal::{Asset, Cadence, Earlier, Mapping, Rebase, TagList, TagListError};
 use crate::source::replay::follow::{self, Keep, Place};
 use crate::source::replay::{AtEnd, Extent, Follow, Inventory, LocalFiles, Shelf, Strays};
+use crate::source::shape::Shape;
 use crate::source::{self, Progress, Source, SourceError, recorded_time};
 use objects::Objects;
 
@@ -269,7 +270,13 @@ impl Opening {
                 true => Shelf::at(&self.data_dir),
                 false => Shelf::of(&self.data_dir),
             };
-            let opened = follow::open(place, &self.tags, &progress, Some(shelf))?;
+            let opened = follow::open(
+                place,
+                &self.tags,
+                &self.source.shape(),
+                &progress,
+                Some(shelf),
+            )?;
             let history = opened.extent();
             let (anchor, kept) = self.anchor(history)?;
             let info = PlantInfo {
@@ -325,7 +332,7 @@ impl MappingPlace {
     /// That of all assets with the same history, beginning, end, cadence and rule of publishing: they share the history, and
     /// its mapping with it.
     pub fn of(config: &Config, data_dir: &Path) -> Self {
-        let key = format!(
+        let mut key = format!(
             "{}\n{}\n{:?}\n{}\n{:?}",
             config.source.location(),
             config.source.start,
@@ -333,6 +340,10 @@ impl MappingPlace {
             config.feed.cadence,
             config.feed.publish
         );
+        let shape = config.source.shape();
+        if shape != Shape::default() {
+            key.push_str(&format!("\n{shape:?}"));
+        }
         let name = &checksum(&key)[..16];
         Self(["json", "backup.json"].map(|end| data_dir.join(format!("rebase-{name}.{end}"))))
     }
@@ -392,14 +403,15 @@ pub(super) async fn has_many(location: &str) -> bool {
 pub async fn open_replay(
     location: &str,
     tags: &TagList,
+    shape: &Shape,
     s3: &crate::s3::Config,
     rebase: Rebase,
 ) -> anyhow::Result<Box<dyn Source>> {
     let place = Somewhere::of(location, s3).await?;
-    let tags = tags.clone();
+    let (tags, shape) = (tags.clone(), shape.clone());
     tokio::task::spawn_blocking(move || match place {
-        Somewhere::Files(files) => play(files, &tags, rebase),
-        Somewhere::Objects(objects) => play(objects, &tags, rebase),
+        Somewhere::Files(files) => play(files, &tags, &shape, rebase),
+        Somewhere::Objects(objects) => play(objects, &tags, &shape, rebase),
     })
     .await?
 }
@@ -407,12 +419,13 @@ pub async fn open_replay(
 fn play<P: Place + 'static>(
     place: P,
     tags: &TagList,
+    shape: &Shape,
     rebase: Rebase,
 ) -> anyhow::Result<Box<dyn Source>>
 where
     P::Reader: Send,
 {
-    let opened = follow::open(place, tags, &Progress::default(), None)?;
+    let opened = follow::open(place, tags, shape, &Progress::default(), None)?;
     let mapping = Mapping::new(rebase);
     // Without a period there is nothing to fit, and to keep.
     let keep: Keep = Box::new(|_| Ok(()));

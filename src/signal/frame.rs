@@ -26,6 +26,12 @@ pub struct Column {
     pub values: Values,
 }
 
+/// A missing sample that was a word, such as `No Data`: told from others by its bits, and written like them.
+pub const WORD: f64 = f64::from_bits(0x7ff8_0000_0000_77d5);
+
+/// A missing sample whose quality was bad, likewise.
+pub const BAD: f64 = f64::from_bits(0x7ff8_0000_0000_0bad);
+
 /// The samples of a column in the type they were recorded in; a missing float is NaN.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
@@ -86,6 +92,24 @@ impl Values {
             Values::F64(values) => values.iter().filter(|value| value.is_infinite()).count(),
             Values::F32(values) => values.iter().filter(|value| value.is_infinite()).count(),
             Values::I64(_) | Values::Bool(_) => 0,
+        }
+    }
+
+    /// How many samples are missing because they were words.
+    pub fn words(&self) -> usize {
+        self.like(WORD)
+    }
+
+    /// How many samples are missing because their quality was bad.
+    pub fn bad(&self) -> usize {
+        self.like(BAD)
+    }
+
+    fn like(&self, wanted: f64) -> usize {
+        let is_like = |value: &&f64| value.to_bits() == wanted.to_bits();
+        match self {
+            Values::F64(values) => values.iter().filter(is_like).count(),
+            Values::F32(_) | Values::I64(_) | Values::Bool(_) => 0,
         }
     }
 

@@ -15,6 +15,10 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 /// What to write in an error about a text that is none of the formats.
 pub const EXPECTED: &str = "a UTC timestamp such as 2020-01-31T13:05:00 or 2020-01-31 13:05:00.250";
 
+/// What to write where a zone may stand too.
+pub const EXPECTED_ANY: &str =
+    "a timestamp such as 2020-01-31T13:05:00 or 2020-01-31 13:05:00.250+01:00";
+
 /// UTC microseconds of a timestamp in any of the formats.
 pub fn parse(text: &str) -> Option<i64> {
     parse_bytes(text.as_bytes())
@@ -74,6 +78,36 @@ pub fn parse_bytes(text: &[u8]) -> Option<i64> {
     let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
     let time = date.and_hms_opt(hour, minute, second)?.and_utc();
     Some(time.timestamp_micros() + micros)
+}
+
+/// Microseconds of a timestamp in any of the formats, with any offset from UTC behind it: the instant where there is one, and
+/// whether there is; otherwise what a clock shows, as if in UTC.
+pub fn parse_any(text: &[u8]) -> Option<(i64, bool)> {
+    let text = text.trim_ascii();
+    if let Some((local, offset)) = offset_of(text)
+        && let Some(micros) = parse_bytes(local)
+    {
+        return Some((micros - offset, true));
+    }
+    parse_bytes(text).map(|micros| (micros, text.ends_with(b"Z")))
+}
+
+/// An offset such as +01:00 or -0530 at a text's end, in micros, and what is before it.
+fn offset_of(text: &[u8]) -> Option<(&[u8], i64)> {
+    let colon = text.len() >= 3 && text[text.len() - 3] == b':';
+    let (local, offset) = text.split_at_checked(text.len().checked_sub(5 + usize::from(colon))?)?;
+    let sign = match offset[0] {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let mut cursor = Cursor(&offset[1..]);
+    let hours = cursor.digits(2, 2)?;
+    cursor.skip(usize::from(colon));
+    let minutes = cursor.digits(2, 2)?;
+    let known = hours < 24 && minutes < 60;
+    let offset = sign * i64::from(hours * 3600 + minutes * 60) * 1_000_000;
+    known.then_some((local.trim_ascii_end(), offset))
 }
 
 /// UTC microseconds as `yyyy-MM-dd'T'HH:mm:ss`, with microseconds where there are some.

@@ -24,6 +24,7 @@ mod parts;
 mod shelf;
 mod steps;
 mod strays;
+mod widen;
 
 use std::fs::File;
 use std::io;
@@ -44,6 +45,7 @@ pub use strays::Strays;
 use self::columns::{append, frames, sort_and_keep_last};
 use self::history::Chunk;
 use self::ordered::Ordered;
+use super::shape::Shape;
 use super::{Progress, Reading, Source, SourceError};
 use crate::signal::{Rebase, RowRule, Segment, TagList, Values, Window};
 
@@ -84,10 +86,14 @@ const RESIDENT_CHUNKS: usize = 2;
 
 impl Replay<File> {
     /// Opens the history in the local file `path`; see [`Replay::open`].
-    pub fn open_file(path: &Path, tags: &TagList) -> Result<History<File>, SourceError> {
+    pub fn open_file(
+        path: &Path,
+        tags: &TagList,
+        shape: &Shape,
+    ) -> Result<History<File>, SourceError> {
         let name = path.display().to_string();
         match local::open(path) {
-            Ok(file) => Replay::open(file, &name, tags),
+            Ok(file) => Replay::open(file, &name, tags, shape),
             Err(error) => Err(cannot_open(path, name, error)),
         }
     }
@@ -106,11 +112,11 @@ fn cannot_open(path: &Path, name: String, error: io::Error) -> SourceError {
     }
 }
 
-/// The names of the columns of the Parquet file `path`, in their order, the time column among them.
+/// The names of the columns of the file `path`, in their order, the time column among them.
 pub fn column_names(path: &Path) -> Result<Vec<String>, SourceError> {
     let name = path.display().to_string();
     match local::open(path) {
-        Ok(file) => history::column_names(file, &name),
+        Ok(file) => widen::column_names(file, &name),
         Err(error) => Err(cannot_open(path, name, error)),
     }
 }
@@ -120,8 +126,13 @@ impl<R: ChunkReader + 'static> Replay<R> {
     ///
     /// `name` names the history in errors. A reader over a network reports its failures as `std::io::Error` inside
     /// `ParquetError::External`; those are retryable, everything else is a broken file.
-    pub fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
-        History::open(reader, name, tags)
+    pub fn open(
+        reader: R,
+        name: &str,
+        tags: &TagList,
+        shape: &Shape,
+    ) -> Result<History<R>, SourceError> {
+        History::open(reader, name, tags, shape)
     }
 
     /// Plays `history` by `rebase`.
@@ -235,6 +246,8 @@ impl<R: ChunkReader + 'static> Replay<R> {
         let duplicates = sort_and_keep_last(&mut times, &mut columns);
         Ok(Reading {
             infinite: columns.iter().map(Values::infinite).sum(),
+            words: columns.iter().map(Values::words).sum(),
+            bad: columns.iter().map(Values::bad).sum(),
             frames: frames(self.history.tags(), &times, columns),
             expected_rows: self.history.expected_rows(window.cadence()),
             duplicates,

@@ -66,7 +66,7 @@ impl Comparison<'_> {
             return self.replayed(start);
         }
         let tags = TagList::read(self.tags).unwrap();
-        let history = Replay::open_file(self.parquet, &tags).unwrap();
+        let history = Replay::open_file(self.parquet, &tags, &Default::default()).unwrap();
         let at: DateTime<Utc> = format!("{}Z", self.at).parse().unwrap();
         let first = Window::containing(at, self.cadence);
         let start = match self.start {

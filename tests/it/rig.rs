@@ -93,6 +93,8 @@ impl Source for Wave {
             expected_rows: Some(5),
             duplicates: 0,
             infinite: 0,
+            words: 0,
+            bad: 0,
             ended: self.ends.is_some_and(|ends| start >= ends),
         })
     }

@@ -13,6 +13,7 @@ use crate::model::sensor::{Rows, Sensor};
 use crate::signal::{Cadence, Component, Frame, Rebase, RowRule, TagList, Window};
 use crate::source::Source;
 use crate::source::replay::{Replay, column_names};
+use crate::source::shape::Shape;
 
 /// Rows per block, at least, except for the last.
 const BLOCK_ROWS: usize = 1024;
@@ -77,7 +78,7 @@ pub struct ParquetTable {
 impl ParquetTable {
     /// Opens a history; the tag list tells its sensors.
     pub fn open(path: &Path, tags: &TagList) -> Result<Self> {
-        let history = Replay::open_file(path, tags)?;
+        let history = Replay::open_file(path, tags, &Shape::default())?;
         let sensor = |(component, signal): (usize, &str)| {
             Sensor::new(&tags.components[component].name, signal)
         };

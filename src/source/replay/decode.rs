@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use parquet::basic::Type as Physical;
-use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
+use parquet::column::reader::{
+    ColumnReader, ColumnReaderImpl, get_column_reader, get_typed_column_reader,
+};
 use parquet::data_type::{
     BoolType, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type,
     Int64Type, Int96, Int96Type,
@@ -17,7 +19,8 @@ use parquet::file::reader::ChunkReader;
 use super::contain::contained;
 use super::layout::{Kind, SignalColumn, TimeColumn, Unit};
 use super::pages::Pages;
-use crate::signal::Values;
+use crate::signal::{Values, WORD};
+use crate::source::shape::{Shape, Ticks};
 
 /// A reader of one column of one row group, at its first row.
 pub(super) fn column_reader<R: ChunkReader + 'static>(
@@ -29,41 +32,108 @@ pub(super) fn column_reader<R: ChunkReader + 'static>(
     Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
 }
 
-/// A typed reader that yields rows in order.
-pub(super) enum TimeReader {
-    Int64(parquet::column::reader::ColumnReaderImpl<Int64Type>, Unit),
-    Int96(parquet::column::reader::ColumnReaderImpl<Int96Type>),
+/// A reader of the time column that yields rows in order.
+pub(super) struct TimeReader {
+    column: TimeCells,
+    unit: Unit,
+    local: bool,
+    shape: Shape,
+    /// Rows before the next.
+    before: usize,
+}
+
+enum TimeCells {
+    Int32(ColumnReaderImpl<Int32Type>),
+    Int64(ColumnReaderImpl<Int64Type>),
+    Int96(ColumnReaderImpl<Int96Type>),
+    Float(ColumnReaderImpl<FloatType>),
+    Double(ColumnReaderImpl<DoubleType>),
+    Text(ColumnReaderImpl<ByteArrayType>),
 }
 
 impl TimeReader {
-    pub fn new(column: ColumnReader, time: &TimeColumn) -> TimeReader {
-        match time.unit {
-            Unit::Int96 => TimeReader::Int96(get_typed_column_reader(column)),
-            unit => TimeReader::Int64(get_typed_column_reader(column), unit),
+    pub fn new(column: ColumnReader, time: &TimeColumn, shape: &Shape) -> TimeReader {
+        let cells = match time.descr.physical_type() {
+            Physical::INT32 => TimeCells::Int32(get_typed_column_reader(column)),
+            Physical::INT96 => TimeCells::Int96(get_typed_column_reader(column)),
+            Physical::FLOAT => TimeCells::Float(get_typed_column_reader(column)),
+            Physical::DOUBLE => TimeCells::Double(get_typed_column_reader(column)),
+            Physical::BYTE_ARRAY => TimeCells::Text(get_typed_column_reader(column)),
+            _ => TimeCells::Int64(get_typed_column_reader(column)),
+        };
+        TimeReader {
+            column: cells,
+            unit: time.unit,
+            local: time.local,
+            shape: shape.clone(),
+            before: 0,
         }
     }
 
     pub fn skip(&mut self, rows: usize) -> Result<(), ParquetError> {
-        let skipped = contained(|| match self {
-            TimeReader::Int64(reader, _) => reader.skip_records(rows),
-            TimeReader::Int96(reader) => reader.skip_records(rows),
+        let skipped = contained(|| match &mut self.column {
+            TimeCells::Int32(reader) => reader.skip_records(rows),
+            TimeCells::Int64(reader) => reader.skip_records(rows),
+            TimeCells::Int96(reader) => reader.skip_records(rows),
+            TimeCells::Float(reader) => reader.skip_records(rows),
+            TimeCells::Double(reader) => reader.skip_records(rows),
+            TimeCells::Text(reader) => reader.skip_records(rows),
         })?;
+        self.before += skipped;
         complete(skipped, rows)
     }
 
     /// The next rows' times in micros; `None` where the time is null.
     pub fn read(&mut self, rows: usize) -> Result<Vec<Option<i64>>, ParquetError> {
-        contained(|| match self {
-            TimeReader::Int64(reader, unit) => {
-                let unit = *unit;
-                read_rows(reader, rows, |value| match unit {
-                    Unit::Millis => value.saturating_mul(1000),
-                    Unit::Nanos => value.div_euclid(1000),
-                    Unit::Micros | Unit::Int96 => value,
+        let TimeReader {
+            column,
+            unit,
+            local,
+            shape,
+            before,
+        } = self;
+        let instant = |micros: i64| match local {
+            true => shape.clock.instant(micros).map(Some),
+            false => Ok(Some(micros)),
+        };
+        let ticks = match unit {
+            Unit::Millis => Ticks::Millis,
+            Unit::Nanos => Ticks::Nanos,
+            Unit::Count(ticks) => *ticks,
+            Unit::Micros | Unit::Int96 | Unit::Text => Ticks::Micros,
+        };
+        // A number that is none is no time, as a null is.
+        let count = |count: f64| Ok(ticks.micros_of(count));
+        let times = contained(|| match column {
+            TimeCells::Int32(reader) => {
+                read_rows(reader, rows, |value| instant(ticks.micros(value.into())))
+            }
+            TimeCells::Int64(reader) => {
+                read_rows(reader, rows, |value| instant(ticks.micros(value)))
+            }
+            TimeCells::Int96(reader) => {
+                read_rows(reader, rows, |value| instant(int96_micros(&value)))
+            }
+            TimeCells::Float(reader) => read_rows(reader, rows, |value| count(value.into())),
+            TimeCells::Double(reader) => read_rows(reader, rows, count),
+            TimeCells::Text(reader) => {
+                read_rows(reader, rows, |value| match value.data().trim_ascii() {
+                    [] => Ok(None),
+                    text => shape.time_of(text).map(Some),
                 })
             }
-            TimeReader::Int96(reader) => read_rows(reader, rows, |value| int96_micros(&value)),
-        })
+        })?;
+        let first = *before;
+        *before += rows;
+        let named = |(row, time): (usize, Option<Result<Option<i64>, String>>)| match time {
+            Some(Err(problem)) => Err(ParquetError::General(format!(
+                "row {} of it (the first is 0): {problem}",
+                first + row
+            ))),
+            Some(Ok(time)) => Ok(time),
+            None => Ok(None),
+        };
+        times.into_iter().enumerate().map(named).collect()
     }
 }
 
@@ -110,6 +180,13 @@ fn read_kind(
         (Kind::Integer { .. }, _) => {
             Values::I64(sparse::<Int64Type, i64>(column, skip, rows, |value| value)?)
         }
+        (Kind::Text, _) => Values::F64(dense::<ByteArrayType, f64>(
+            column,
+            skip,
+            rows,
+            |value| number_of(value.data()),
+            f64::NAN,
+        )?),
         (Kind::F16, _) => Values::F64(dense::<FixedLenByteArrayType, f64>(
             column,
             skip,
@@ -223,6 +300,18 @@ pub(super) fn int96_micros(value: &Int96) -> i64 {
     micros.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
+/// The number that a text is; a word is a missing value that is counted, and what stands for none is one that is not.
+pub(super) fn number_of(text: &[u8]) -> f64 {
+    const NONE: [&str; 7] = ["", "nan", "na", "n/a", "null", "none", "-"];
+    let text = String::from_utf8_lossy(text);
+    let text = text.trim();
+    match text.parse() {
+        Ok(number) => number,
+        Err(_) if NONE.iter().any(|none| text.eq_ignore_ascii_case(none)) => f64::NAN,
+        Err(_) => WORD,
+    }
+}
+
 /// The double that is nearest to a decimal number.
 pub(super) fn decimal(digits: i128, scale: u32) -> f64 {
     // Both are exact doubles, so that their quotient is the nearest one.
@@ -290,8 +379,8 @@ fn sparse<T: DataType, V>(
     read_rows(&mut reader, rows, convert)
 }
 
-fn read_rows<T: DataType, V>(
-    reader: &mut parquet::column::reader::ColumnReaderImpl<T>,
+pub(super) fn read_rows<T: DataType, V>(
+    reader: &mut ColumnReaderImpl<T>,
     rows: usize,
     convert: impl Fn(T::T) -> V,
 ) -> Result<Vec<Option<V>>, ParquetError> {

@@ -18,6 +18,7 @@ use tracing::info;
 use super::parts::{Inventory, Parts};
 use super::{Extent, Shelf, is_over};
 use crate::signal::{Cadence, Mapping, RowRule, TagList, Window};
+use crate::source::shape::Shape;
 use crate::source::{Progress, Reading, Source, SourceError};
 
 /// Where a history lies. There are two: files of this machine, and objects in a bucket.
@@ -132,11 +133,12 @@ impl<P: Place> Opened<P> {
 pub fn open<P: Place>(
     place: P,
     tags: &TagList,
+    shape: &Shape,
     progress: &Progress,
     shelf: Option<Shelf>,
 ) -> Result<Opened<P>, SourceError> {
     Ok(Opened {
-        parts: Parts::open(place, tags, progress, shelf)?,
+        parts: Parts::open(place, (tags, shape), progress, shelf)?,
         progress: progress.clone(),
     })
 }

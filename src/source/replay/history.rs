@@ -20,6 +20,7 @@ use super::layout::{Absent, Kind, Layout, SignalColumn};
 use super::steps::Steps;
 use super::strays::Edges;
 use crate::signal::{TagList, Values};
+use crate::source::shape::Shape;
 
 /// The rows that are decoded together: 17 hours of one-minute rows, 1 MB for 122 signals.
 const CHUNK_ROWS: usize = 1024;
@@ -28,6 +29,7 @@ const CHUNK_ROWS: usize = 1024;
 pub struct History<R: ChunkReader> {
     name: String,
     tags: TagList,
+    shape: Shape,
     reader: Arc<R>,
     footer: Footer<R>,
     layout: Layout,
@@ -74,7 +76,8 @@ pub(super) struct Chunk {
 
 /// Rows of an unsorted history that are put in order at most.
 pub(super) const ORDERED_ROWS: usize = 16 << 20;
-const NULL_TIME: i64 = i64::MIN;
+/// Stands for a time that is null.
+pub(super) const NULL_TIME: i64 = i64::MIN;
 /// The times that can be written: the years 1 to 9999, in micros.
 const YEARS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 /// Rows that a file of any size may have, and the more it may have for each of its bytes. A page can claim any number of rows
@@ -82,24 +85,16 @@ const YEARS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999
 /// plant has bytes for its rows, few where they compress well. A year of seconds in 30 KB is still let pass.
 const FREE_ROWS: u64 = 1 << 20;
 const ROWS_PER_BYTE: u64 = 1024;
-const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
-
-/// The names of the columns of a file, in their order.
-pub(super) fn column_names<R: ChunkReader + 'static>(
-    reader: R,
-    name: &str,
-) -> Result<Vec<String>, SourceError> {
-    let footer =
-        Footer::open(Arc::new(reader)).map_err(|error| failed(name, NOT_PARQUET, error))?;
-    let columns = footer.schema().columns().iter();
-    Ok(columns
-        .map(|column| column.path().parts()[0].clone())
-        .collect())
-}
+pub(super) const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
 
 impl<R: ChunkReader + 'static> History<R> {
-    pub(super) fn open(reader: R, name: &str, tags: &TagList) -> Result<History<R>, SourceError> {
-        let mut history = Self::begin(reader, name, tags, Absent::Refused)?;
+    pub(super) fn open(
+        reader: R,
+        name: &str,
+        tags: &TagList,
+        shape: &Shape,
+    ) -> Result<History<R>, SourceError> {
+        let mut history = Self::begin(reader, name, (tags, shape), Absent::Refused)?;
         history.index()?;
         match history.nothing() {
             Some(problem) => Err(history.invalid(problem)),
@@ -113,13 +108,14 @@ impl<R: ChunkReader + 'static> History<R> {
         reader: R,
         name: &str,
         tags: &TagList,
+        shape: &Shape,
     ) -> Result<Option<History<R>>, SourceError> {
         let reader = Arc::new(reader);
         let footer = Self::footer(&reader, name)?;
         if !Layout::has_any(footer.schema(), tags) {
             return Ok(None);
         }
-        let mut history = Self::laid_out(reader, footer, name, tags, Absent::Empty)?;
+        let mut history = Self::laid_out(reader, footer, name, (tags, shape), Absent::Empty)?;
         history.index()?;
         Ok(history.nothing().is_none().then_some(history))
     }
@@ -140,11 +136,11 @@ impl<R: ChunkReader + 'static> History<R> {
     pub(super) fn open_known(
         reader: R,
         name: &str,
-        tags: &TagList,
+        wanted: (&TagList, &Shape),
         index: Index,
         kinds: &[Option<Kind>],
     ) -> Result<Option<History<R>>, SourceError> {
-        let mut history = Self::begin(reader, name, tags, Absent::Empty)?;
+        let mut history = Self::begin(reader, name, wanted, Absent::Empty)?;
         let mut rows = Vec::new();
         while let Some(entry) = history
             .footer
@@ -175,12 +171,12 @@ impl<R: ChunkReader + 'static> History<R> {
     fn begin(
         reader: R,
         name: &str,
-        tags: &TagList,
+        wanted: (&TagList, &Shape),
         absent: Absent,
     ) -> Result<History<R>, SourceError> {
         let reader = Arc::new(reader);
         let footer = Self::footer(&reader, name)?;
-        Self::laid_out(reader, footer, name, tags, absent)
+        Self::laid_out(reader, footer, name, wanted, absent)
     }
 
     fn footer(reader: &Arc<R>, name: &str) -> Result<Footer<R>, SourceError> {
@@ -197,15 +193,16 @@ impl<R: ChunkReader + 'static> History<R> {
         reader: Arc<R>,
         mut footer: Footer<R>,
         name: &str,
-        tags: &TagList,
+        (tags, shape): (&TagList, &Shape),
         absent: Absent,
     ) -> Result<History<R>, SourceError> {
-        let layout = Layout::of(footer.schema(), tags, absent)
+        let layout = Layout::of(footer.schema(), tags, shape, absent)
             .map_err(|problems| invalid(name, problems))?;
         footer.keep_statistics(&layout.nullable_integers());
         Ok(History {
             name: name.to_owned(),
             tags: tags.clone(),
+            shape: shape.clone(),
             reader,
             footer,
             layout,
@@ -494,7 +491,7 @@ impl<R: ChunkReader + 'static> History<R> {
     fn time_reader(&self, entry: &RowGroupMetaData) -> Result<TimeReader, ParquetError> {
         let time = &self.layout.time;
         column_reader(&self.reader, entry.column(time.index), group_rows(entry))
-            .map(|column| TimeReader::new(column, time))
+            .map(|column| TimeReader::new(column, time, &self.shape))
     }
 }
 
@@ -521,7 +518,7 @@ impl Chunk {
     }
 }
 
-fn group_rows(group: &RowGroupMetaData) -> u64 {
+pub(super) fn group_rows(group: &RowGroupMetaData) -> u64 {
     u64::try_from(group.num_rows()).unwrap_or_default()
 }
 
@@ -537,7 +534,7 @@ fn invalid(name: &str, problems: Vec<String>) -> SourceError {
 }
 
 /// A failed read: retryable where the reader itself failed, otherwise the file is broken.
-fn failed(name: &str, what: &str, error: ParquetError) -> SourceError {
+pub(super) fn failed(name: &str, what: &str, error: ParquetError) -> SourceError {
     if let ParquetError::External(cause) = &error
         && let Some(io) = cause.downcast_ref::<std::io::Error>()
         && !matches!(

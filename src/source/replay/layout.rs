@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::Form;
 use crate::signal::TagList;
+use crate::source::shape::{Shape, Ticks};
 
 /// Where everything is in a file.
 pub(super) struct Layout {
@@ -32,6 +33,8 @@ pub(super) struct TimeColumn {
     pub index: usize,
     pub descr: ColumnDescPtr,
     pub unit: Unit,
+    /// Whether a time is what a clock shows, and not yet an instant.
+    pub local: bool,
 }
 
 /// One signal's column.
@@ -48,6 +51,10 @@ pub(super) enum Unit {
     Micros,
     Nanos,
     Int96,
+    /// A number that counts this from 1970 on.
+    Count(Ticks),
+    /// A text.
+    Text,
 }
 
 /// In which type a signal is read.
@@ -70,13 +77,19 @@ pub(super) enum Kind {
     },
     /// Half precision, in two bytes: read as doubles.
     F16,
+    /// Numbers as texts, read as doubles; a word is a missing value.
+    Text,
 }
 
 impl Kind {
     /// The type of its samples.
     pub fn form(self) -> Form {
         match self {
-            Kind::F64 | Kind::IntegerAsF64 { .. } | Kind::Decimal { .. } | Kind::F16 => Form::F64,
+            Kind::F64
+            | Kind::IntegerAsF64 { .. }
+            | Kind::Decimal { .. }
+            | Kind::F16
+            | Kind::Text => Form::F64,
             Kind::F32 => Form::F32,
             Kind::Integer { .. } => Form::I64,
             Kind::Bool => Form::Bool,
@@ -98,10 +111,11 @@ impl Layout {
     pub fn of(
         schema: &SchemaDescriptor,
         tags: &TagList,
+        shape: &Shape,
         absent: Absent,
     ) -> Result<Layout, Vec<String>> {
         let mut problems = Vec::new();
-        let time = find_time(schema, tags)
+        let time = find_time(schema, tags, shape)
             .map_err(|problem| problems.push(problem))
             .ok();
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -206,7 +220,11 @@ pub(super) fn describe_missing<'a>(
     )
 }
 
-fn find_time(schema: &SchemaDescriptor, tags: &TagList) -> Result<TimeColumn, String> {
+pub(super) fn find_time(
+    schema: &SchemaDescriptor,
+    tags: &TagList,
+    shape: &Shape,
+) -> Result<TimeColumn, String> {
     let plain = |column: &ColumnDescPtr| column.path().parts().len() == 1;
     let columns = || {
         schema
@@ -215,18 +233,43 @@ fn find_time(schema: &SchemaDescriptor, tags: &TagList) -> Result<TimeColumn, St
             .enumerate()
             .filter(|(_, column)| plain(column))
     };
-    let take = |(index, column): (usize, &ColumnDescPtr)| match unit_of(column) {
+    let take = |(index, column): (usize, &ColumnDescPtr)| match unit_of(column)
+        .or_else(|| count_of(column, shape.ticks))
+    {
         Some(unit) => Ok(TimeColumn {
             index,
             descr: column.clone(),
             unit,
+            local: is_local(column, unit),
         }),
+        None if is_number(column) => Err(format!(
+            "column \"{}\" is {}: set source.time_unit to what it counts from 1970 on, s, ms, us or ns",
+            column.name(),
+            describe(column)
+        )),
         None => Err(format!(
             "column \"{}\" is {}, not a timestamp; write it as a timestamp of milliseconds, microseconds or nanoseconds",
             column.name(),
             describe(column)
         )),
     };
+    if !shape.time.is_empty() {
+        let called: Vec<_> = columns()
+            .filter(|(_, column)| column.name() == shape.time)
+            .collect();
+        return match called.as_slice() {
+            [one] => take(*one),
+            [] => Err(format!(
+                "no column is called \"{}\" as source.time_column says; {}",
+                shape.time,
+                names(columns().map(|(_, column)| column.name()))
+            )),
+            _ => Err(format!(
+                "several columns are called {}; keep one",
+                shape.time
+            )),
+        };
+    }
     let named: Vec<_> = columns()
         .filter(|(_, column)| column.name().eq_ignore_ascii_case("timestamp"))
         .collect();
@@ -251,17 +294,74 @@ fn find_time(schema: &SchemaDescriptor, tags: &TagList) -> Result<TimeColumn, St
     match typed.as_slice() {
         [one] => take(*one),
         [] => Err(
-            "no timestamp column; expected one called Timestamp, or one column of a timestamp type"
+            "no timestamp column; expected one called Timestamp, or one column of a timestamp type; \
+             source.time_column names another"
                 .to_owned(),
         ),
         several => Err(format!(
-            "cannot tell which is the timestamp column: {}; call one of them Timestamp",
+            "cannot tell which is the timestamp column: {}; call one of them Timestamp, or name it in source.time_column",
             several
                 .iter()
                 .map(|(_, column)| format!("\"{}\"", column.name()))
                 .collect::<Vec<_>>()
                 .join(", ")
         )),
+    }
+}
+
+/// The first of the names of a file's columns.
+fn names<'a>(columns: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let all: Vec<&str> = columns.collect();
+    let more = if all.len() > SHOWN { ", ..." } else { "" };
+    let shown = all.iter().take(SHOWN).copied().collect::<Vec<_>>();
+    format!("the file has {}{more}", shown.join(", "))
+}
+
+/// Whether a column may count something, and its type says not what.
+fn is_number(column: &ColumnDescPtr) -> bool {
+    let plain = matches!(
+        (column.logical_type_ref(), column.converted_type()),
+        (Some(LogicalType::Integer(_)), _)
+            | (
+                None,
+                ConvertedType::NONE
+                    | ConvertedType::INT_32
+                    | ConvertedType::INT_64
+                    | ConvertedType::UINT_32
+                    | ConvertedType::UINT_64
+            )
+    );
+    plain
+        && column.max_rep_level() == 0
+        && matches!(
+            column.physical_type(),
+            Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE
+        )
+}
+
+/// What a column of numbers counts, or a column of texts is.
+fn count_of(column: &ColumnDescPtr, ticks: Option<Ticks>) -> Option<Unit> {
+    match ticks {
+        _ if is_text(column) => Some(Unit::Text),
+        Some(ticks) if is_number(column) => Some(Unit::Count(ticks)),
+        _ => None,
+    }
+}
+
+fn is_text(column: &ColumnDescPtr) -> bool {
+    let text = matches!(
+        (column.logical_type_ref(), column.converted_type()),
+        (Some(LogicalType::String), _) | (None, ConvertedType::UTF8)
+    );
+    text && column.max_rep_level() == 0 && column.physical_type() == Physical::BYTE_ARRAY
+}
+
+/// Whether a column has what a clock shows. Its older types say nothing of it, as Arrow understands them.
+fn is_local(column: &ColumnDescPtr, unit: Unit) -> bool {
+    match column.logical_type_ref() {
+        Some(LogicalType::Timestamp(timestamp)) => !timestamp.is_adjusted_to_u_t_c,
+        _ => !matches!(unit, Unit::Count(_)),
     }
 }
 
@@ -288,7 +388,7 @@ fn unit_of(column: &ColumnDescPtr) -> Option<Unit> {
     }
 }
 
-fn kind_of(column: &ColumnDescPtr) -> Result<Kind, String> {
+pub(super) fn kind_of(column: &ColumnDescPtr) -> Result<Kind, String> {
     if column.path().parts().len() > 1
         || column.get_basic_info().repetition() == Repetition::REPEATED
     {
@@ -323,6 +423,7 @@ fn kind_of(column: &ColumnDescPtr) -> Result<Kind, String> {
             | ConvertedType::INT_32
             | ConvertedType::INT_64,
         ) => false,
+        _ if is_text(column) => return Ok(Kind::Text),
         _ => return Err(describe(column)),
     };
     match column.physical_type() {

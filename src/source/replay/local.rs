@@ -24,7 +24,10 @@ const DEPTH: usize = 24;
 /// After so long a second look tells whether something was changed within one tick of a file system's clock.
 const TICK: Duration = Duration::from_secs(10);
 /// How the names of a history's files end.
-const ENDS: [&str; 3] = [".parquet", ".parq", ".pq"];
+pub(super) const PARQUET_ENDS: [&str; 3] = [".parquet", ".parq", ".pq"];
+const CSV_ENDS: [&str; 2] = [".csv", ".csv.gz"];
+/// What is said of others.
+const NOT_CALLED: &str = "is not called .parquet, .parq, .pq, .csv or .csv.gz";
 /// Passed-over names that are kept to be shown.
 const SHOWN: usize = 20;
 
@@ -136,8 +139,7 @@ impl LocalFiles {
                     self.enter(&path, Some(rest), walk)?;
                 }
                 (Entry::File, None) if !is_called_like_one(&name) => {
-                    walk.listing
-                        .skip(&path, "is not called .parquet, .parq or .pq");
+                    walk.listing.skip(&path, NOT_CALLED);
                 }
                 (Entry::File, None) => walk.listing.add(&path),
                 (Entry::File, Some(["**", last] | [last])) if glob::matches(last, &name) => {
@@ -293,7 +295,8 @@ fn passed_over(name: &str) -> Option<&'static str> {
 
 fn is_called_like_one(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    ENDS.iter().any(|end| lower.ends_with(end))
+    let ends = PARQUET_ENDS.iter().chain(&CSV_ENDS);
+    ends.into_iter().any(|end| lower.ends_with(end))
 }
 
 impl Listing {
@@ -330,7 +333,7 @@ impl Listing {
         let mut parts = below.split('/').filter(|part| !part.is_empty());
         let mut why = parts.find_map(passed_over);
         if why.is_none() && !is_called_like_one(below) {
-            why = Some("is not called .parquet, .parq or .pq");
+            why = Some(NOT_CALLED);
         }
         if let Some(why) = why
             && !below.is_empty()

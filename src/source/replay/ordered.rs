@@ -159,7 +159,7 @@ impl Ordered {
 }
 
 /// A file in `directory` that nobody can open and that is gone when it is closed.
-fn nameless(directory: &Path) -> io::Result<File> {
+pub(super) fn nameless(directory: &Path) -> io::Result<File> {
     let path = directory.join(format!(".sorted-{:016x}", fastrand::u64(..)));
     let file = OpenOptions::new()
         .read(true)

@@ -20,11 +20,13 @@ use tracing::{info, warn};
 
 use super::columns::Form;
 use super::follow::{Identity, Place, not_now};
-use super::history::{Index, column_names};
-use super::layout::{Kind, describe_missing};
+use super::history::Index;
+use super::layout::{Absent, Kind, describe_missing};
 use super::shelf::{Known, Shelf};
+use super::widen::{Wanted, Wide, column_names, wide};
 use super::{Extent, History, Replay};
 use crate::signal::{Rebase, TagList};
+use crate::source::shape::Shape;
 use crate::source::{Progress, SourceError};
 
 /// Files that are open at once.
@@ -36,6 +38,7 @@ const TAIL: u64 = 64 * 1024;
 pub(super) struct Parts<P: Place> {
     place: P,
     tags: TagList,
+    shape: Shape,
     progress: Progress,
     scratch: PathBuf,
     shelf: Option<Shelf>,
@@ -48,7 +51,7 @@ pub(super) struct Parts<P: Place> {
     forms: Vec<Form>,
     extent: Extent,
     names: Names,
-    open: Vec<(Arc<str>, Replay<P::Reader>)>,
+    open: Vec<(Arc<str>, Replay<Wide<P::Reader>>)>,
     turn: usize,
     /// When files that wait were tried last.
     tried: Option<Instant>,
@@ -132,18 +135,19 @@ impl<P: Place> Parts<P> {
     /// Opens and indexes what lies at `place`.
     pub fn open(
         mut place: P,
-        tags: &TagList,
+        (tags, shape): (&TagList, &Shape),
         progress: &Progress,
         shelf: Option<Shelf>,
     ) -> Result<Self, SourceError> {
         let listing = place.list()?;
         let kept = shelf
             .as_ref()
-            .map(|shelf| shelf.read(place.name(), tags))
+            .map(|shelf| shelf.read(place.name(), tags, shape))
             .unwrap_or_default();
         let mut parts = Parts {
             place,
             tags: tags.clone(),
+            shape: shape.clone(),
             progress: progress.clone(),
             scratch: std::env::temp_dir(),
             shelf,
@@ -300,10 +304,15 @@ impl<P: Place> Parts<P> {
             true => None,
             false => Some(tail(&reader).map_err(failed)?),
         };
-        let history = match self.many {
-            true => History::open_part(reader, name, &self.tags),
-            false => History::open(reader, name, &self.tags).map(Some),
-        };
+        let made = Shape::default();
+        let history = wide(reader, name, self.wanted()).and_then(|wide| {
+            let Some(wide) = wide else { return Ok(None) };
+            let shape = wide.shape(&self.shape, &made);
+            match self.many {
+                true => History::open_part(wide, name, &self.tags, shape),
+                false => History::open(wide, name, &self.tags, shape).map(Some),
+            }
+        });
         let history = history.map_err(|error| match unfinished {
             true => not_now(
                 name,
@@ -326,6 +335,19 @@ impl<P: Place> Parts<P> {
         })
     }
 
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            tags: &self.tags,
+            shape: &self.shape,
+            absent: match self.many {
+                true => Absent::Empty,
+                false => Absent::Refused,
+            },
+            scratch: &self.scratch,
+            progress: &self.progress,
+        }
+    }
+
     /// The one copy of what most files have alike.
     fn share(&mut self, kinds: Vec<Option<Kind>>) -> Arc<[Option<Kind>]> {
         if let Some(shared) = self.kinds.iter().find(|shared| shared[..] == kinds[..]) {
@@ -336,7 +358,7 @@ impl<P: Place> Parts<P> {
         shared
     }
 
-    fn keep_open(&mut self, name: Arc<str>, history: History<P::Reader>) {
+    fn keep_open(&mut self, name: Arc<str>, history: History<Wide<P::Reader>>) {
         if self.open.len() >= OPEN {
             self.open.remove(0);
         }
@@ -378,7 +400,7 @@ impl<P: Place> Parts<P> {
             State::Known(known) => Some((&*file.name, known.clone())),
             State::Waiting { .. } => None,
         });
-        if let Err(error) = shelf.write(self.place.name(), &self.tags, files) {
+        if let Err(error) = shelf.write(self.place.name(), (&self.tags, &self.shape), files) {
             warn!(%error, "the index of the history cannot be kept: it is made anew at the next start");
         }
     }
@@ -415,8 +437,7 @@ impl<P: Place> Parts<P> {
             return Err(not_now(&file.name, why));
         }
         let Some(file) = self.files.first() else {
-            let nothing =
-                "no Parquet file is there: check source.history, and whether its share is mounted";
+            let nothing = "no file of a history is there: check source.history, and whether its share is mounted";
             return Err(not_now(name, nothing));
         };
         let missing = self.missing();

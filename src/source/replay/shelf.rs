@@ -16,9 +16,10 @@ use super::follow::Identity;
 use super::history::Index;
 use super::layout::Kind;
 use crate::signal::TagList;
+use crate::source::shape::Shape;
 
 /// Changes with what the bytes mean.
-const FORMAT: &str = "history-index-1";
+const FORMAT: &str = "history-index-2";
 
 /// Where the indexes of histories are kept.
 #[derive(Clone, Debug)]
@@ -77,21 +78,27 @@ impl Shelf {
         }
     }
 
-    fn path(&self, place: &str, tags: &TagList) -> PathBuf {
+    fn path(&self, place: &str, tags: &TagList, shape: &Shape) -> PathBuf {
         let mut key = Sha256::new();
         key.update(FORMAT);
         key.update(place);
         for (component, tag) in tags.tags() {
             key.update(format!("\n{component}\t{tag}"));
         }
+        key.update(format!("\n{shape:?}"));
         let key = hex(&key.finalize()[..8]);
         self.directory.join(format!("history-{key}.index"))
     }
 
     /// What is kept of the files at `place`.
-    pub(super) fn read(&self, place: &str, tags: &TagList) -> HashMap<String, Known> {
+    pub(super) fn read(
+        &self,
+        place: &str,
+        tags: &TagList,
+        shape: &Shape,
+    ) -> HashMap<String, Known> {
         let read = || -> Option<Written> {
-            let bytes = fs::read(self.path(place, tags)).ok()?;
+            let bytes = fs::read(self.path(place, tags, shape)).ok()?;
             let (sum, body) = bytes.split_at_checked(32)?;
             (Sha256::digest(body)[..] == *sum).then_some(())?;
             postcard::from_bytes(body).ok()
@@ -119,7 +126,7 @@ impl Shelf {
     pub(super) fn write<'a>(
         &self,
         place: &str,
-        tags: &TagList,
+        (tags, shape): (&TagList, &Shape),
         files: impl Iterator<Item = (&'a str, Known)>,
     ) -> io::Result<()> {
         if !self.writes {
@@ -141,7 +148,7 @@ impl Shelf {
         });
         let files = files.collect();
         let body = postcard::to_stdvec(&Written { kinds, files }).map_err(io::Error::other)?;
-        let path = self.path(place, tags);
+        let path = self.path(place, tags, shape);
         let staging = path.with_extension("index.new");
         fs::write(&staging, [&Sha256::digest(&body)[..], &body].concat())?;
         fs::rename(&staging, &path)

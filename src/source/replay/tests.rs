@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::DateTime;
-use parquet::data_type::{BoolType, DoubleType, FloatType, Int32Type, Int64Type, Int96, Int96Type};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type, Int96,
+    Int96Type,
+};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -17,6 +20,8 @@ mod damaged;
 mod follow;
 mod parts;
 mod shapes;
+mod times;
+mod widen;
 
 const MINUTE: i64 = 60_000_000;
 
@@ -26,6 +31,7 @@ enum Cells {
     I32(Vec<Option<i32>>),
     I64(Vec<Option<i64>>),
     I96(Vec<i64>),
+    Text(Vec<Option<&'static str>>),
     Bool(Vec<Option<bool>>),
 }
 
@@ -62,6 +68,13 @@ fn parquet_with(schema: &str, groups: Vec<Vec<Cells>>, properties: WriterPropert
                 Cells::I32(cells) => write!(Int32Type, cells),
                 Cells::I64(cells) => write!(Int64Type, cells),
                 Cells::Bool(cells) => write!(BoolType, cells),
+                Cells::Text(cells) => write!(
+                    ByteArrayType,
+                    cells
+                        .into_iter()
+                        .map(|cell| cell.map(ByteArray::from))
+                        .collect()
+                ),
                 Cells::I96(micros) => write!(
                     Int96Type,
                     micros
@@ -120,13 +133,21 @@ fn wall() -> Window {
 }
 
 fn open(file: Bytes, tags: &TagList) -> History<Bytes> {
-    Replay::open(file, "h.parquet", tags)
+    open_as(file, tags, &Shape::default())
+}
+
+fn open_as(file: Bytes, tags: &TagList, shape: &Shape) -> History<Bytes> {
+    Replay::open(file, "h.parquet", tags, shape)
         .map_err(|error| error.to_string())
         .unwrap()
 }
 
 fn refusal(file: Bytes, tags: &TagList) -> String {
-    let error = Replay::open(file, "h.parquet", tags)
+    refusal_as(file, tags, &Shape::default())
+}
+
+fn refusal_as(file: Bytes, tags: &TagList, shape: &Shape) -> String {
+    let error = Replay::open(file, "h.parquet", tags, shape)
         .err()
         .expect("the file must be refused");
     assert!(!error.is_retryable());
@@ -401,7 +422,7 @@ fn a_loop_goes_on_at_the_beginning_and_a_stop_ends() {
 #[test]
 fn every_problem_of_a_file_is_named_at_once() {
     let schema = "required double signal-01; required binary text (UTF8); optional group deep { required double a; required double b; } \
-        required int32 day (DATE); required binary Timestamp (UTF8);";
+        required int32 day (DATE); required double Timestamp;";
     // No row group: the schema alone is enough to refuse.
     let file = parquet_file(schema, vec![]);
     let message = refusal(
@@ -410,8 +431,7 @@ fn every_problem_of_a_file_is_named_at_once() {
     );
     for part in [
         "h.parquet: ",
-        "column \"Timestamp\" is a text column, not a timestamp",
-        "column \"text\" (c) is a text column; a signal must be",
+        "column \"Timestamp\" is a plain DOUBLE column: set source.time_unit to what it counts from 1970 on, s, ms, us or ns",
         "column \"deep\" (c) is nested",
         "column \"day\" (c) is a date column",
         "2 tag(s) of the tag list have no column: \"signal-1\" (did you mean \"signal-01\"?), \"other\"",
@@ -435,7 +455,7 @@ fn a_missing_or_ambiguous_timestamp_column_is_refused() {
     let plain = parquet_file("required double a; required int64 timestamp;", vec![]);
     assert!(
         refusal(plain, &one_tag())
-            .contains("column \"timestamp\" is a plain INT64 column, not a timestamp")
+            .contains("column \"timestamp\" is a plain INT64 column: set source.time_unit")
     );
 }
 
@@ -489,7 +509,7 @@ fn a_missing_file_may_come_back_and_a_local_file_reads_like_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("h.parquet");
     assert!(
-        Replay::open_file(&path, &one_tag())
+        Replay::open_file(&path, &one_tag(), &Shape::default())
             .err()
             .unwrap()
             .is_retryable()
@@ -498,7 +518,7 @@ fn a_missing_file_may_come_back_and_a_local_file_reads_like_bytes() {
         .unwrap()
         .write_all(&plain(minutes(0..10), vec![2.5; 10]))
         .unwrap();
-    let history = Replay::open_file(&path, &one_tag()).unwrap();
+    let history = Replay::open_file(&path, &one_tag(), &Shape::default()).unwrap();
     let mut replay = Replay::new(
         history,
         Rebase::once(start(), wall().start().timestamp_micros()),

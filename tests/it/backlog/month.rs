@@ -74,6 +74,8 @@ impl Source for Wide {
             expected_rows: Some(5),
             duplicates: 0,
             infinite: 0,
+            words: 0,
+            bad: 0,
             ended: false,
         })
     }

@@ -82,12 +82,13 @@ fn files_are_refused_in_the_words_of_the_document() {
     }
     write("tags.csv", "Tag,UOM,Subsystem\na,bar,pump\n");
     let replay = "replay --from 2026-01-01T00:00:00 --to 2026-01-01T00:05:00 --cadence PT5M --out parts --tags tags.csv --parquet";
-    said.push(refused(place.path(), &format!("{replay} history.csv")));
+    write("cut.parquet", "PAR1 and then some");
+    said.push(refused(place.path(), &format!("{replay} cut.parquet")));
     let millis = "required int64 %s (TIMESTAMP_MILLIS);";
     let text = "required binary %s (UTF8);";
     let number = "required double %s;";
     for columns in [
-        vec![(millis, "Timestamp"), (text, "a")],
+        vec![(number, "Timestamp"), (number, "a")],
         vec![(text, "Timestamp"), (number, "a")],
         vec![(millis, "when"), (millis, "then"), (number, "a")],
     ] {

@@ -193,6 +193,8 @@ impl Source for Reader {
             expected_rows: Some(window.cadence().minutes() as usize),
             duplicates: 0,
             infinite: 0,
+            words: 0,
+            bad: 0,
             ended: false,
         })
     }

@@ -12,6 +12,8 @@ use crate::source::replay::columns::{Piece, frames, join, sort_and_keep_last, so
 use crate::source::replay::follow::Place;
 use crate::source::replay::history::Index;
 use crate::source::replay::shelf::Known;
+use crate::source::replay::widen::wide;
+use crate::source::shape::Shape;
 use crate::source::{Reading, SourceError};
 
 impl<P: Place> Parts<P> {
@@ -62,6 +64,8 @@ impl<P: Place> Parts<P> {
         };
         Ok(Some(Reading {
             infinite: columns.iter().map(Values::infinite).sum(),
+            words: columns.iter().map(Values::words).sum(),
+            bad: columns.iter().map(Values::bad).sum(),
             frames: frames(&self.tags, &times, columns),
             duplicates,
             ..Reading::default()
@@ -154,7 +158,13 @@ impl<P: Place> Parts<P> {
         if identity != *known {
             return Ok(false);
         }
-        let opened = History::open_known(reader, name, &self.tags, index.clone(), kinds)?;
+        let Some(wide) = wide(reader, name, self.wanted())? else {
+            return Ok(false);
+        };
+        let made = Shape::default();
+        let shape = wide.shape(&self.shape, &made);
+        let known = index.clone();
+        let opened = History::open_known(wide, name, (&self.tags, shape), known, kinds)?;
         let name = name.clone();
         Ok(match opened {
             Some(history) => {

@@ -52,7 +52,7 @@ impl Site {
     fn follow(&self, rebase: fn(&Extent) -> Rebase) -> Follow<LocalFiles> {
         let place = LocalFiles::at(&self.path());
         let progress = Progress::default();
-        let opened = follow::open(place, &one_tag(), &progress, None).unwrap();
+        let opened = follow::open(place, &one_tag(), &Shape::default(), &progress, None).unwrap();
         let mapping = Mapping::new(rebase(opened.extent()));
         Follow::new(opened, mapping, Cadence::Pt5m, keep_in(&self.kept))
     }
@@ -189,7 +189,14 @@ fn a_loop_goes_on_to_the_new_end_and_the_mapping_is_kept_first() {
     assert_eq!(kept.len(), 1);
     // A restart that knows what was kept goes on alike.
     let place = LocalFiles::at(&site.path());
-    let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
+    let opened = follow::open(
+        place,
+        &one_tag(),
+        &Shape::default(),
+        &Progress::default(),
+        None,
+    )
+    .unwrap();
     let mut again = Follow::new(opened, kept[0].clone(), Cadence::Pt5m, keep_in(&site.kept));
     assert_eq!(
         firsts(&mut again, 4..16),
@@ -202,7 +209,14 @@ fn a_loop_goes_on_to_the_new_end_and_the_mapping_is_kept_first() {
 fn a_mapping_that_cannot_be_kept_is_not_used() {
     let site = Site::new(&counted(0..30));
     let place = LocalFiles::at(&site.path());
-    let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
+    let opened = follow::open(
+        place,
+        &one_tag(),
+        &Shape::default(),
+        &Progress::default(),
+        None,
+    )
+    .unwrap();
     let mapping = Mapping::new(play_looped(opened.extent()));
     let full = Arc::new(Mutex::new(true));
     let disk = full.clone();
@@ -265,7 +279,14 @@ fn a_window_is_never_put_together_of_two_versions() {
             left: Arc::new(Mutex::new(changes)),
         };
         let left = place.left.clone();
-        let opened = follow::open(place, &one_tag(), &Progress::default(), None).unwrap();
+        let opened = follow::open(
+            place,
+            &one_tag(),
+            &Shape::default(),
+            &Progress::default(),
+            None,
+        )
+        .unwrap();
         let mapping = Mapping::new(Rebase::once(start(), wall().start().timestamp_micros()));
         let mut source = Follow::new(opened, mapping, Cadence::Pt5m, keep_in(&site.kept));
         let first = read(&mut source, 1);
@@ -278,7 +299,7 @@ fn a_window_is_never_put_together_of_two_versions() {
 #[test]
 fn a_directory_is_told_what_to_name_where_one_file_is_wanted() {
     let site = Site::new(&counted(0..10));
-    let error = Replay::open_file(site.directory.path(), &one_tag())
+    let error = Replay::open_file(site.directory.path(), &one_tag(), &Shape::default())
         .err()
         .unwrap();
     let text = error.to_string();

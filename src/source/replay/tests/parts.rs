@@ -46,7 +46,13 @@ impl Plant {
     }
 
     fn opened_by<P: Place>(&self, place: P) -> Result<following::Opened<P>, SourceError> {
-        following::open(place, &one_tag(), &Progress::default(), None)
+        following::open(
+            place,
+            &one_tag(),
+            &Shape::default(),
+            &Progress::default(),
+            None,
+        )
     }
 
     fn inventory(&self) -> Inventory {
@@ -141,11 +147,12 @@ fn files_together_give_the_windows_of_one_file_with_their_rows() {
         let opened = following::open(
             LocalFiles::at(&plant.path("")),
             &tags,
+            &Shape::default(),
             &Progress::default(),
             None,
         )
         .unwrap();
-        let one = History::open(whole, "h.parquet", &tags).unwrap();
+        let one = History::open(whole, "h.parquet", &tags, &Shape::default()).unwrap();
         assert_eq!(*opened.extent(), *one, "{kinds:?}");
         assert_eq!(
             (opened.inventory().files, opened.inventory().lacking),
@@ -542,7 +549,14 @@ fn of_thousands_of_files_few_are_asked_and_fewer_opened_also_after_a_restart() {
             ..Asked::at(&plant)
         };
         let shelf = Some(Shelf::at(kept.path()));
-        following::open(place, &one_tag(), &Progress::default(), shelf).unwrap()
+        following::open(
+            place,
+            &one_tag(),
+            &Shape::default(),
+            &Progress::default(),
+            shelf,
+        )
+        .unwrap()
     };
     let taken = |counter: &AtomicUsize| counter.swap(0, Relaxed);
     let first = opened();
