@@ -69,7 +69,8 @@ fn resident_windows(plant: &Path) {
 
 fn open(plant: &Path) -> (impl Source, Window) {
     let tags = TagList::read(plant.join("tags_description.csv")).unwrap();
-    let history = Replay::open_file(&plant.join("signals.parquet"), &tags).unwrap();
+    let history =
+        Replay::open_file(&plant.join("signals.parquet"), &tags, &Default::default()).unwrap();
     let rebase = Rebase::once(history.first(), history.first());
     let first = chrono::DateTime::from_timestamp_micros(history.first()).unwrap();
     let window = Window::containing(first, Cadence::Pt5m).next();

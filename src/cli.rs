@@ -26,6 +26,7 @@ mod run;
 mod sample;
 mod scheduler;
 mod serve;
+mod shape;
 mod status;
 mod store;
 mod windows;

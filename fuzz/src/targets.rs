@@ -132,7 +132,7 @@ fn training_table(bytes: &[u8]) {
         return;
     }
     let file = written(bytes);
-    let Ok(mut table) = Table::open(file.path(), None) else {
+    let Ok(mut table) = Table::open(file.path(), None, &Default::default()) else {
         return;
     };
     let mut last = i64::MIN;

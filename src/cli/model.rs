@@ -1,6 +1,6 @@
 //! `lookoutd model`: trains, scores and evaluates straight from recorded history, with no service in between.
 //!
-//! A history is a Parquet file with its tag list, or a CSV (also gzipped). Ranges are inclusive, UTC. The model file is
+//! A history is Parquet with its tag list, or CSV (also gzipped), one file or many. Ranges are inclusive, UTC. The model file is
 //! written whole or not at all.
 
 mod history;
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::shape::ShapeArgs;
 use crate::model::evaluate::Evaluator;
 use crate::model::table::read_labels;
 use crate::model::{Model, OffCondition, Options, Progress, Sampling, Stage, Training, timestamp};
@@ -27,8 +28,8 @@ use history::{HistoryArgs, score_history, time, time_ranges};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model train --parquet signals.parquet --tags tags_description.csv --out plant.model
-  lookoutd model evaluate plant.model --parquet signals.parquet --tags tags_description.csv --labels labels.csv
+  lookoutd model train --history signals.parquet --tags tags_description.csv --out plant.model
+  lookoutd model evaluate plant.model --history signals.parquet --tags tags_description.csv --labels labels.csv
   lookoutd model list --config lookoutd.toml")]
 pub struct ModelArgs {
     #[command(subcommand)]
@@ -58,19 +59,26 @@ pub enum ModelCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model train --parquet signals.parquet --tags tags_description.csv --labels labels.csv \\
+  lookoutd model train --history signals.parquet --tags tags_description.csv --labels labels.csv \\
       --timeranges timeranges.txt --sampling PT5M --off 'pump\\rpm<100' --out plant.model
   lookoutd model train --dataset pump-dataset --name pump-model --timeranges timeranges.txt --config lookoutd.toml")]
 pub struct TrainArgs {
-    /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
-    #[arg(long, value_name = "FILE", required_unless_present = "dataset")]
-    parquet: Option<PathBuf>,
+    /// History: a Parquet or CSV file (also .csv.gz), a directory of them, or a pattern
+    #[arg(
+        long,
+        value_name = "PLACE",
+        visible_alias = "parquet",
+        required_unless_present = "dataset"
+    )]
+    history: Option<PathBuf>,
     /// Tag list: which component each signal belongs to; needed for Parquet
     #[arg(long, value_name = "FILE")]
     tags: Option<PathBuf>,
     /// The asset, where the tag list names several
     #[arg(long, value_name = "NAME", requires = "tags")]
     asset: Option<String>,
+    #[command(flatten)]
+    shape: ShapeArgs,
     #[command(flatten)]
     from_api: registry::DatasetArgs,
     /// Spans known to be abnormal, one start,end per line; nothing is learned from them
@@ -100,8 +108,8 @@ pub struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model score plant.model --parquet signals.parquet --out scores.csv
-  lookoutd model score plant.model --parquet january.csv.gz --from 2026-01-10T00:00:00 --out scores.csv")]
+  lookoutd model score plant.model --history signals.parquet --out scores.csv
+  lookoutd model score plant.model --history january.csv.gz --from 2026-01-10T00:00:00 --out scores.csv")]
 pub struct ScoreArgs {
     /// Model file
     model: PathBuf,
@@ -122,7 +130,7 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lookoutd model evaluate plant.model --parquet signals.parquet \\
+  lookoutd model evaluate plant.model --history signals.parquet \\
       --labels labels.csv --timeranges timeranges.txt --plot picture.png")]
 pub struct EvaluateArgs {
     /// Model file
@@ -175,13 +183,14 @@ fn train(args: TrainArgs) -> Result<ExitCode> {
         let ranges = ranges.map(|ranges| ranges.map(|range| (range.start, range.end)));
         return registry::train(&args, dataset, ranges);
     }
-    let (Some(parquet), Some(out)) = (args.parquet, args.out) else {
-        bail!("--parquet and --out are needed, or --dataset and --name");
+    let (Some(history), Some(out)) = (args.history, args.out) else {
+        bail!("--history and --out are needed, or --dataset and --name");
     };
     let history = HistoryArgs {
-        parquet,
+        history,
         tags: args.tags,
         asset: args.asset,
+        shape: args.shape,
     };
     let mut table = history.open()?;
     let labels = args
@@ -255,7 +264,7 @@ fn score(args: ScoreArgs) -> Result<ExitCode> {
     if lines == 0 {
         bail!(
             "{} has no row in the range; check --from and --to",
-            args.history.parquet.display()
+            args.history.history.display()
         );
     }
     std::fs::rename(&temporary, &args.out)
@@ -286,7 +295,7 @@ fn evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     let Some(mut evaluation) = evaluator.finish() else {
         bail!(
             "{} has no row in the range; check --from and --to",
-            args.history.parquet.display()
+            args.history.history.display()
         );
     };
     evaluation.warnings.extend(warnings);

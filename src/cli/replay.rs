@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::asset::{self, AssetArgs};
 use super::output::{self, Output};
+use super::shape::ShapeArgs;
 use super::{ConfigArgs, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -43,9 +44,11 @@ pub struct ReplayArgs {
     config: ConfigArgs,
     #[command(flatten)]
     asset: AssetArgs,
-    /// History: a Parquet file, a directory of them, a pattern, s3://bucket/key or s3://bucket/prefix/; otherwise source.history
+    /// History: a Parquet or CSV file, a directory of them, a pattern, s3://bucket/key or s3://bucket/prefix/; otherwise source.history
     #[arg(long, value_name = "PLACE", visible_alias = "parquet")]
     history: Option<String>,
+    #[command(flatten)]
+    shape: ShapeArgs,
     /// Tag list with the columns Tag, UOM, Subsystem; otherwise source.tags
     #[arg(long, value_name = "FILE")]
     tags: Option<String>,
@@ -108,6 +111,10 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         if let Some(given) = given {
             args.config.set.push((key.to_owned(), given.clone()));
         }
+    }
+    for (key, given) in args.shape.keys() {
+        let set = (format!("source.{key}"), given.to_owned());
+        args.config.set.push(set);
     }
     if args.history.is_some() {
         args.config

@@ -16,7 +16,7 @@ fn data() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> (Vec<Sensor>, Rows) {
-    let mut table = Table::open(path, None).unwrap();
+    let mut table = Table::open(path, None, &Default::default()).unwrap();
     let mut all = Rows {
         sensors: table.sensors().len(),
         ..Rows::default()

@@ -152,7 +152,7 @@ fn csv(path: &Path, case: &Value) -> Result<(), String> {
 /// The same file as a history to train on: the same rows, or a refusal with line or column.
 fn as_training_table(path: &Path, mut wanted: Vec<Row>, columns: &[&str]) -> Result<(), String> {
     match table(path, None) {
-        Err(error) => match ["line ", "the header", "column"]
+        Err(error) => match ["line ", "the header", "column", "no rows"]
             .iter()
             .any(|place| error.contains(place))
         {
@@ -160,7 +160,8 @@ fn as_training_table(path: &Path, mut wanted: Vec<Row>, columns: &[&str]) -> Res
             false => Err(format!("the refusal names no place: {error}")),
         },
         Ok((_, rows)) => {
-            // It was sorted, or it would have been refused; of equal times the last counts.
+            // Whatever its order; of equal times the last counts.
+            wanted.sort_by_key(|(time, _)| *time);
             let mut last = Vec::<Row>::new();
             for row in wanted.drain(..) {
                 last.pop_if(|(time, _)| *time == row.0);
@@ -173,7 +174,7 @@ fn as_training_table(path: &Path, mut wanted: Vec<Row>, columns: &[&str]) -> Res
 
 fn table(path: &Path, tags: Option<&TagList>) -> Result<(Vec<String>, Vec<Row>), String> {
     let read = || -> anyhow::Result<_> {
-        let mut table = Table::open(path, tags)?;
+        let mut table = Table::open(path, tags, &Default::default())?;
         let mut rows = Vec::new();
         while let Some(block) = table.next_block()? {
             for (index, time) in block.times.iter().enumerate() {

@@ -21,7 +21,11 @@ pub fn train(
     sample: &SampleSummary,
     name: &str,
 ) -> anyhow::Result<(NewModel, String)> {
-    let mut table = Table::open(&directory.join("signals.parquet"), Some(tags))?;
+    let mut table = Table::open(
+        &directory.join("signals.parquet"),
+        Some(tags),
+        &Default::default(),
+    )?;
     let sensors = table.sensors().to_vec();
     let micros = |time: NaiveDateTime| time.and_utc().timestamp_micros();
     let training = Training {

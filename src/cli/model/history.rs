@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cli::asset::part;
+use crate::cli::shape::ShapeArgs;
 use crate::model::guard;
 use crate::model::table::Table;
 use crate::model::{Model, Rows, Scored, Span, Warning, timestamp};
@@ -14,26 +15,30 @@ use crate::signal::TagList;
 /// Where a recorded history lies.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// History: a Parquet file, or a CSV (also .gz) with a Timestamp column
-    #[arg(long, value_name = "FILE")]
-    pub parquet: PathBuf,
+    /// History: a Parquet or CSV file (also .csv.gz), a directory of them, or a pattern
+    #[arg(long, value_name = "PLACE", visible_alias = "parquet")]
+    pub history: PathBuf,
     /// Tag list: which component each signal belongs to; a model's sensors tell it too, where no two share a name
     #[arg(long, value_name = "FILE")]
     pub tags: Option<PathBuf>,
     /// The asset, where the tag list names several
     #[arg(long, value_name = "NAME", requires = "tags")]
     pub asset: Option<String>,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
 }
 
 impl HistoryArgs {
     /// Opens the table to learn from.
     pub fn open(&self) -> Result<Table> {
-        Table::open(&self.parquet, self.tag_list()?.as_ref())
+        let shape = self.shape.shape()?;
+        Table::open(&self.history, self.tag_list()?.as_ref(), &shape)
     }
 
     /// Opens the table to score with a model, which tells the components where no tag list does.
     pub fn open_for(&self, model: &Model) -> Result<Table> {
-        Table::open_for(model.sensors(), &self.parquet, self.tag_list()?.as_ref())
+        let (tags, shape) = (self.tag_list()?, self.shape.shape()?);
+        Table::open_for(model.sensors(), &self.history, tags.as_ref(), &shape)
     }
 
     fn tag_list(&self) -> Result<Option<TagList>> {
@@ -56,7 +61,7 @@ pub fn score_history(
     let mut table = history.open_for(model)?;
     let places = model
         .align(table.sensors())
-        .with_context(|| format!("cannot score {}", history.parquet.display()))?;
+        .with_context(|| format!("cannot score {}", history.history.display()))?;
     let absent: Vec<_> = places
         .iter()
         .zip(model.sensors())

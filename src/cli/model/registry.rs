@@ -67,7 +67,7 @@ pub struct DatasetArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Trains from this ingested dataset of the API instead of a file; progress is in the service's log
-    #[arg(long, value_name = "NAME", requires = "name", conflicts_with_all = ["parquet", "out"])]
+    #[arg(long, value_name = "NAME", requires = "name", conflicts_with_all = ["history", "out"])]
     pub dataset: Option<String>,
     /// Name of the new model, with --dataset
     #[arg(long, value_name = "NAME")]

@@ -69,6 +69,14 @@ pub fn data(labels: Option<(&Path, usize)>, table: &Table) {
             table.infinite()
         );
     }
+    for (count, what) in [
+        (table.words(), "words"),
+        (table.bad(), "values of bad quality"),
+    ] {
+        if count > 0 {
+            complain!("warning: {count} {what} in the history were read as missing values");
+        }
+    }
 }
 
 /// Prints warnings to standard error.

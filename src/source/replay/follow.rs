@@ -122,6 +122,11 @@ impl<P: Place> Opened<P> {
         self.parts.extent()
     }
 
+    /// The names of the columns of its first file.
+    pub fn columns(&self) -> Result<Vec<String>, SourceError> {
+        self.parts.columns()
+    }
+
     /// Which files it has.
     pub fn inventory(&self) -> Inventory {
         self.parts.inventory()
@@ -169,6 +174,11 @@ impl<P: Place> Follow<P> {
     pub fn with_scratch(mut self, directory: &Path) -> Self {
         self.parts.put_scratch(directory);
         self
+    }
+
+    /// The first recorded time at or after `from`, in micros; none after the last.
+    pub fn next_time(&mut self, from: i64) -> Result<Option<i64>, SourceError> {
+        self.parts.next_time(from)
     }
 
     /// Fits the mapping to the length of this version: the turn that `window` is in goes on to the new end. Where a file

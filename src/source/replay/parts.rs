@@ -444,8 +444,7 @@ impl<P: Place> Parts<P> {
         if missing.is_empty() {
             return Ok(());
         }
-        let (reader, _) = self.place.open(&file.name, &self.progress)?;
-        let columns = column_names(reader, &file.name)?;
+        let columns = self.columns()?;
         Err(SourceError::Invalid {
             name: name.to_owned(),
             problems: vec![format!(
@@ -455,6 +454,15 @@ impl<P: Place> Parts<P> {
                 self.files.len()
             )],
         })
+    }
+
+    /// The names of the columns of the first file.
+    pub fn columns(&self) -> Result<Vec<String>, SourceError> {
+        let Some(file) = self.files.first() else {
+            return Ok(Vec::new());
+        };
+        let (reader, _) = self.place.open(&file.name, &self.progress)?;
+        column_names(reader, &file.name)
     }
 
     /// Tags that no file has a column for.

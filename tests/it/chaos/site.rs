@@ -437,7 +437,12 @@ pub fn binary() -> Command {
 /// A model of the plant, trained on three of its healthy days.
 pub fn model(plant: &Path) -> NewModel {
     let tags = TagList::read(plant.join("tags_description.csv")).expect("a tag list");
-    let mut table = Table::open(&plant.join("signals.parquet"), Some(&tags)).expect("a table");
+    let mut table = Table::open(
+        &plant.join("signals.parquet"),
+        Some(&tags),
+        &Default::default(),
+    )
+    .expect("a table");
     let sensors = table.sensors().to_vec();
     let from: chrono::NaiveDateTime = FROM.parse().expect("a time");
     let training = Training {

@@ -72,6 +72,28 @@ impl<P: Place> Parts<P> {
         }))
     }
 
+    /// The first time at or after `from` in any file.
+    pub fn next_time(&mut self, from: i64) -> Result<Option<i64>, SourceError> {
+        let mut next: Option<i64> = None;
+        for at in 0..self.files.len() {
+            let span = self.files[at].index().map(|i| (i.earliest(), i.latest()));
+            let found = match span {
+                Some((first, _)) if first >= from => Some(first),
+                Some((_, last)) if last >= from && self.reopen(at)? => {
+                    let name = self.files[at].name.clone();
+                    let open = self.open.iter_mut().find(|(open, _)| *open == name);
+                    match open {
+                        Some((_, replay)) => replay.next_time(from)?,
+                        None => None,
+                    }
+                }
+                _ => None,
+            };
+            next = [next, found].into_iter().flatten().min();
+        }
+        Ok(next)
+    }
+
     fn overlapping(&self, segment: &Segment) -> Vec<usize> {
         let overlaps =
             |index: &Index| index.earliest() <= segment.last && segment.first <= index.latest();

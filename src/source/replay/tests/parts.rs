@@ -46,13 +46,8 @@ impl Plant {
     }
 
     fn opened_by<P: Place>(&self, place: P) -> Result<following::Opened<P>, SourceError> {
-        following::open(
-            place,
-            &one_tag(),
-            &Shape::default(),
-            &Progress::default(),
-            None,
-        )
+        let (shape, progress) = (Shape::default(), Progress::default());
+        following::open(place, &one_tag(), &shape, &progress, None)
     }
 
     fn inventory(&self) -> Inventory {
@@ -549,14 +544,8 @@ fn of_thousands_of_files_few_are_asked_and_fewer_opened_also_after_a_restart() {
             ..Asked::at(&plant)
         };
         let shelf = Some(Shelf::at(kept.path()));
-        following::open(
-            place,
-            &one_tag(),
-            &Shape::default(),
-            &Progress::default(),
-            shelf,
-        )
-        .unwrap()
+        let (shape, progress) = (Shape::default(), Progress::default());
+        following::open(place, &one_tag(), &shape, &progress, shelf).unwrap()
     };
     let taken = |counter: &AtomicUsize| counter.swap(0, Relaxed);
     let first = opened();

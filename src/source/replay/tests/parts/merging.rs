@@ -45,11 +45,12 @@ fn files_of_different_columns_with_the_same_times_blank_nothing_of_each_other() 
     let opened = following::open(
         LocalFiles::at(&plant.path("")),
         &tags,
+        &Shape::default(),
         &Progress::default(),
         None,
     )
     .unwrap();
-    let one = History::open(whole, "h.parquet", &tags).unwrap();
+    let one = History::open(whole, "h.parquet", &tags, &Shape::default()).unwrap();
     let rebase = Rebase::once(start(), wall().start().timestamp_micros());
     let (mut many, mut single) = (follow(opened), Replay::new(one, rebase));
     for n in 0..18 {
