@@ -38,7 +38,7 @@ pub use config::{Access, Config, endpoint_problem};
 pub use credentials::Keeper;
 pub use listing::Listed;
 pub use meters::{Meters, Readings};
-pub use range::RangeReader;
+pub use range::{LANES, RangeReader};
 pub use route::direct;
 
 /// A failed call to the store.

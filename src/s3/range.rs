@@ -2,8 +2,9 @@
 //!
 //! The reader is pinned to the object's ETag: if the object is replaced while it is being read, reads fail instead of
 //! mixing two files. Reads that follow one another are answered from blocks that are fetched ahead and grow while that goes on,
-//! so that a file's columns cost few requests; scattered reads fetch little more than they ask for. It blocks, so it is used on
-//! blocking threads only, and keeps three blocks.
+//! so that a file's columns cost few requests; scattered reads fetch little more than they ask for. Threads that read different
+//! parts at once do not wait for one another. It blocks, so it is used on blocking threads only, and keeps three blocks for each of a
+//! bounded number of places that are read on.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,12 @@ use super::{Failure, S3Error};
 
 /// Bytes that are fetched at once: at first, and when reads have followed one another for a while.
 const BLOCK: u64 = 64 * 1024;
-const LARGEST_BLOCK: u64 = 2 << 20;
+const LARGEST_BLOCK: u64 = 1 << 20;
 /// Bytes that may be left out between two reads that follow one another.
 const NEAR: u64 = 64 * 1024;
+
+/// Parts of an object that may be read at once.
+pub const LANES: usize = 24;
 
 /// Is told how many bytes have arrived.
 pub type Arrived = Box<dyn Fn(u64) + Send + Sync>;
@@ -39,10 +43,11 @@ struct Inner {
     length: u64,
     runtime: Handle,
     arrived: Arrived,
-    ahead: Mutex<Ahead>,
+    /// Places that are read on and that nobody fetches for now, the one that was read last at the end.
+    places: Mutex<Vec<Ahead>>,
 }
 
-/// What was fetched last, and how much the next fetch takes.
+/// What was fetched last at one place, and how much the next fetch takes.
 struct Ahead {
     /// The latest at the end.
     blocks: Vec<(u64, Bytes)>,
@@ -51,6 +56,21 @@ struct Ahead {
 
 impl Ahead {
     const BLOCKS: usize = 3;
+
+    fn new() -> Self {
+        Self {
+            blocks: Vec::new(),
+            size: BLOCK,
+        }
+    }
+
+    /// Whether a read from `start` on goes on with what was fetched last.
+    fn is_followed_by(&self, start: u64) -> bool {
+        self.blocks.last().is_some_and(|(at, block)| {
+            let till = at + block.len() as u64;
+            (*at..=till.saturating_add(NEAR)).contains(&start)
+        })
+    }
 
     /// The bytes from `start` on, if a block has all of them, or two that follow one another.
     fn find(&self, start: u64, length: u64) -> Option<Bytes> {
@@ -74,10 +94,9 @@ impl Ahead {
         let read_to = start + length;
         // The tail is read backwards: the last bytes first, and then the footer before them.
         let mut from = start.min(end.saturating_sub(BLOCK));
-        let latest = self.blocks.last();
-        let (at, till) = latest.map_or((u64::MAX, 0), |(at, block)| (*at, at + block.len() as u64));
-        let follows = (at..=till.saturating_add(NEAR)).contains(&start);
-        if follows {
+        let follows = self.is_followed_by(start);
+        if let Some((at, block)) = self.blocks.last().filter(|_| follows) {
+            let till = at + block.len() as u64;
             // A dictionary is read after the page behind it: no hole is left between two blocks.
             from = from.min(till);
         }
@@ -127,10 +146,7 @@ impl RangeReader {
                 key: key.to_owned(),
                 runtime: Handle::current(),
                 arrived,
-                ahead: Mutex::new(Ahead {
-                    blocks: Vec::new(),
-                    size: BLOCK,
-                }),
+                places: Mutex::default(),
             }),
         })
     }
@@ -147,11 +163,17 @@ impl RangeReader {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        // Held while it fetches: two that want the same bytes fetch them once.
-        let mut ahead = inner.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = ahead.find(start, length) {
-            return Ok(bytes);
-        }
+        let mut ahead = {
+            let mut places = inner.places.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(bytes) = places.iter().find_map(|ahead| ahead.find(start, length)) {
+                return Ok(bytes);
+            }
+            match places.iter().position(|ahead| ahead.is_followed_by(start)) {
+                Some(at) => places.remove(at),
+                None if places.len() >= LANES => places.remove(0),
+                None => Ahead::new(),
+            }
+        };
         let (from, size) = ahead.plan(start, length, inner.length);
         let block = self.fetch(from, size)?;
         let within = (start - from) as usize;
@@ -160,6 +182,11 @@ impl RangeReader {
         }
         let bytes = block.slice(within..within + length as usize);
         ahead.keep(from, block);
+        let mut places = inner.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= LANES {
+            places.remove(0);
+        }
+        places.push(ahead);
         Ok(bytes)
     }
 
@@ -250,10 +277,7 @@ mod tests {
 
     /// The fetches that these reads (start, length) of an object of `end` bytes cost.
     fn fetched(end: u64, reads: impl IntoIterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
-        let mut ahead = Ahead {
-            blocks: Vec::new(),
-            size: BLOCK,
-        };
+        let mut ahead = Ahead::new();
         let mut fetched = Vec::new();
         for (start, length) in reads {
             if ahead.find(start, length).is_none() {

@@ -4,7 +4,7 @@ use aws_sdk_s3::Client;
 use parquet::file::reader::Length;
 use tokio::runtime::Handle;
 
-use crate::s3::{Bucket, RangeReader, S3Error};
+use crate::s3::{Bucket, LANES, RangeReader, S3Error};
 use crate::source::replay::follow::{Identity, Listed, Listing, Place};
 use crate::source::{Progress, SourceError};
 
@@ -104,6 +104,10 @@ impl Place for Objects {
 
     fn changes_at_once(&self) -> bool {
         true
+    }
+
+    fn lanes(&self) -> usize {
+        LANES
     }
 }
 

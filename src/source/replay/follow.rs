@@ -44,6 +44,11 @@ pub trait Place: Send {
 
     /// Whether what lies there changes only as a whole, at one instant.
     fn changes_at_once(&self) -> bool;
+
+    /// How many parts of a file are read at once: several where it is not the bytes but the way to them that takes the time.
+    fn lanes(&self) -> usize {
+        1
+    }
 }
 
 /// What lies at a place.

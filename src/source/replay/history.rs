@@ -34,6 +34,8 @@ pub struct History<R: ChunkReader> {
     footer: Footer<R>,
     layout: Layout,
     index: Index,
+    /// How many columns are read at once.
+    lanes: usize,
 }
 
 /// When the rows of a file happened: what is found by reading its times.
@@ -211,7 +213,13 @@ impl<R: ChunkReader + 'static> History<R> {
                 chunks: Vec::new(),
                 far: Vec::new(),
             },
+            lanes: 1,
         })
+    }
+
+    /// Reads so many columns at once.
+    pub(super) fn in_lanes(self, lanes: usize) -> Self {
+        Self { lanes, ..self }
     }
 
     /// The history's name, for messages.
@@ -323,11 +331,14 @@ impl<R: ChunkReader + 'static> History<R> {
             }
         }
         order.sort_by_key(|(_, signal)| entry.column(signal.index).data_page_offset());
-        for (at, signal) in order {
-            columns[at] =
-                column_reader(&self.reader, entry.column(signal.index), group_rows(&entry))
-                    .and_then(|column| read_values(column, signal, offset, rows))
-                    .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))?;
+        let read = |(at, signal): &(usize, &SignalColumn)| {
+            column_reader(&self.reader, entry.column(signal.index), group_rows(&entry))
+                .and_then(|column| read_values(column, signal, offset, rows))
+                .map(|values| (*at, values))
+                .map_err(|error| failed(&self.name, &what(signal.descr.name()), error))
+        };
+        for (at, values) in in_lanes(self.lanes, &order, read)? {
+            columns[at] = values;
         }
         Ok(Chunk {
             times: times
@@ -516,6 +527,32 @@ impl Chunk {
             .filter(move |(_, time)| inside(**time))
             .map(|(row, _)| row)
     }
+}
+
+/// Does the same with each thing in order, with several stretches of them at once.
+fn in_lanes<T: Sync, V: Send>(
+    lanes: usize,
+    things: &[T],
+    each: impl Fn(&T) -> Result<V, SourceError> + Sync,
+) -> Result<Vec<V>, SourceError> {
+    if lanes <= 1 || things.len() <= 1 {
+        return things.iter().map(each).collect();
+    }
+    let each = &each;
+    std::thread::scope(|scope| {
+        let stretches = things.chunks(things.len().div_ceil(lanes));
+        let started: Vec<_> = stretches
+            .map(|stretch| scope.spawn(move || stretch.iter().map(each).collect()))
+            .collect();
+        let mut all = Vec::with_capacity(things.len());
+        for lane in started {
+            let done: Result<Vec<V>, SourceError> = lane
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(done?);
+        }
+        Ok(all)
+    })
 }
 
 pub(super) fn group_rows(group: &RowGroupMetaData) -> u64 {

@@ -362,7 +362,7 @@ impl<P: Place> Parts<P> {
         if self.open.len() >= OPEN {
             self.open.remove(0);
         }
-        let replay = Replay::new(history, Rebase::once(0, 0))
+        let replay = Replay::new(history.in_lanes(self.place.lanes()), Rebase::once(0, 0))
             .reporting(self.progress.clone())
             .with_scratch(&self.scratch);
         self.open.push((name, replay));

@@ -1,5 +1,8 @@
 //! Histories as other programs leave them: unsorted, with times of no date, decimals, half floats, infinite values.
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
 use parquet::data_type::{ByteArray, ByteArrayType, FixedLenByteArray, FixedLenByteArrayType};
 
 use super::super::decode::{big_endian, decimal, half};
@@ -301,4 +304,53 @@ fn a_decimal_is_the_nearest_double() {
         assert_eq!(half(&bits.to_le_bytes()), value);
     }
     assert!(half(&0x7e00u16.to_le_bytes()).is_nan());
+}
+
+/// Bytes to which the way is long.
+struct Far {
+    bytes: Bytes,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl parquet::file::reader::Length for Far {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Far {
+    type T = <Bytes as ChunkReader>::T;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, parquet::errors::ParquetError> {
+        self.bytes.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, parquet::errors::ParquetError> {
+        let now = self.now.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(now, Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        self.now.fetch_sub(1, Relaxed);
+        self.bytes.get_bytes(start, length)
+    }
+}
+
+#[test]
+fn columns_of_a_remote_history_are_read_at_once_and_give_the_same_rows() {
+    let rows: Vec<i64> = (0..50).collect();
+    let file = shuffled(&rows, 50);
+    for (lanes, at_once) in [(1, 1..=1), (3, 2..=3), (24, 2..=4)] {
+        let most = Arc::<AtomicUsize>::default();
+        let far = Far {
+            bytes: file.clone(),
+            now: Arc::default(),
+            most: most.clone(),
+        };
+        let history = Replay::open(far, "h.parquet", &four_tags(), &Shape::default()).unwrap();
+        let rebase = Rebase::once(start(), wall().start().timestamp_micros());
+        let mut replay = Replay::new(history.in_lanes(lanes), rebase);
+        let reading = replay.read(&wall(), RowRule::Service).unwrap();
+        assert_eq!(format!("{reading:?}"), windows_of(file.clone(), 1)[0]);
+        assert!(at_once.contains(&most.load(Relaxed)), "{lanes}: {most:?}");
+    }
 }
