@@ -21,6 +21,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use self::file::HistoryFile;
 use self::machine::State;
+use self::noise::hash;
 use self::plant::Signal;
 
 /// What is written.
@@ -34,6 +35,8 @@ pub struct SampleOptions {
     pub signals: usize,
     /// Another seed is another year of the same machine.
     pub seed: u64,
+    /// Which machine of a plant, from 1: each fails at its own time in a component of its own; 0 is the only one there is.
+    pub machine: u16,
 }
 
 impl Default for SampleOptions {
@@ -43,6 +46,7 @@ impl Default for SampleOptions {
             last_day: LAST_DAY,
             signals: 122,
             seed: 20_150_101,
+            machine: 0,
         }
     }
 }
@@ -109,8 +113,11 @@ pub fn describe_sample(options: &SampleOptions) -> anyhow::Result<SampleSummary>
     );
     let signals = plant::signals(options.signals);
     let span = span(options);
-    let fault = plant::last_fault(span.end, plant::fault_component(&signals));
-    let evaluation = evaluation_start(span.start, span.end, fault.announced);
+    let ahead = ahead(options);
+    let component = fault_component(&signals, options);
+    let fault = plant::last_fault(span.end + ahead, component);
+    let announced = fault.announced - ahead;
+    let evaluation = evaluation_start(span.start, span.end, announced);
     let mut components: Vec<u8> = signals.iter().map(|signal| signal.component).collect();
     components.sort_unstable();
     components.dedup();
@@ -122,9 +129,9 @@ pub fn describe_sample(options: &SampleOptions) -> anyhow::Result<SampleSummary>
         signals: signals.len(),
         components: components.len(),
         fault_component: plant::component_name(fault.component),
-        drift_start: time(fault.announced),
-        fault_start: time(fault.from),
-        fault_end: time(fault.to),
+        drift_start: time(announced),
+        fault_start: time(fault.from - ahead),
+        fault_end: time(fault.to - ahead),
         train_start: time(span.start),
         train_end: time(evaluation - 1),
         evaluation_start: time(evaluation),
@@ -144,7 +151,7 @@ pub fn write_sample(
     let signals = plant::signals(options.signals);
     let span = span(options);
     write_text(dir, "tags_description.csv", &tag_list(&signals))?;
-    write_text(dir, "labels.csv", &labels(span.start, span.end))?;
+    write_text(dir, "labels.csv", &labels(&span, ahead(options)))?;
     let ranges: String = [
         summary.train_start,
         summary.train_end,
@@ -155,8 +162,79 @@ pub fn write_sample(
     .map(|time| format!("{}\n", time.format("%Y-%m-%d %H:%M:%S")))
     .collect();
     write_text(dir, "timeranges.txt", &ranges)?;
-    let rows = write_history(dir, options.seed, &signals, span, progress)?;
+    let rows = write_history(dir, options, &signals, span, progress)?;
     Ok(SampleSummary { rows, ..summary })
+}
+
+/// Writes a plant of `count` machines: the files of [`write_sample`] for each in a directory of its name, and above them one
+/// tag list with the column `Asset`. Returns the name of each and what was written of it.
+pub fn write_plant(
+    dir: &Path,
+    options: &SampleOptions,
+    count: u16,
+    progress: &mut dyn FnMut(f64),
+) -> anyhow::Result<Vec<(String, SampleSummary)>> {
+    let mut list = "Asset,Tag,UOM,Subsystem\n".to_owned();
+    let mut written = Vec::new();
+    for machine in 1..=count {
+        let own = SampleOptions {
+            machine,
+            ..options.clone()
+        };
+        let asset = format!("machine-{machine:02}");
+        let before = f64::from(machine - 1);
+        let summary = write_sample(&dir.join(&asset), &own, &mut |done| {
+            progress((before + done) / f64::from(count));
+        })?;
+        let tags = tag_list(&plant::signals(options.signals));
+        list.extend(tags.lines().skip(1).map(|line| format!("{asset},{line}\n")));
+        written.push((asset, summary));
+    }
+    write_text(dir, "tags_description.csv", &list)?;
+    Ok(written)
+}
+
+/// How far the calendar of a plant's machine, with its stops and faults, is ahead of that of the only one: up to six days, in
+/// hours, as long as five days of the history come before its last fault shows.
+fn ahead(options: &SampleOptions) -> i64 {
+    let most = (i64::from(options.days) - 28).clamp(0, 6) * 24;
+    match options.machine {
+        0 => 0,
+        _ => (own_draw(options, 1) % (most as u64 + 1)) as i64 * 60,
+    }
+}
+
+/// The component that fails in November: in a plant one after the other in an order of the seed, of those that several signals
+/// tell of.
+fn fault_component(signals: &[Signal], options: &SampleOptions) -> u8 {
+    let several = |component: &u8| {
+        let of = signals
+            .iter()
+            .filter(|signal| signal.component == *component);
+        of.count() > 2
+    };
+    let mut components: Vec<u8> = signals.iter().map(|signal| signal.component).collect();
+    components.sort_unstable();
+    components.dedup();
+    components.retain(several);
+    if options.machine == 0 || components.is_empty() {
+        return plant::fault_component(signals);
+    }
+    let first = hash(options.seed, 2) % components.len() as u64;
+    let place = (first + u64::from(options.machine)) % components.len() as u64;
+    components[place as usize]
+}
+
+/// The seed of a machine's history.
+fn own_seed(options: &SampleOptions) -> u64 {
+    match options.machine {
+        0 => options.seed,
+        _ => own_draw(options, 0),
+    }
+}
+
+fn own_draw(options: &SampleOptions, salt: u64) -> u64 {
+    hash(hash(options.seed, u64::from(options.machine)), salt)
 }
 
 fn span(options: &SampleOptions) -> Range<i64> {
@@ -182,7 +260,7 @@ fn evaluation_start(start: i64, end: i64, drift: i64) -> i64 {
 
 fn write_history(
     dir: &Path,
-    seed: u64,
+    options: &SampleOptions,
     signals: &[Signal],
     span: Range<i64>,
     progress: &mut dyn FnMut(f64),
@@ -192,7 +270,8 @@ fn write_history(
     let out = BufWriter::new(File::create(&path).with_context(context)?);
     let names: Vec<String> = signals.iter().map(Signal::name).collect();
     let mut file = HistoryFile::create(out, &names).with_context(context)?;
-    let fault_component = plant::fault_component(signals);
+    let (seed, ahead) = (own_seed(options), ahead(options));
+    let fault_component = fault_component(signals, options);
     let mut recorded = span.clone().filter(|minute| plant::is_recorded(*minute));
     let mut rows = 0;
     loop {
@@ -201,7 +280,8 @@ fn write_history(
             break;
         };
         let micros: Vec<i64> = minutes.iter().map(|minute| minute * 60_000_000).collect();
-        let state = State::new(seed, fault_component, minutes);
+        let calendar = minutes.iter().map(|minute| minute + ahead).collect();
+        let state = State::new(seed, fault_component, calendar);
         let mut components: Vec<Option<Vec<(f64, f64)>>> = vec![None; 32];
         let columns = signals.iter().map(|signal| {
             let component = components[usize::from(signal.component)]
@@ -232,12 +312,13 @@ fn tag_list(signals: &[Signal]) -> String {
     text
 }
 
-fn labels(start: i64, end: i64) -> String {
+fn labels(span: &Range<i64>, ahead: i64) -> String {
     let format = |minute: i64| time(minute).format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
     plant::LABELS
         .iter()
-        .filter(|(from, to)| *to >= start && *from < end)
-        .map(|(from, to)| format!("{},{}\n", format((*from).max(start)), format(*to)))
+        .map(|(from, to)| (from - ahead, to - ahead))
+        .filter(|(from, to)| *to >= span.start && *from < span.end)
+        .map(|(from, to)| format!("{},{}\n", format(from.max(span.start)), format(to)))
         .collect()
 }
 
@@ -271,6 +352,53 @@ mod tests {
             signals,
             ..SampleOptions::default()
         }
+    }
+
+    #[test]
+    fn each_machine_of_a_plant_fails_in_its_own_way_and_the_same_seed_gives_the_same_bytes() {
+        let options = SampleOptions {
+            days: 30,
+            signals: 16,
+            ..SampleOptions::default()
+        };
+        let write = || {
+            let dir = tempfile::tempdir().unwrap();
+            let written = write_plant(dir.path(), &options, 4, &mut |_| ()).unwrap();
+            (dir, written)
+        };
+        let ((one, written), (other, again)) = (write(), write());
+        assert_eq!(written, again);
+        let names: Vec<&str> = written.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["machine-01", "machine-02", "machine-03", "machine-04"]
+        );
+        for name in &names {
+            let file = format!("{name}/signals.parquet");
+            let bytes = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(&file)).unwrap();
+            assert!(bytes(&one) == bytes(&other), "{file}");
+        }
+        let mut failing: Vec<_> = written
+            .iter()
+            .map(|(_, one)| &one.fault_component)
+            .collect();
+        failing.sort_unstable();
+        failing.dedup();
+        assert_eq!(failing.len(), 4, "{written:?}");
+        let mut times: Vec<_> = written.iter().map(|(_, one)| one.fault_start).collect();
+        times.sort_unstable();
+        times.dedup();
+        assert!(times.len() > 1, "{times:?}");
+        for (name, summary) in &written {
+            let labels = read(&one.path().join(name), "labels.csv");
+            let from = summary.fault_start.format("%Y-%m-%dT%H:%M:%S").to_string();
+            assert!(labels.contains(&from), "{name}: {from} not in {labels}");
+            assert!(summary.train_end < summary.drift_start);
+        }
+        let tags = TagList::read(one.path().join("tags_description.csv")).unwrap();
+        let assets = tags.assets();
+        let found: Vec<&str> = assets.iter().map(|asset| asset.name()).collect();
+        assert_eq!(found, names);
     }
 
     fn read(dir: &Path, name: &str) -> String {
@@ -334,7 +462,7 @@ mod tests {
         let expected = expander("labels.csv");
         let of_2015: Vec<&str> = expected.lines().filter(|line| *line < "2015-12").collect();
         assert_eq!(
-            labels(start, plant::END).lines().collect::<Vec<_>>(),
+            labels(&(start..plant::END), 0).lines().collect::<Vec<_>>(),
             of_2015
         );
         assert_eq!(time(start).to_string(), "2015-01-01 00:00:00");

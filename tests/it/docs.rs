@@ -2,6 +2,7 @@
 //! are run, every key and link exists, and the IAM policies hold every action that the code calls.
 
 mod clients;
+mod own_data;
 mod pages;
 mod two_machines;
 
@@ -327,7 +328,9 @@ fn the_commands_that_need_nothing_from_outside_do_what_the_documents_say() {
             let Some(arguments) = arguments(line).filter(|_| not_run(line).is_none()) else {
                 continue;
             };
-            if !done.insert(line.to_owned()) {
+            // The two assets are done from first to last by own_data.rs.
+            let of_two = path.ends_with("docs/own-data.md") && line.contains(" two");
+            if of_two || !done.insert(line.to_owned()) {
                 continue;
             }
             let arguments = arguments.iter().map(|word| {

@@ -17,11 +17,11 @@ use crate::rig::directory;
 const SPEED: &str = "75";
 
 /// A process that ends with its test.
-pub struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     /// Ends it as systemd does.
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let ended = Command::new("kill").arg(self.0.id().to_string()).status();
         assert!(ended.unwrap().success());
         assert_eq!(self.0.wait().unwrap().code(), Some(0));
