@@ -63,6 +63,8 @@ pub struct Records<R> {
     broken: Option<Broken>,
     /// A cell of the record goes over more than one line.
     spans: bool,
+    /// The record has its line end.
+    complete: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl<R: Read> Records<R> {
             ends: Vec::new(),
             broken: None,
             spans: false,
+            complete: false,
         };
         while records.raw.len() < 4 && records.fill()? {}
         if let Some(format) = format_of(&records.raw) {
@@ -120,10 +123,16 @@ impl<R: Read> Records<R> {
         }
     }
 
+    /// Whether the record that was read last has its line end: without one, more of it may come.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     fn read_any(&mut self) -> Result<bool, RecordError> {
         self.cells.clear();
         self.ends.clear();
         (self.broken, self.spans) = (None, false);
+        self.complete = true;
         if std::mem::take(&mut self.after_return) && self.byte(0)? == Some(b'\n') {
             self.from += 1;
         }
@@ -137,6 +146,7 @@ impl<R: Read> Records<R> {
                 if state == State::Quoted {
                     self.broken = Some(Broken::Unclosed);
                 }
+                self.complete = false;
                 break;
             };
             match (state, byte) {

@@ -17,7 +17,7 @@ mod window;
 pub use asset::Asset;
 pub use cadence::{Cadence, CadenceError};
 pub use component::{Component, TagList, TagListError};
-pub use frame::{BAD, Column, Frame, Values, WORD};
+pub use frame::{ABSENT, BAD, Column, Frame, Values, WORD};
 pub use input_file::{
     Delimiter, DelimiterError, InputFileNameError, NameFormat, TimestampFormat,
     TimestampFormatError, ZoneOffset, ZoneOffsetError,

@@ -203,6 +203,11 @@ impl History {
         let Ok(Ok(known)) = known else {
             return members;
         };
+        // The tags of a long history are not told before all of it is read.
+        let called = |name: &str| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if self.config.source.shape().long.is_some() || (called("tag") && called("value")) {
+            return members;
+        }
         let known: HashSet<String> = known.into_iter().collect();
         let is_whole = |tags: &TagList| tags.tags().all(|(_, tag)| known.contains(tag));
         let whole = members.into_iter().filter(|(_, tags)| is_whole(tags));

@@ -32,6 +32,9 @@ pub const WORD: f64 = f64::from_bits(0x7ff8_0000_0000_77d5);
 /// A missing sample whose quality was bad, likewise.
 pub const BAD: f64 = f64::from_bits(0x7ff8_0000_0000_0bad);
 
+/// No sample at all: a cell that nothing was recorded for, in a row that another signal made.
+pub const ABSENT: f64 = f64::from_bits(0x7ff8_0000_0000_ab5e);
+
 /// The samples of a column in the type they were recorded in; a missing float is NaN.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
@@ -103,6 +106,16 @@ impl Values {
     /// How many samples are missing because their quality was bad.
     pub fn bad(&self) -> usize {
         self.like(BAD)
+    }
+
+    /// Whether nothing was recorded for this row.
+    pub fn is_absent(&self, row: usize) -> bool {
+        let Values::F64(values) = self else {
+            return false;
+        };
+        values
+            .get(row)
+            .is_some_and(|value| value.to_bits() == ABSENT.to_bits())
     }
 
     fn like(&self, wanted: f64) -> usize {

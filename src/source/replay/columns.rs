@@ -120,16 +120,17 @@ pub(super) fn sort_and_keep_last(times: &mut Vec<i64>, columns: &mut [Values]) -
 /// Rows that one file gave, and which columns it has.
 pub(super) type Piece = (Range<usize>, Vec<bool>);
 
-/// As [`sort_and_keep_last`], for rows of files that have not the same columns: of one time each value is that of the last row
-/// whose file has its column. Returns of how many rows nothing was kept.
+/// As [`sort_and_keep_last`], for rows of files that have not the same columns, or of which each has some values alone: of one
+/// time each value is that of the last row whose file has its column and recorded something for it. Returns of how many rows nothing was kept.
 pub(super) fn sort_and_merge(
     times: &mut Vec<i64>,
     columns: &mut [Values],
     pieces: &[Piece],
 ) -> usize {
-    let has = |row: usize, column: usize| {
-        let at = pieces.partition_point(|(rows, _)| rows.end <= row);
-        pieces.get(at).is_some_and(|(_, has)| has[column])
+    let has = |row: usize, at: usize, column: &Values| {
+        let piece = pieces.partition_point(|(rows, _)| rows.end <= row);
+        let of_file = pieces.get(piece).is_some_and(|(_, has)| has[at]);
+        of_file && !column.is_absent(row)
     };
     let mut order: Vec<usize> = (0..times.len()).collect();
     order.sort_by_key(|row| times[*row]);
@@ -138,7 +139,7 @@ pub(super) fn sort_and_merge(
     for (at, column) in columns.iter_mut().enumerate() {
         let mut rows = Vec::with_capacity(alike.len());
         for one in &alike {
-            let found = one.iter().rev().find(|row| has(**row, at));
+            let found = one.iter().rev().find(|row| has(**row, at, column));
             if let Some(row) = found {
                 kept[*row] = true;
             }

@@ -90,6 +90,11 @@ const ROWS_PER_BYTE: u64 = 1024;
 pub(super) const NOT_PARQUET: &str = "not a Parquet file, or a truncated one";
 
 impl<R: ChunkReader + 'static> History<R> {
+    /// Where its bytes come from.
+    pub(super) fn reader(&self) -> &R {
+        &self.reader
+    }
+
     pub(super) fn open(
         reader: R,
         name: &str,

@@ -31,6 +31,8 @@ use crate::source::{Progress, SourceError};
 
 /// Files that are open at once.
 const OPEN: usize = 4;
+/// Files that something was made of, which is kept: to make it again costs a reading of the whole file.
+const MADE: usize = 64;
 /// Bytes of a file's end, its footer or the end of it, that tell versions apart.
 const TAIL: u64 = 64 * 1024;
 
@@ -149,7 +151,9 @@ impl<P: Place> Parts<P> {
             tags: tags.clone(),
             shape: shape.clone(),
             progress: progress.clone(),
-            scratch: std::env::temp_dir(),
+            scratch: shelf
+                .as_ref()
+                .map_or_else(std::env::temp_dir, |shelf| shelf.directory().to_owned()),
             shelf,
             files: Vec::new(),
             many: listing.many,
@@ -185,8 +189,10 @@ impl<P: Place> Parts<P> {
     }
 
     pub fn put_scratch(&mut self, directory: &Path) {
-        self.scratch = directory.to_owned();
-        self.open.clear();
+        if self.scratch != directory {
+            self.scratch = directory.to_owned();
+            self.open.clear();
+        }
     }
 
     /// Whether there is a file that cannot be read now.
@@ -307,6 +313,9 @@ impl<P: Place> Parts<P> {
         let made = Shape::default();
         let history = wide(reader, name, self.wanted()).and_then(|wide| {
             let Some(wide) = wide else { return Ok(None) };
+            if wide.is_made() && !self.has_only_grown(name, identity)? {
+                return Err(not_now(name, "it changes while it is read"));
+            }
             let shape = wide.shape(&self.shape, &made);
             match self.many {
                 true => History::open_part(wide, name, &self.tags, shape),
@@ -335,6 +344,23 @@ impl<P: Place> Parts<P> {
         })
     }
 
+    /// Whether a file is what it was when it was opened, or that with more at its end.
+    fn has_only_grown(&self, name: &str, opened: &Identity) -> Result<bool, SourceError> {
+        let now = self.place.look(name)?;
+        Ok(match (opened, &now) {
+            (
+                Identity::File { inode, size, .. },
+                Some(Identity::File {
+                    inode: same,
+                    size: length,
+                    ..
+                }),
+            ) => inode == same && length > size || now.as_ref() == Some(opened),
+            // An object is read by its ETag.
+            _ => true,
+        })
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             tags: &self.tags,
@@ -343,6 +369,7 @@ impl<P: Place> Parts<P> {
                 true => Absent::Empty,
                 false => Absent::Refused,
             },
+            finished: self.place.changes_at_once(),
             scratch: &self.scratch,
             progress: &self.progress,
         }
@@ -359,8 +386,14 @@ impl<P: Place> Parts<P> {
     }
 
     fn keep_open(&mut self, name: Arc<str>, history: History<Wide<P::Reader>>) {
-        if self.open.len() >= OPEN {
-            self.open.remove(0);
+        let made = history.reader().is_made();
+        let alike = |(_, open): &(Arc<str>, Replay<Wide<P::Reader>>)| {
+            open.history().reader().is_made() == made
+        };
+        if self.open.iter().filter(|open| alike(open)).count() >= if made { MADE } else { OPEN }
+            && let Some(first) = self.open.iter().position(|open| alike(open))
+        {
+            self.open.remove(first);
         }
         let replay = Replay::new(history.in_lanes(self.place.lanes()), Rebase::once(0, 0))
             .reporting(self.progress.clone())

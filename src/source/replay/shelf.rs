@@ -62,6 +62,11 @@ struct Record {
 }
 
 impl Shelf {
+    /// Where it is kept.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Keeps indexes in `directory`.
     pub fn at(directory: &Path) -> Self {
         Self {

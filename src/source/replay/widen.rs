@@ -34,6 +34,8 @@ pub(super) struct Wanted<'a> {
     pub shape: &'a Shape,
     /// What a tag without a column is.
     pub absent: Absent,
+    /// Whether nothing is ever appended to a file, as to an object.
+    pub finished: bool,
     pub scratch: &'a Path,
     pub progress: &'a Progress,
 }
@@ -45,6 +47,11 @@ pub(super) enum Wide<R> {
 }
 
 impl<R> Wide<R> {
+    /// Whether it was made of a file, and so stays as it is whatever becomes of that.
+    pub fn is_made(&self) -> bool {
+        matches!(self, Wide::Made(_))
+    }
+
     /// The shape that it has.
     pub fn shape<'a>(&self, own: &'a Shape, made: &'a Shape) -> &'a Shape {
         match self {
@@ -104,7 +111,11 @@ pub(super) fn wide<R: ChunkReader + 'static>(
         .iter()
         .map(|column| column.path().string())
         .collect();
-    match LongAt::find(&names, &wanted).map_err(|problem| invalid(name, problem))? {
+    let long = match LongAt::find(&names, &wanted) {
+        Err(_) if wanted.absent == Absent::Empty => return Ok(None),
+        long => long.map_err(|problem| invalid(name, problem))?,
+    };
+    match long {
         Some(at) => Ok(long::wide(&reader, footer, name, at, wanted)?.map(Wide::Made)),
         None if wanted.absent == Absent::Empty
             && !Layout::has_any(footer.schema(), wanted.tags) =>

@@ -43,8 +43,11 @@ impl<P: Place> Parts<P> {
                     Ok(true) => pieces.push((begin..times.len(), self.columns_of(at))),
                     Ok(false) => return Ok(None),
                     Err(error) => {
-                        // The next try opens everything by its name.
-                        self.open.clear();
+                        // The next try opens everything by its name, but for what was made of other files.
+                        let name = &self.files[at].name;
+                        self.open.retain(|(open, replay)| {
+                            open != name && replay.history().reader().is_made()
+                        });
                         return match self.are_as_known(&touched)? {
                             true => Err(error),
                             false => Ok(None),
@@ -54,10 +57,14 @@ impl<P: Place> Parts<P> {
             }
         }
         // An object is read by its ETag: what was read without an error is of one version.
+        // What was made of a file is of one version as well, and the file may grow as fast as it likes.
+        touched.retain(|at| !self.is_made(*at));
         if !self.place.changes_at_once() && !self.are_as_known(&touched)? {
             return Ok(None);
         }
-        let same = pieces.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let alike = pieces.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let absent = |column: &Values| (0..column.len()).any(|row| column.is_absent(row));
+        let same = alike && (pieces.len() < 2 || !columns.iter().any(absent));
         let duplicates = match same {
             true => sort_and_keep_last(&mut times, &mut columns),
             false => sort_and_merge(&mut times, &mut columns, &pieces),
@@ -110,6 +117,12 @@ impl<P: Place> Parts<P> {
         kinds.map_or_else(Vec::new, |kinds| {
             kinds.iter().map(Option::is_some).collect()
         })
+    }
+
+    fn is_made(&self, at: usize) -> bool {
+        let name = &self.files[at].name;
+        let open = self.open.iter().find(|(open, _)| open == name);
+        open.is_some_and(|(_, replay)| replay.history().reader().is_made())
     }
 
     fn are_as_known(&self, files: &[usize]) -> Result<bool, SourceError> {

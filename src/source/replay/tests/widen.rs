@@ -164,7 +164,10 @@ fn wide_and_long_parquet_and_csv_of_one_history_give_the_same_files() {
         (at("wide.csv", csv.as_bytes()), &plain),
         (at("wide.csv.gz", &gzipped(&csv)), &plain),
         (
-            at("unsorted.csv", part(&shuffled.join("\n")).as_bytes()),
+            at(
+                "unsorted.csv",
+                part(&(shuffled.join("\n") + "\n")).as_bytes(),
+            ),
             &plain,
         ),
         (at("long.csv", rows.long_csv().as_bytes()), &named_long()),
@@ -233,6 +236,12 @@ fn what_is_wrong_with_a_csv_is_named_by_file_line_and_column() {
             "Timestamp,a,b\n2020-01-01T00:00,1",
             &plain,
             true,
+            "it has no rows yet",
+        ),
+        (
+            "Timestamp,a,b\n2020-01-01T00:00,1,2\n2020-01-01T00:01,\"1",
+            &plain,
+            true,
             "is it still being written?",
         ),
         ("Timestamp;a;b\n", &plain, false, "separated by commas"),
@@ -249,10 +258,10 @@ fn what_is_wrong_with_a_csv_is_named_by_file_line_and_column() {
             "column \"a\" appears twice",
         ),
         (
-            "Timestamp,tag,value\n2020-01-01T00:00,a,2\n",
+            "Timestamp,tag,value\n2020-01-01T00:00,c,2\n",
             &plain,
             false,
-            "1 tag(s) of the tag list have no column: \"b\"",
+            "2 tag(s) of the tag list have no column",
         ),
         (
             "Timestamp,a,b\n",
@@ -260,7 +269,7 @@ fn what_is_wrong_with_a_csv_is_named_by_file_line_and_column() {
             false,
             "no column is called \"Name\" as source.tag_column says; the file has Timestamp, a, b",
         ),
-        ("Timestamp,a,b\n", &plain, false, "the file has no rows"),
+        ("Timestamp,a,b\n", &plain, true, "it has no rows yet"),
     ] {
         let (said, again) = refused(text, shape);
         assert!(
@@ -290,4 +299,116 @@ fn a_csv_that_is_appended_to_is_read_to_its_new_end() {
     put(directory.path(), "h.csv", csv.as_bytes());
     let reading = source.read(&wall().offset(6), RowRule::Service).unwrap();
     assert_eq!(reading.frames[0].rows(), 5);
+}
+
+/// A writer flushes its buffer where that is full, which is in the middle of a row nearly always.
+#[test]
+fn a_row_of_a_csv_counts_once_its_line_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "Timestamp,a,b\n2020-01-01T00:01:00,1,2\n2020-01-01T00:02:00,3,4.25\n";
+    let whole = text.len();
+    let rows = |bytes: &[u8], name: &str| {
+        let place = put(directory.path(), name, bytes);
+        let opened = open_at(&place, &Shape::default()).unwrap();
+        opened.extent().rows()
+    };
+    let second = text.match_indices('\n').nth(1).unwrap().0 + 1;
+    for end in second..whole {
+        assert_eq!(rows(&text.as_bytes()[..end], "h.csv"), 1, "{end}");
+    }
+    assert_eq!(rows(text.as_bytes(), "h.csv"), 2);
+    // What was compressed has its end.
+    let unended = &text[..whole - 1];
+    assert_eq!(rows(&gzipped(unended), "h.csv.gz"), 2);
+}
+
+/// A tag that has not spoken yet is no reason to feed nothing.
+#[test]
+fn a_tag_without_a_value_in_a_long_history_is_an_empty_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "Timestamp,tag,value\n2020-01-01T00:01:00,a,2\n2020-01-01T00:02:00,a,3\n";
+    let place = put(directory.path(), "h.csv", text.as_bytes());
+    let (files, _) = files_of(&place, &Shape::default());
+    let mut cells: Vec<String> = files
+        .iter()
+        .map(|file| String::from_utf8_lossy(file))
+        .filter(|file| file.starts_with("Timestamp,b\n"))
+        .flat_map(|file| file.lines().skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| line.rsplit(',').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(cells.len(), 2);
+    cells.dedup();
+    assert_eq!(cells, [""]);
+}
+
+/// What comes late for one tag takes nothing away from the others of the same time.
+#[test]
+fn long_files_complete_each_other_value_by_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let head = "Timestamp,tag,value\n";
+    let early = "2020-01-01T00:01:00,a,1\n2020-01-01T00:01:00,b,2\n2020-01-01T00:02:00,a,3\n";
+    let late = "2020-01-01T00:01:00,b,7\n2020-01-01T00:03:00,a,4\n";
+    let one = put(
+        directory.path(),
+        "one.csv",
+        format!("{head}{early}{late}").as_bytes(),
+    );
+    put(
+        directory.path(),
+        "two/1.csv",
+        format!("{head}{early}").as_bytes(),
+    );
+    put(
+        directory.path(),
+        "two/2.csv",
+        format!("{head}{late}").as_bytes(),
+    );
+    let wanted = files_of(&one, &Shape::default()).0;
+    let found = files_of(&directory.path().join("two"), &Shape::default()).0;
+    let texts = |files: Vec<Vec<u8>>| -> Vec<String> {
+        let texts = files
+            .into_iter()
+            .map(|file| String::from_utf8(file).unwrap());
+        texts.collect()
+    };
+    assert_eq!(texts(found), texts(wanted));
+}
+
+#[test]
+fn a_file_of_another_kind_beside_a_history_with_named_columns_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let csv = rows().long_csv();
+    put(directory.path(), "h/1.csv", csv.as_bytes());
+    put(
+        directory.path(),
+        "h/tags.csv",
+        b"Tag,UOM,Subsystem\na,,x\nb,,x\n",
+    );
+    put(
+        directory.path(),
+        "h/notes.csv",
+        b"when,who,what,what\n1,2,3,4\n",
+    );
+    let shape = Shape {
+        time: "Timestamp".to_owned(),
+        ..named_long()
+    };
+    let opened = open_at(&directory.path().join("h"), &shape).unwrap();
+    assert_eq!(opened.inventory().waiting, Vec::<String>::new());
+    let shape = Shape {
+        time: "when".to_owned(),
+        ..Shape::default()
+    };
+    put(
+        directory.path(),
+        "w/1.csv",
+        b"when,a,b\n2020-01-01T00:01:00,1,2\n",
+    );
+    put(
+        directory.path(),
+        "w/tags.csv",
+        b"Tag,UOM,Subsystem\na,,x\nb,,x\n",
+    );
+    let opened = open_at(&directory.path().join("w"), &shape).unwrap();
+    assert_eq!(opened.inventory().waiting, Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! A CSV, plain or gzipped: a header, a time column, and a column for each tag, or one of tags and one of values.
 //!
 //! Guarantees: what is wrong is named with file, line and column, what was expected and what to do; rows may have any order. A
-//! last row that is cut off may be complete later.
+//! row of a file counts once its line has ended: a writer that fills a buffer leaves a part of one at any time.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use parquet::file::reader::ChunkReader;
 use super::long::Cells;
 use super::made::Maker;
 use super::sorter::{Sorter, time_of};
-use super::{LongAt, Wanted, invalid, refuse_missing, scratch_failed};
+use super::{Absent, LongAt, Wanted, invalid, refuse_missing, scratch_failed};
 use crate::records::{RecordError, Records};
 use crate::source::SourceError;
 use crate::source::replay::decode::number_of;
@@ -27,12 +27,14 @@ const BEAT: u64 = 1024;
 /// A CSV that is being read.
 struct CsvFile {
     name: String,
+    /// Whether nothing comes after what is there.
+    finished: bool,
     records: Records<Box<dyn Read>>,
     header: Vec<String>,
 }
 
 impl CsvFile {
-    fn open<R: ChunkReader>(reader: &R, name: &str) -> Result<CsvFile, SourceError>
+    fn open<R: ChunkReader>(reader: &R, name: &str, finished: bool) -> Result<CsvFile, SourceError>
     where
         R::T: 'static,
     {
@@ -46,6 +48,8 @@ impl CsvFile {
         };
         let mut file = CsvFile {
             name: name.to_owned(),
+            // What was compressed ends where that says.
+            finished: finished || is_gzip,
             records: Records::open(input).map_err(|error| unread(name, error))?,
             header: Vec::new(),
         };
@@ -98,6 +102,9 @@ impl CsvFile {
         if !records.read().map_err(|error| unread(name, error))? {
             return Ok(false);
         }
+        if !self.finished && !records.is_complete() && records.broken().is_none() {
+            return Ok(false);
+        }
         let line = records.line();
         let width = self.header.len();
         let found = records.len();
@@ -111,8 +118,7 @@ impl CsvFile {
             None => format!("line {line}: the row has {found} fields, the header {width}"),
         };
         // What is behind the last line end is perhaps still being written.
-        let last = !records.read().unwrap_or(true);
-        Err(match last && found <= width {
+        Err(match !self.finished && !records.is_complete() {
             true => not_now(name, &format!("{problem}: is it still being written?")),
             false => invalid(name, problem),
         })
@@ -143,7 +149,7 @@ pub(super) fn header<R: ChunkReader>(reader: &R, name: &str) -> Result<Vec<Strin
 where
     R::T: 'static,
 {
-    Ok(CsvFile::open(reader, name)?.header)
+    Ok(CsvFile::open(reader, name, false)?.header)
 }
 
 /// The wide file that a CSV is; `None` where it has nothing of what is wanted.
@@ -155,10 +161,13 @@ pub(super) fn wide<R: ChunkReader>(
 where
     R::T: 'static,
 {
-    let file = CsvFile::open(reader, name)?;
-    match LongAt::find(&file.header, &wanted).map_err(|problem| invalid(name, problem))? {
-        Some(at) => long(file, at, wanted),
-        None => rows(file, wanted),
+    let file = CsvFile::open(reader, name, wanted.finished)?;
+    match LongAt::find(&file.header, &wanted) {
+        Ok(Some(at)) => long(file, at, wanted),
+        Ok(None) => rows(file, wanted),
+        // Of many files, one of another kind, such as the tag list beside them.
+        Err(_) if wanted.absent == Absent::Empty => Ok(None),
+        Err(problem) => Err(invalid(name, problem)),
     }
 }
 
@@ -183,13 +192,16 @@ fn long(mut file: CsvFile, at: LongAt, wanted: Wanted) -> Result<Option<File>, S
 }
 
 fn rows(mut file: CsvFile, wanted: Wanted) -> Result<Option<File>, SourceError> {
-    let time_at = file.time(wanted.shape)?;
     let mut columns: HashMap<&str, usize> = HashMap::new();
+    let mut twice = None;
     for (at, name) in file.header.iter().enumerate() {
-        if at != time_at && columns.insert(name, at).is_some() {
-            let problem = format!("column \"{name}\" appears twice; rename or remove one");
-            return Err(invalid(&file.name, problem));
+        if columns.insert(name, at).is_some() && wanted.tags.tags().any(|(_, tag)| tag == name) {
+            twice = Some(name);
         }
+    }
+    if let Some(name) = twice {
+        let problem = format!("column \"{name}\" appears twice; rename or remove one");
+        return Err(invalid(&file.name, problem));
     }
     let names = file.header.iter().map(String::as_str);
     refuse_missing(&file.name, &wanted, |tag| columns.contains_key(tag), names)?;
@@ -200,9 +212,12 @@ fn rows(mut file: CsvFile, wanted: Wanted) -> Result<Option<File>, SourceError> 
     if has.is_empty() {
         return Ok(None);
     }
+    let time_at = file.time(wanted.shape)?;
     let mut sorter = Sorter::new(8 + 8 * has.len(), wanted.scratch);
     let mut record = vec![0; 8 + 8 * has.len()];
+    let mut rows: u64 = 0;
     while file.next()? {
+        rows += 1;
         if file.records.line().is_multiple_of(BEAT) {
             wanted.progress.made(1);
         }
@@ -215,6 +230,9 @@ fn rows(mut file: CsvFile, wanted: Wanted) -> Result<Option<File>, SourceError> 
         sorter
             .push(&record)
             .map_err(|error| scratch_failed(&wanted, error))?;
+    }
+    if rows == 0 && !file.finished {
+        return Err(not_now(&file.name, "it has no rows yet"));
     }
     let tags: Vec<&str> = has.iter().map(|(tag, _)| *tag).collect();
     let made = write(sorter, &tags, &mut record, &wanted);

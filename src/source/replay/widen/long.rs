@@ -15,12 +15,12 @@ use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::made::Maker;
 use super::sorter::{Sorter, time_of};
-use super::{LongAt, Wanted, invalid, refuse_missing, scratch_failed};
-use crate::signal::{BAD, Values};
+use super::{Absent, LongAt, Wanted, invalid, refuse_missing, scratch_failed};
+use crate::signal::{ABSENT, BAD, Values};
 use crate::source::SourceError;
 use crate::source::replay::contain::contained;
 use crate::source::replay::decode::{TimeReader, column_reader, read_rows, read_values};
@@ -83,15 +83,35 @@ impl<'a> Cells<'a> {
     }
 
     /// The wide file; `None` where no value is of a tag that is asked for.
-    pub fn made(self, name: &str) -> Result<Option<File>, SourceError> {
+    pub fn made(mut self, name: &str) -> Result<Option<File>, SourceError> {
         let names = self.others.iter().map(String::as_str);
-        let seen = |tag: &str| self.tags.get(tag).is_some_and(|at| self.seen[*at as usize]);
-        refuse_missing(name, &self.wanted, seen, names)?;
-        let has: Vec<&str> = self.wanted.tags.tags().map(|(_, tag)| tag).collect();
-        let has: Vec<&str> = has.into_iter().filter(|tag| seen(tag)).collect();
-        if has.is_empty() {
+        let all = || self.wanted.tags.tags().map(|(_, tag)| tag);
+        if !self.seen.contains(&true) {
+            refuse_missing(name, &self.wanted, |_| false, names)?;
             return Ok(None);
         }
+        if self.wanted.absent == Absent::Refused {
+            // A sensor that is dead, or has yet to speak, is an empty column.
+            let silent: Vec<&str> = all()
+                .zip(&self.seen)
+                .filter(|(_, seen)| !**seen)
+                .map(|(tag, _)| tag)
+                .collect();
+            if !silent.is_empty() {
+                warn!(
+                    file = name,
+                    count = silent.len(),
+                    first = silent[0],
+                    "tags have no value in the history"
+                );
+            }
+            self.seen.fill(true);
+        }
+        let has: Vec<&str> = all()
+            .zip(&self.seen)
+            .filter(|(_, seen)| **seen)
+            .map(|(tag, _)| tag)
+            .collect();
         let wanted = self.wanted;
         let made = self.write(name, &has);
         made.map(Some)
@@ -104,7 +124,7 @@ impl<'a> Cells<'a> {
         let seen = (0..self.seen.len()).filter(|at| self.seen[*at]);
         seen.zip(0..).for_each(|(at, place)| places[at] = place);
         let mut merged = self.sorter.merged()?;
-        let (mut row, mut filled) = (vec![f64::NAN; has.len()], vec![false; has.len()]);
+        let (mut row, mut filled) = (vec![ABSENT; has.len()], vec![false; has.len()]);
         let (mut now, mut doubled) = (None, 0_u64);
         let mut cell = [0; WIDTH];
         loop {
@@ -114,7 +134,7 @@ impl<'a> Cells<'a> {
                 && (!more || before != time)
             {
                 maker.row(before, row.iter().copied())?;
-                row.fill(f64::NAN);
+                row.fill(ABSENT);
                 filled.fill(false);
                 self.wanted.progress.made(1);
             }
