@@ -36,6 +36,9 @@ const MADE: usize = 64;
 /// Bytes of a file's end, its footer or the end of it, that tell versions apart.
 const TAIL: u64 = 64 * 1024;
 
+/// A file that is open, by its name.
+type Open<R> = (Arc<str>, Replay<Wide<R>>);
+
 /// The files of a history.
 pub(super) struct Parts<P: Place> {
     place: P,
@@ -53,7 +56,7 @@ pub(super) struct Parts<P: Place> {
     forms: Vec<Form>,
     extent: Extent,
     names: Names,
-    open: Vec<(Arc<str>, Replay<Wide<P::Reader>>)>,
+    open: Vec<Open<P::Reader>>,
     turn: usize,
     /// When files that wait were tried last.
     tried: Option<Instant>,
@@ -387,13 +390,15 @@ impl<P: Place> Parts<P> {
 
     fn keep_open(&mut self, name: Arc<str>, history: History<Wide<P::Reader>>) {
         let made = history.reader().is_made();
-        let alike = |(_, open): &(Arc<str>, Replay<Wide<P::Reader>>)| {
-            open.history().reader().is_made() == made
-        };
-        if self.open.iter().filter(|open| alike(open)).count() >= if made { MADE } else { OPEN }
-            && let Some(first) = self.open.iter().position(|open| alike(open))
-        {
-            self.open.remove(first);
+        let most = if made { MADE } else { OPEN };
+        let open = self.open.iter().map(|(_, open)| open.history().reader());
+        let alike: Vec<usize> = (0..)
+            .zip(open)
+            .filter(|(_, open)| open.is_made() == made)
+            .map(|(at, _)| at)
+            .collect();
+        if alike.len() >= most {
+            self.open.remove(alike[0]);
         }
         let replay = Replay::new(history.in_lanes(self.place.lanes()), Rebase::once(0, 0))
             .reporting(self.progress.clone())
