@@ -104,24 +104,24 @@ struct Summary {
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut args = args;
     // What is named here counts as configured, so that a bucket alone needs no [source] section.
-    for (key, given) in [
-        ("source.history", &args.history),
-        ("source.tags", &args.tags),
-    ] {
-        if let Some(given) = given {
-            args.config.set.push((key.to_owned(), given.clone()));
-        }
-    }
-    for (key, given) in args.shape.keys() {
-        let set = (format!("source.{key}"), given.to_owned());
-        args.config.set.push(set);
-    }
+    let places = [("history", &args.history), ("tags", &args.tags)];
+    let places = places
+        .into_iter()
+        .filter_map(|(key, given)| Some((key, given.as_deref()?)));
+    let given: Vec<_> = places
+        .chain(args.shape.keys())
+        .map(|(key, given)| (format!("source.{key}"), given.to_owned()))
+        .collect();
+    args.config.set.extend(given.iter().cloned());
     if args.history.is_some() {
         args.config
             .set
             .push(("source.parquet".to_owned(), String::new()));
     }
-    let loaded = args.config.load()?;
+    let mut loaded = args.config.load()?;
+    for own in loaded.config.asset.values_mut() {
+        given.iter().for_each(|(key, _)| own.give_way(key));
+    }
     let config = args.asset.one(&loaded)?.config;
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let place = |given: &Option<String>, configured: &str, flag: &str| match given {

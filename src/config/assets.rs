@@ -75,6 +75,17 @@ pub(super) fn take(assets: &mut Assets, key: &str, value: &Value) -> Result<(), 
 }
 
 impl Own {
+    /// Gives way to a key of the whole configuration that is named on the command line.
+    pub fn give_way(&mut self, key: &str) {
+        match key {
+            "source.history" => self.history = None,
+            "source.time_column" => self.time_column = None,
+            "source.time_unit" => self.time_unit = None,
+            "source.time_zone" => self.time_zone = None,
+            _ => {}
+        }
+    }
+
     /// Its keys that are set, with their values.
     pub(super) fn set(&self) -> Vec<(String, serde_json::Value)> {
         let members = serde_json::to_value(self).unwrap_or_default();

@@ -341,6 +341,52 @@ fn a_history_in_s3_is_planned_replayed_and_checked_like_a_local_one() {
     assert!(text(&missing).contains("s3://plant/history/none.parquet"));
 }
 
+#[test]
+fn a_flag_about_the_history_wins_over_what_an_asset_has_of_its_own() {
+    let directory = directory();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        show(&path).to_owned()
+    };
+    let history = write("h.csv", "when,a\n1577836800,1\n1577836860,2\n");
+    let tags = write("tags.csv", "Asset,Tag,UOM,Subsystem\npump-1,a,,m\n");
+    let config = write(
+        "lookoutd.toml",
+        &format!(
+            "[source]\nhistory = \"/nowhere/{{asset}}.csv\"\ntags = \"{tags}\"\n[s3]\nbucket = \"plant\"\n\
+             [asset.pump-1]\nhistory = \"/nowhere/own.csv\"\ntime_column = \"zeit\"\ntime_unit = \"ms\"\n"
+        ),
+    );
+    let out = directory.path().join("out");
+    succeed(&[
+        "replay",
+        "--config",
+        &config,
+        "--history",
+        &history,
+        "--time-column",
+        "when",
+        "--time-unit",
+        "s",
+        "--from",
+        "2020-01-01T00:00",
+        "--to",
+        "2020-01-01T00:05",
+        "--rows",
+        "notebook",
+        "--out",
+        show(&out),
+    ]);
+    let files = crate::rig::objects_under(&out);
+    let texts: Vec<String> = files
+        .values()
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .collect();
+    assert_eq!(texts.len(), 1);
+    assert_eq!(texts[0].lines().count(), 3, "{texts:?}");
+}
+
 // --- demo, plan ---
 
 #[test]
