@@ -345,7 +345,7 @@ pub fn shortened(text: &str) -> String {
 }
 
 /// What bytes are that are no text in UTF-8.
-fn format_of(head: &[u8]) -> Option<&'static str> {
+pub fn format_of(head: &[u8]) -> Option<&'static str> {
     match head {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("the file is UTF-16"),
         [0, _, ..] | [_, 0, ..] => Some("the file is UTF-16 or no text"),

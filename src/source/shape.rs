@@ -228,12 +228,17 @@ impl Shape {
                 return Ok(micros);
             }
         }
+        let is_number = number.is_some_and(|number| number.parse::<f64>().is_ok());
         Err(format!(
-            "`{}` is no timestamp; expected {}",
+            "`{}` is no timestamp; {}",
             crate::records::shortened(&shown()),
             match self.ticks {
-                Some(_) => "a number, or a timestamp such as 2020-01-31T13:05:00",
-                None => timestamp::EXPECTED_ANY,
+                Some(_) =>
+                    "expected a number, or a timestamp such as 2020-01-31T13:05:00".to_owned(),
+                None if is_number =>
+                    "set source.time_unit to what it counts from 1970 on, s, ms, us or ns"
+                        .to_owned(),
+                None => format!("expected {}", timestamp::EXPECTED_ANY),
             }
         ))
     }
@@ -321,7 +326,12 @@ mod tests {
                 .contains("`yesterday` is no timestamp")
         );
         let plain = Shape::default();
-        assert!(plain.time_of(b"1577836800").is_err());
+        for count in ["1577836800", "1577836800.5"] {
+            let error = plain.time_of(count.as_bytes()).unwrap_err();
+            assert!(error.contains("source.time_unit"), "{error}");
+        }
+        let error = plain.time_of(b"yesterday").unwrap_err();
+        assert!(!error.contains("time_unit"), "{error}");
         assert_eq!(
             Ticks::Nanos.micros_of(1_577_836_800_500_000_000.0),
             Some(1_577_836_800_500_000)

@@ -300,13 +300,16 @@ pub(super) fn int96_micros(value: &Int96) -> i64 {
     micros.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
-/// The number that a text is; a word is a missing value that is counted, and what stands for none is one that is not.
+/// The number that a text is, also of a boolean; a word is a missing value that is counted, and what stands for none is one
+/// that is not.
 pub(super) fn number_of(text: &[u8]) -> f64 {
     const NONE: [&str; 7] = ["", "nan", "na", "n/a", "null", "none", "-"];
     let text = String::from_utf8_lossy(text);
     let text = text.trim();
     match text.parse() {
         Ok(number) => number,
+        Err(_) if text.eq_ignore_ascii_case("true") => 1.0,
+        Err(_) if text.eq_ignore_ascii_case("false") => 0.0,
         Err(_) if NONE.iter().any(|none| text.eq_ignore_ascii_case(none)) => f64::NAN,
         Err(_) => WORD,
     }

@@ -18,6 +18,7 @@ use parquet::schema::types::SchemaDescPtr;
 
 use super::compact::{LIST, STRUCTURE, Scan, eof};
 use super::contain::contained;
+use crate::records::{self, RecordError};
 
 /// Bytes of the footer that are read at once; below the size from which the allocator keeps what it freed.
 const BLOCK: u64 = 64 * 1024;
@@ -41,8 +42,15 @@ pub(super) struct Footer<R> {
 }
 
 impl<R: ChunkReader> Footer<R> {
-    /// Finds the schema and the list of row groups.
+    /// Finds the schema and the list of row groups; what is none, and known for what it is, is refused by that.
     pub fn open(reader: Arc<R>) -> Result<Footer<R>, ParquetError> {
+        Self::find(reader.clone()).map_err(|error| match error {
+            ParquetError::External(_) => error,
+            error => format_of(&*reader).unwrap_or(error),
+        })
+    }
+
+    fn find(reader: Arc<R>) -> Result<Footer<R>, ParquetError> {
         let length = reader.len();
         let tail = FOOTER_SIZE as u64;
         if length < tail {
@@ -119,6 +127,15 @@ impl<R: ChunkReader> Footer<R> {
             .pop()
             .ok_or_else(|| eof("a row group's entry is empty".to_owned()))
     }
+}
+
+/// What a file is that begins as another format does.
+fn format_of<R: ChunkReader>(reader: &R) -> Option<ParquetError> {
+    let head = reader.get_bytes(0, 4.min(reader.len() as usize)).ok()?;
+    let format = records::format_of(&head).filter(|_| head[..] != *b"PAR1")?;
+    Some(ParquetError::General(
+        RecordError::Format(format).to_string(),
+    ))
 }
 
 fn options(schema: &SchemaDescPtr, statistics: &[usize]) -> ParquetMetaDataOptions {

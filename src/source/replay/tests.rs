@@ -469,6 +469,8 @@ fn broken_files_are_refused_by_name() {
         )
         .contains("not a Parquet file")
     );
+    let utf16 = Bytes::from_static(b"\xff\xfeT\0a\0g\0,\0a\0\n\0");
+    assert!(refusal(utf16, &one_tag()).contains("UTF-16: save it as CSV in UTF-8"));
     assert!(refusal(parquet_file(PLAIN, vec![]), &one_tag()).contains("the file has no rows"));
     let whole = plain(minutes(0..5000), vec![0.5; 5000]);
     for length in [5, 100, whole.len() / 2, whole.len() - 1] {
