@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 
+use self::listed::Files;
 use super::labels;
 use super::sensor::{Rows, Sensor, Span};
 use crate::signal::{Cadence, Frame, Mapping, Rebase, RowRule, TagList, Window};
@@ -42,19 +43,19 @@ pub struct Table {
 impl Table {
     /// Opens a table. A CSV can do without a tag list: the names of its columns tell the components.
     pub fn open(place: &Path, tags: Option<&TagList>, shape: &Shape) -> Result<Self> {
-        let first = listed::first_file(place)?;
-        let list = match (listed::is_csv(&first)?, tags) {
-            (true, tags) => listed::of_csv(&first, tags, shape)?,
-            (false, Some(tags)) => tags.clone(),
-            (false, None) => bail!(
+        let files = Files::at(place)?;
+        let list = match (files.parquet(), tags) {
+            (None, tags) => files.of_csv(tags, shape)?,
+            (Some(_), Some(tags)) => tags.clone(),
+            (Some(parquet), None) => bail!(
                 "{} is a Parquet file; give its tag list (--tags), which tells the components",
-                first.display()
+                parquet.display()
             ),
         };
-        Self::of(place, &list, shape)
+        Self::of(place, &files, &list, shape)
     }
 
-    /// Opens the table that a model with these sensors is to score. Without a tag list, the columns of a Parquet file that are
+    /// Opens the table that a model with these sensors is to score. Without a tag list, the columns of Parquet files that are
     /// called like a sensor are that sensor; one that could be a sensor of two components is refused.
     pub fn open_for(
         sensors: &[Sensor],
@@ -62,16 +63,15 @@ impl Table {
         tags: Option<&TagList>,
         shape: &Shape,
     ) -> Result<Self> {
-        let first = listed::first_file(place)?;
-        match tags {
-            None if !listed::is_csv(&first)? => {
-                Self::of(place, &listed::of_sensors(sensors, &first)?, shape)
-            }
-            tags => Self::open(place, tags, shape),
+        let files = Files::at(place)?;
+        if tags.is_some() || files.parquet().is_none() {
+            return Self::open(place, tags, shape);
         }
+        let list = listed::of_sensors(sensors, place, &files.columns(shape)?)?;
+        Self::of(place, &files, &list, shape)
     }
 
-    fn of(place: &Path, tags: &TagList, shape: &Shape) -> Result<Self> {
+    fn of(place: &Path, files: &Files, tags: &TagList, shape: &Shape) -> Result<Self> {
         let opened = follow::open(
             LocalFiles::at(place),
             tags,
@@ -91,14 +91,10 @@ impl Table {
             );
         };
         let known: HashSet<&str> = tags.tags().map(|(_, tag)| tag).collect();
-        let mut ignored = opened.columns()?;
-        let is_time = |name: &str| match shape.time.is_empty() {
-            true => name.eq_ignore_ascii_case("timestamp"),
-            false => name == shape.time,
-        };
+        let mut ignored = files.columns(shape)?;
         // The columns of a long history are none of signals.
         match ignored.iter().any(|name| known.contains(name.as_str())) {
-            true => ignored.retain(|name| !known.contains(name.as_str()) && !is_time(name)),
+            true => ignored.retain(|name| !known.contains(name.as_str())),
             false => ignored.clear(),
         }
         let mapping = Mapping::new(Rebase::once(first, first));

@@ -83,6 +83,31 @@ fn infinite_values_and_words_are_missing_and_counted() {
 }
 
 #[test]
+fn booleans_of_a_csv_are_one_and_zero() {
+    let (table, rows) = read("time,a,b\n2020-01-01 00:00,true,FALSE\n").unwrap();
+    assert_eq!((rows.row(0), table.words()), (&[1.0, 0.0][..], 0));
+}
+
+#[test]
+fn a_csv_in_utf_16_is_refused_with_what_to_do() {
+    let text = "Timestamp,a\n2020-01-01 00:00,1\n";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("h.csv");
+    let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+    std::fs::write(
+        &file,
+        [0xff, 0xfe].into_iter().chain(units).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let tags = TagList::parse(b"Tag,UOM,Subsystem\na,,x\n", "tags.csv").unwrap();
+    for tags in [None, Some(&tags)] {
+        let error = Table::open(&file, tags, &Shape::default()).err().unwrap();
+        let error = format!("{error:#}");
+        assert!(error.contains("UTF-16: save it as CSV in UTF-8"), "{error}");
+    }
+}
+
+#[test]
 fn blocks_join_without_losing_or_doubling_a_row() {
     let mut text = "Timestamp,a\n".to_owned();
     // A pause of years within.
@@ -123,6 +148,75 @@ fn a_directory_gives_the_rows_of_one_file_with_all() {
         assert_eq!(rows, wanted);
         assert!(table.ignored().is_empty());
     }
+}
+
+fn in_directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+fn names(table: &Table) -> Vec<String> {
+    table.sensors().iter().map(Sensor::to_string).collect()
+}
+
+#[test]
+fn a_directory_of_csvs_has_the_columns_of_all() {
+    let directory = in_directory(&[
+        ("a.csv", "time,p__a,b\n2020-01-01 00:00,1,2\n"),
+        ("b.csv", "time,b,q__c\n2020-01-01 00:01,3,4\n"),
+    ]);
+    for place in ["", "*.csv"] {
+        let place = directory.path().join(place);
+        let table = Table::open(&place, None, &Shape::default()).unwrap();
+        assert_eq!(names(&table), ["p\\a", "asset\\b", "q\\c"]);
+        let (table, rows) = all(table).unwrap();
+        assert_eq!(rows.row(0)[..2], [1.0, 2.0]);
+        assert_eq!(rows.row(1)[1..], [3.0, 4.0]);
+        assert!(rows.row(0)[2].is_nan() && rows.row(1)[0].is_nan());
+        assert!(table.ignored().is_empty());
+    }
+}
+
+#[test]
+fn a_tag_list_tells_what_a_directory_of_csvs_has_and_the_rest_is_left_out() {
+    let list = "Tag,UOM,Subsystem\nx,,m\ny,,n\n";
+    let directory = in_directory(&[
+        ("a-tags.csv", list),
+        ("b.csv", "Timestamp,x,old\n2020-01-01 00:00,1,2\n"),
+        ("c.csv", "Timestamp,y,new\n2020-01-01 00:00,3,4\n"),
+        ("d-notes.csv", "when,who\nmonday,me\n"),
+    ]);
+    let open = |list: &str| {
+        let tags = TagList::parse(list.as_bytes(), "tags.csv").unwrap();
+        Table::open(directory.path(), Some(&tags), &Shape::default())
+    };
+    let table = open(list).unwrap();
+    assert_eq!(names(&table), ["m\\x", "n\\y"]);
+    for left_out in ["old", "new"] {
+        assert!(table.ignored().iter().any(|name| name == left_out));
+    }
+    let (_, rows) = all(table).unwrap();
+    assert_eq!((rows.len(), rows.row(0)), (1, &[1.0, 3.0][..]));
+    let error = open(&format!("{list}z,,m\n")).err().unwrap();
+    assert!(format!("{error:#}").contains("\"z\""), "{error:#}");
+}
+
+#[test]
+fn the_tag_list_wins_over_the_name_of_a_column_and_an_unnamed_one_is_left_out() {
+    let tags = b"Tag,UOM,Subsystem\nline__flow,,pump\n";
+    let tags = TagList::parse(tags, "tags.csv").unwrap();
+    let file = written(",Timestamp,line__flow,fan__speed\n0,2020-01-01 00:00,1,2\n");
+    let open = |tags| Table::open(file.path(), tags, &Shape::default());
+    let table = open(Some(&tags)).unwrap();
+    assert_eq!(names(&table), ["pump\\line__flow", "fan\\speed"]);
+    assert!(table.ignored().is_empty());
+    let (_, rows) = all(table).unwrap();
+    assert_eq!(rows.row(0), [1.0, 2.0]);
+    let error = format!("{:#}", open(None).err().unwrap());
+    assert!(error.contains("column 1: a column has no name"), "{error}");
 }
 
 #[test]

@@ -127,11 +127,6 @@ impl<P: Place> Opened<P> {
         self.parts.extent()
     }
 
-    /// The names of the columns of its first file.
-    pub fn columns(&self) -> Result<Vec<String>, SourceError> {
-        self.parts.columns()
-    }
-
     /// Which files it has.
     pub fn inventory(&self) -> Inventory {
         self.parts.inventory()

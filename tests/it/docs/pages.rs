@@ -73,6 +73,9 @@ fn files_are_refused_in_the_words_of_the_document() {
         "Timestamp,pump__p,pump__v\n2026-01-01T00:01:00,1\n",
         "Timestamp;pump__p\n2026-01-01T00:01:00;1\n",
         "Timestamp,pump__p\n01.01.2026 00:01,1\n",
+        "Timestamp,pump__p\n1577836800,1\n",
+        // In UTF-16 without a mark, as far as it begins.
+        "T\0i\0m\0e\0,\0p\0\n\0",
     ] {
         write("history.csv", history);
         said.push(refused(place.path(), &format!("{train} history.csv")));
