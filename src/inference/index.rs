@@ -167,7 +167,7 @@ impl Index {
         before: DateTime<Utc>,
         most: usize,
     ) -> Result<Vec<Execution>, IndexError> {
-        let mut found = self.select(
+        let mut found = self.select_open(
             "scheduler = ?1 AND archived_us IS NULL AND status <> 'IN_PROGRESS' AND start_us < ?2 ORDER BY start_us DESC LIMIT ?3",
             params![scheduler, before.timestamp_micros(), limit(most)],
         )?;
@@ -182,7 +182,7 @@ impl Index {
         before: DateTime<Utc>,
         most: usize,
     ) -> Result<Vec<Execution>, IndexError> {
-        let found = self.select(
+        let found = self.select_open(
             "scheduler = ?1 AND archived_us IS NULL AND status = 'IN_PROGRESS' AND start_us < ?2 ORDER BY start_us LIMIT ?3",
             params![scheduler, before.timestamp_micros(), limit(most)],
         )?;
@@ -334,12 +334,28 @@ impl Index {
         condition: &str,
         parameters: impl rusqlite::Params,
     ) -> Result<Vec<Archived>, IndexError> {
+        self.select_from("execution", condition, parameters)
+    }
+
+    /// Of those that are not archived: SQLite by itself would go through all that ever were.
+    fn select_open(
+        &self,
+        condition: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<Archived>, IndexError> {
+        self.select_from("execution INDEXED BY open", condition, parameters)
+    }
+
+    fn select_from(
+        &self,
+        table: &str,
+        condition: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<Archived>, IndexError> {
         self.transact(|db| {
-            db.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM execution WHERE {condition}"
-            ))?
-            .query_map(parameters, read_row)?
-            .collect()
+            db.prepare_cached(&format!("SELECT {COLUMNS} FROM {table} WHERE {condition}"))?
+                .query_map(parameters, read_row)?
+                .collect()
         })
     }
 

@@ -54,7 +54,7 @@ impl Index {
         self.transact(|db| {
             db.execute(
                 "INSERT INTO cursor (scheduler, start_us)
-                 SELECT scheduler, max(start_us) FROM execution WHERE scheduler = ?1 AND start_us <= ?2 GROUP BY scheduler
+                 SELECT scheduler, start_us FROM execution WHERE scheduler = ?1 AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1
                  ON CONFLICT (scheduler) DO UPDATE SET start_us = max(start_us, excluded.start_us)",
                 params![scheduler, now.timestamp_micros()],
             )?;
@@ -67,7 +67,7 @@ impl Index {
     pub fn void(&self, scheduler: &str, beyond: DateTime<Utc>) -> Result<usize, IndexError> {
         self.transact(|db| {
             db.execute(
-                "DELETE FROM execution WHERE scheduler = ?1 AND start_us > ?2 AND status <> 'SUCCESS' AND archived_us IS NULL
+                "DELETE FROM execution INDEXED BY open WHERE scheduler = ?1 AND start_us > ?2 AND status <> 'SUCCESS' AND archived_us IS NULL
                     AND unixepoch(execution ->> '$.data_end') > ?3",
                 params![
                     scheduler,
@@ -87,7 +87,7 @@ impl Index {
     ) -> Result<Option<(usize, DateTime<Utc>)>, IndexError> {
         let (count, oldest): (i64, Option<i64>) = self.transact(|db| {
             db.prepare_cached(
-                "SELECT count(*), min(start_us) FROM execution
+                "SELECT count(*), min(start_us) FROM execution INDEXED BY open
                  WHERE scheduler = ?1 AND archived_us IS NULL AND status <> 'IN_PROGRESS' AND start_us < ?2",
             )?
             .query_row(params![scheduler, before.timestamp_micros()], |row| {
