@@ -96,6 +96,23 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// Whether it is the same file with more in it, by its length.
+    pub fn has_grown_from(&self, before: &Identity) -> bool {
+        match (before, self) {
+            (
+                Identity::File { inode, size, .. },
+                Identity::File {
+                    inode: same,
+                    size: length,
+                    ..
+                },
+            ) => inode == same && length > size,
+            _ => false,
+        }
+    }
+}
+
 /// How often a window is read again because the history changed meanwhile.
 const READINGS: usize = 3;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::errors::ParquetError;
-use parquet::file::reader::ChunkReader;
+use parquet::file::reader::{ChunkReader, Length};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -239,7 +239,7 @@ impl<P: Place> Parts<P> {
         };
         let opened = self.place.open(name, &self.progress);
         opened.is_ok_and(|(reader, identity)| {
-            identity == known.identity && tail(&reader).is_ok_and(|tail| tail == hash)
+            identity == known.identity && tail(&reader, reader.len()).is_ok_and(|tail| tail == hash)
         })
     }
 
@@ -311,12 +311,13 @@ impl<P: Place> Parts<P> {
         let failed = |error: ParquetError| not_now(name, &error.to_string());
         let unsettled = match self.place.changes_at_once() {
             true => None,
-            false => Some(tail(&reader).map_err(failed)?),
+            false => Some(tail(&reader, reader.len()).map_err(failed)?),
         };
+        let end = (reader.len(), unsettled.unwrap_or_default());
         let made = Shape::default();
         let history = wide(reader, name, self.wanted()).and_then(|wide| {
             let Some(wide) = wide else { return Ok(None) };
-            if wide.is_made() && !self.has_only_grown(name, identity)? {
+            if wide.is_made() && !self.has_only_grown(name, identity, end)? {
                 return Err(not_now(name, "it changes while it is read"));
             }
             let shape = wide.shape(&self.shape, &made);
@@ -348,20 +349,27 @@ impl<P: Place> Parts<P> {
     }
 
     /// Whether a file is what it was when it was opened, or that with more at its end.
-    fn has_only_grown(&self, name: &str, opened: &Identity) -> Result<bool, SourceError> {
-        let now = self.place.look(name)?;
-        Ok(match (opened, &now) {
-            (
-                Identity::File { inode, size, .. },
-                Some(Identity::File {
-                    inode: same,
-                    size: length,
-                    ..
-                }),
-            ) => inode == same && length > size || now.as_ref() == Some(opened),
-            // An object is read by its ETag.
-            _ => true,
-        })
+    /// `end` is what it ended with then.
+    fn has_only_grown(
+        &self,
+        name: &str,
+        opened: &Identity,
+        (length, end): (u64, [u8; 16]),
+    ) -> Result<bool, SourceError> {
+        // An object is read by its ETag.
+        if self.place.changes_at_once() {
+            return Ok(true);
+        }
+        let Some(now) = self.place.look(name)? else {
+            return Ok(false);
+        };
+        if now == *opened {
+            return Ok(true);
+        }
+        let (reader, _) = self.place.open(name, &self.progress)?;
+        Ok(now.has_grown_from(opened)
+            && reader.len() >= length
+            && tail(&reader, length).is_ok_and(|now| now == end))
     }
 
     fn wanted(&self) -> Wanted<'_> {
@@ -566,10 +574,10 @@ fn reason(error: &SourceError) -> String {
     }
 }
 
-/// A hash of the end of a file, where its footer lies.
-fn tail<R: ChunkReader>(reader: &R) -> Result<[u8; 16], ParquetError> {
-    let length = reader.len().min(TAIL);
-    let bytes = reader.get_bytes(reader.len() - length, length as usize)?;
+/// A hash of the end of a file's first `length` bytes, where its footer lies.
+fn tail<R: ChunkReader>(reader: &R, length: u64) -> Result<[u8; 16], ParquetError> {
+    let last = length.min(TAIL);
+    let bytes = reader.get_bytes(length - last, last as usize)?;
     let mut tail = [0; 16];
     tail.copy_from_slice(&Sha256::digest(&bytes)[..16]);
     Ok(tail)

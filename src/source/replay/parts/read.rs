@@ -5,11 +5,13 @@
 
 use std::mem::discriminant;
 
-use super::{File, Parts, State};
+use parquet::file::reader::Length;
+
+use super::{File, Parts, State, tail};
 use crate::signal::{Segment, Values};
 use crate::source::replay::History;
 use crate::source::replay::columns::{Piece, frames, join, sort_and_keep_last, sort_and_merge};
-use crate::source::replay::follow::Place;
+use crate::source::replay::follow::{Place, not_now};
 use crate::source::replay::history::Index;
 use crate::source::replay::shelf::Known;
 use crate::source::replay::widen::wide;
@@ -193,9 +195,14 @@ impl<P: Place> Parts<P> {
         if identity != *known {
             return Ok(false);
         }
+        let length = reader.len();
+        let end = tail(&reader, length).map_err(|error| not_now(name, &error.to_string()))?;
         let Some(wide) = wide(reader, name, self.wanted())? else {
             return Ok(false);
         };
+        if wide.is_made() && !self.has_only_grown(name, &identity, (length, end))? {
+            return Ok(false);
+        }
         let made = Shape::default();
         let shape = wide.shape(&self.shape, &made);
         let known = index.clone();

@@ -239,7 +239,7 @@ fn what_is_wrong_with_a_csv_is_named_by_file_line_and_column() {
             "it has no rows yet",
         ),
         (
-            "Timestamp,a,b\n2020-01-01T00:00,1,2\n2020-01-01T00:01,\"1",
+            "Timestamp,a,b\n2020-01-01T00:00,1,2\n2020-01-01T00:01,\"1,2\n2020-01-01T00:02,1,2\n",
             &plain,
             true,
             "is it still being written?",
@@ -317,6 +317,11 @@ fn a_row_of_a_csv_counts_once_its_line_has_ended() {
         assert_eq!(rows(&text.as_bytes()[..end], "h.csv"), 1, "{end}");
     }
     assert_eq!(rows(text.as_bytes(), "h.csv"), 2);
+    let quoted = "Timestamp,a,b\n\"2020-01-01T00:01:00\",\"1\",\"2\"\n\"2020-01-01T00:02:00\",\"3\",\"4.25\"\n";
+    let second = quoted.match_indices('\n').nth(1).unwrap().0 + 1;
+    for end in second..quoted.len() {
+        assert_eq!(rows(&quoted.as_bytes()[..end], "q.csv"), 1, "{end}");
+    }
     // What was compressed has its end.
     let unended = &text[..whole - 1];
     assert_eq!(rows(&gzipped(unended), "h.csv.gz"), 2);
@@ -411,4 +416,46 @@ fn a_file_of_another_kind_beside_a_history_with_named_columns_is_left_out() {
     );
     let opened = open_at(&directory.path().join("w"), &shape).unwrap();
     assert_eq!(opened.inventory().waiting, Vec::<String>::new());
+}
+
+/// A file that is written line by line all the time is read to its last whole line, and one that is begun anew is not taken for it.
+#[test]
+fn a_csv_that_never_rests_is_read_while_it_grows() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let directory = tempfile::tempdir().unwrap();
+    let place = put(
+        directory.path(),
+        "h.csv",
+        b"Timestamp,a,b\n2020-01-01T00:01:00,1,2\n",
+    );
+    put(directory.path(), "empty.csv", b"Timestamp,a,b\n");
+    let opened = open_at(directory.path(), &Shape::default()).unwrap();
+    assert_eq!(opened.inventory().waiting, Vec::<String>::new());
+    let mapping = Mapping::new(Rebase::once(start(), wall().start().timestamp_micros()));
+    let mut source = Follow::new(opened, mapping, Cadence::Pt5m, keep_in(&Default::default()));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&place).unwrap();
+            for second in 2.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let time = timestamp::format(start() + second * 1_000_000 + 60_000_000);
+                file.write_all(format!("{time},3,4\n").as_bytes()).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let mut rows = 0;
+        for _ in 0..20 {
+            if let Ok(reading) = source.read(&wall(), RowRule::Service) {
+                rows = rows.max(reading.frames[0].rows());
+            }
+            if rows > 20 {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(rows > 20, "{rows}");
+    });
 }

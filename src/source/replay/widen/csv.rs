@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use parquet::file::reader::ChunkReader;
@@ -29,6 +31,9 @@ struct CsvFile {
     name: String,
     /// Whether nothing comes after what is there.
     finished: bool,
+    /// How long it was, and how much of it was read.
+    length: u64,
+    read: Arc<AtomicU64>,
     records: Records<Box<dyn Read>>,
     header: Vec<String>,
 }
@@ -41,7 +46,11 @@ impl CsvFile {
         let cannot = |error| failed(name, "cannot be read", error);
         let head = reader.get_bytes(0, 2.min(reader.len() as usize));
         let is_gzip = head.map_err(cannot)?[..] == [0x1f, 0x8b];
-        let plain = BufReader::new(reader.get_read(0).map_err(cannot)?);
+        let read = Arc::new(AtomicU64::new(0));
+        let plain = BufReader::new(Counted {
+            input: reader.get_read(0).map_err(cannot)?,
+            read: read.clone(),
+        });
         let input: Box<dyn Read> = match is_gzip {
             true => Box::new(MultiGzDecoder::new(plain)),
             false => Box::new(plain),
@@ -50,6 +59,8 @@ impl CsvFile {
             name: name.to_owned(),
             // What was compressed ends where that says.
             finished: finished || is_gzip,
+            length: reader.len(),
+            read,
             records: Records::open(input).map_err(|error| unread(name, error))?,
             header: Vec::new(),
         };
@@ -99,11 +110,14 @@ impl CsvFile {
     /// more is of another file.
     fn next(&mut self) -> Result<bool, SourceError> {
         let (name, records) = (&self.name, &mut self.records);
-        if !records.read().map_err(|error| unread(name, error))? {
-            return Ok(false);
-        }
-        if !self.finished && !records.is_complete() && records.broken().is_none() {
-            return Ok(false);
+        let more = records.read().map_err(|error| unread(name, error))?;
+        // A quote that is open in the last line is a part of a row as well; over many lines it is a mistake.
+        let is_part = !self.finished && !records.is_complete() && !records.spans_lines();
+        if !more || is_part {
+            return match self.read.load(Ordering::Relaxed) < self.length {
+                true => Err(not_now(name, "it was cut short while it was read")),
+                false => Ok(false),
+            };
         }
         let line = records.line();
         let width = self.header.len();
@@ -141,6 +155,20 @@ impl CsvFile {
                 format!("line {line} column {column}: {problem}"),
             )
         })
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    input: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 
@@ -230,6 +258,9 @@ fn rows(mut file: CsvFile, wanted: Wanted) -> Result<Option<File>, SourceError> 
         sorter
             .push(&record)
             .map_err(|error| scratch_failed(&wanted, error))?;
+    }
+    if rows == 0 && !file.finished && wanted.absent == Absent::Empty {
+        return Ok(None);
     }
     if rows == 0 && !file.finished {
         return Err(not_now(&file.name, "it has no rows yet"));

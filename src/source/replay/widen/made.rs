@@ -15,13 +15,15 @@ use parquet::schema::types::Type;
 use crate::source::replay::history::NULL_TIME;
 use crate::source::replay::ordered::nameless;
 
-/// Rows that are written at once.
-const ROWS: usize = 8192;
+/// Bytes that are written at once, and rows at most and at least.
+const BYTES: usize = 8 << 20;
+const ROWS: [usize; 2] = [64, 8192];
 
 /// Writes rows, a time and a double for each tag, in the order in which they come.
 pub(super) struct Maker {
     writer: SerializedFileWriter<File>,
     file: File,
+    rows: usize,
     times: Vec<i64>,
     columns: Vec<Vec<f64>>,
 }
@@ -44,13 +46,16 @@ impl Maker {
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
         let file = nameless(scratch)?;
+        let [least, most] = ROWS;
+        let rows = (BYTES / (8 * (tags.len() + 1))).clamp(least, most);
         let schema = Arc::new(schema.build().map_err(other)?);
         let writer = SerializedFileWriter::new(file.try_clone()?, schema, Arc::new(properties));
         Ok(Self {
             writer: writer.map_err(other)?,
             file,
-            times: Vec::with_capacity(ROWS),
-            columns: vec![Vec::with_capacity(ROWS); tags.len()],
+            rows,
+            times: Vec::with_capacity(rows),
+            columns: vec![Vec::with_capacity(rows); tags.len()],
         })
     }
 
@@ -60,7 +65,7 @@ impl Maker {
         for (column, value) in self.columns.iter_mut().zip(values) {
             column.push(value);
         }
-        match self.times.len() < ROWS {
+        match self.times.len() < self.rows {
             true => Ok(()),
             false => self.flush().map_err(other),
         }
