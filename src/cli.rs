@@ -157,8 +157,34 @@ impl ConfigArgs {
         }
     }
 
+    /// As [`ConfigArgs::inspect`], also of a file that is no TOML: its mistake is one more finding, and of the file only the data
+    /// directory is known, if it has a line of its own.
+    fn inspect_all(&self) -> Result<(Loaded, Vec<Finding>), ConfigError> {
+        self.inspect().or_else(|error| {
+            let text = self
+                .file()
+                .and_then(|file| std::fs::read_to_string(file).ok());
+            let text = text.ok_or_else(|| error.clone())?;
+            let named = crate::config::data_dir_alone(&text);
+            let mut flags = self.set.clone();
+            flags.splice(0..0, named.map(|named| ("data_dir".to_owned(), named)));
+            let rest = ConfigArgs {
+                config: None,
+                data_dir: self.data_dir.clone(),
+                set: flags,
+            };
+            let (loaded, mut findings) = rest.inspect_file(None)?;
+            findings.splice(0..0, error.findings);
+            Ok((loaded, findings))
+        })
+    }
+
     /// What could be loaded, and what is wrong with it.
     fn inspect(&self) -> Result<(Loaded, Vec<Finding>), ConfigError> {
+        self.inspect_file(self.file().as_deref())
+    }
+
+    fn inspect_file(&self, file: Option<&Path>) -> Result<(Loaded, Vec<Finding>), ConfigError> {
         let mut flags = self.set.clone();
         if let Some(data_dir) = &self.data_dir {
             flags.push(("data_dir".into(), data_dir.display().to_string()));
@@ -166,8 +192,7 @@ impl ConfigArgs {
         let environment: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let (mut loaded, findings) =
-            crate::config::inspect(self.file().as_deref(), &environment, &flags)?;
+        let (mut loaded, findings) = crate::config::inspect(file, &environment, &flags)?;
         // Secrets that the unit loads are files of these names.
         for (key, file, name) in [
             (

@@ -68,7 +68,7 @@ pub struct Finding {
 }
 
 /// All that is wrong with a configuration.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{} in the configuration:{}", count(findings), list(findings))]
 pub struct ConfigError {
     /// The findings, in the order of the keys.
@@ -155,6 +155,18 @@ pub fn inspect(
         });
     }
     Ok((loaded, findings))
+}
+
+/// The data directory that a text names which is no TOML as a whole, if that is a line by itself before the first section.
+pub fn data_dir_alone(text: &str) -> Option<String> {
+    let lines = text.lines();
+    let top = lines.take_while(|line| !line.trim_start().starts_with('['));
+    let found = top.filter_map(|line| {
+        let line = File::from_str(line, FileFormat::Toml);
+        let parsed = config::Config::builder().add_source(line).build().ok()?;
+        parsed.get_string("data_dir").ok()
+    });
+    found.last()
 }
 
 /// As [`load`], for the service alone: what only a feeder needs may be absent.

@@ -385,7 +385,9 @@ impl Notifier {
         facts.retain(|fact| !self.leave_out.contains(&fact.kind));
         // What cannot be read is not over, and an anomaly that is read as of another time is not.
         let complete = settled && snapshot.failures.is_empty();
-        let lasts = |fact: &rules::Fact| !complete || (in_doubt && fact.kind == EVENT);
+        let lasts = |fact: &rules::Fact| {
+            !complete || (fact.kind == EVENT && (in_doubt || fact.since > now))
+        };
         Ok(self
             .queue
             .reconcile(&facts, lasts, &self.name, self.per_hour, now)?)

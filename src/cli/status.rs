@@ -189,7 +189,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 /// The configuration and its assets. A daemon that runs goes on with what it took: what is wrong with them by now is said, and
 /// keeps nobody from asking it.
 fn known(args: &StatusArgs) -> anyhow::Result<(Loaded, Vec<One>)> {
-    let (loaded, findings) = args.config.inspect()?;
+    let (loaded, findings) = args.config.inspect_all()?;
     let data_dir = loaded.config.data_dir();
     let runs = lock::holder(&data_dir).is_some();
     if !findings.is_empty() {
@@ -216,7 +216,7 @@ fn known(args: &StatusArgs) -> anyhow::Result<(Loaded, Vec<One>)> {
 /// Whether the loops of the process are alive, and nothing else.
 pub fn healthcheck(args: HealthArgs) -> anyhow::Result<ExitCode> {
     // Mistakes that were made since it started are no reason to restart what would not start again.
-    let data_dir = args.config.inspect()?.0.config.data_dir();
+    let data_dir = args.config.inspect_all()?.0.config.data_dir();
     let Some(process) = lock::holder(&data_dir) else {
         say!("STOPPED: no daemon runs on {}", data_dir.display());
         return Ok(ExitCode::FAILURE);

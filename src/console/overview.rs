@@ -188,10 +188,11 @@ fn trouble(readiness: &Readiness) -> Markup {
         section id="trouble" data-live class={ "banner " (if readiness.reasons.is_empty() { "ok" } else if readiness.ready { "warn" } else { "bad" }) } aria-labelledby="trouble-title" {
             h1 id="trouble-title" { (super::layout::verdict(readiness)) }
             @if !readiness.reasons.is_empty() {
-                @let told = if readiness.reasons.iter().any(|reason| !reason.subject.asset.is_empty()) { REASONS } else { usize::MAX };
+                @let of_all = readiness.reasons.iter().filter(|reason| reason.subject.asset.is_empty());
+                @let of_one = || readiness.reasons.iter().filter(|reason| !reason.subject.asset.is_empty());
                 ul class="reasons" {
-                    @for reason in readiness.reasons.iter().take(told) { (reason_line(reason, Some(&reason.subject.asset))) }
-                    @if let Some(more @ 1..) = readiness.reasons.len().checked_sub(told) { li { p class="dim" { "and " (more) " more: each asset below says its own" } } }
+                    @for reason in of_all.chain(of_one().take(REASONS)) { (reason_line(reason, Some(&reason.subject.asset))) }
+                    @if let Some(more @ 1..) = of_one().count().checked_sub(REASONS) { li { p class="dim" { "and " (more) " more: each asset below says its own" } } }
                 }
             }
         }

@@ -20,6 +20,8 @@ const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 /// Signatures are refused from 15 minutes on; a minute is where a person should know.
 const OFFSET: TimeDelta = TimeDelta::seconds(60);
+/// What was noted so much later than now was noted before the clock went back.
+const STEP: TimeDelta = TimeDelta::minutes(1);
 
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -89,7 +91,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
             .map_or(TimeDelta::MAX, |feed| feed.config.cadence.duration() / 2);
         // Raised by a clock that was ahead, it has lasted nobody knows how long.
         let lasted = snapshot.now - trouble.since;
-        if lasted < TimeDelta::zero() || lasted >= trouble.after.min(patience) {
+        if lasted < -STEP || lasted >= trouble.after.min(patience) {
             reasons.push(Reason::from(trouble));
         }
     }
