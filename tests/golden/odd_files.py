@@ -70,10 +70,10 @@ class Rows:
         pad = rng.random() < 0.05
         return [text] + [f" {t} " if pad else t for t in texts]
 
-    def expected(self, texts, count=None):
+    def expected(self, texts, truth=False):
         time = micros(datetime.strptime(texts[0].strip(), self.format).replace(tzinfo=timezone.utc))
         cells = [t.strip() for t in texts[1:]] + [""] * (len(self.columns) - len(texts) + 1)
-        return [time, [None if t in NOTHING or t in NO_NUMBER else bits(float(t)) for t in cells]]
+        return [time, [bits(1.0) if truth and t == "TRUE" else None if t in NOTHING or t in NO_NUMBER else bits(float(t)) for t in cells]]
 
 
 def rows_case(rng):
@@ -86,7 +86,7 @@ def rows_case(rng):
     odd = rng.choice([None] * 6 + ["long", "short", "trailing", "open-quote", "after-quote", "note", "huge", "latin", "blank", "bad-time", "duplicate-time"])
     head, peer = [f.time] + f.columns, True
     refuse = None
-    lines, expected, misfits, bad_times = [], [], [], 0
+    lines, expected, table, misfits, bad_times = [], [], [], [], 0
     spoiled = rng.randrange(count) if count else None
     for place, at in enumerate(order):
         texts = f.row(at)
@@ -130,8 +130,10 @@ def rows_case(rng):
             text = ",".join(cell(rng, t, style) for t in texts)
         lines.append(text)
         if fits:
-            values = f.expected([t if t not in ("caf\udce9",) and "lines" not in t and len(t) < 50_000 else "abc" for t in texts])
-            expected.append(values)
+            plain = [t if t not in ("caf\udce9",) and "lines" not in t and len(t) < 50_000 else "abc" for t in texts]
+            expected.append(f.expected(plain))
+            # A history has booleans too.
+            table.append(f.expected(plain, truth=True))
         elif fits is False:
             misfits.append(1 + sum(1 + l.count(end) for l in lines[:-1]) + 1)
     if odd == "duplicate-head":
@@ -156,7 +158,7 @@ def rows_case(rng):
         data = b"\xef\xbb\xbf" + data
     if refuse is None and peer:
         same_as_pandas(data, f, expected, bad_times)
-    return "csv", data, {"refuse": refuse, "time": f.time, "columns": f.columns, "rows": expected, "misfits": misfits, "bad_times": bad_times}
+    return "csv", data, {"refuse": refuse, "time": f.time, "columns": f.columns, "rows": expected, "table": table, "misfits": misfits, "bad_times": bad_times}
 
 
 def same_as_pandas(data, f, expected, bad_times):

@@ -770,6 +770,10 @@ fn a_daemon_runs_alone_reports_itself_reloads_whole_or_not_at_all_and_stops_with
         );
         succeed(&arguments(&["healthcheck"]));
     }
+    std::fs::write(&config, format!("{good}[feed\ncadence = \"PT5M\n")).unwrap();
+    succeed(&arguments(&["healthcheck"]));
+    let status = run(&arguments(&["status"]));
+    assert_eq!(status.status.code(), Some(3), "{}", text(&status));
     let wrong = format!("{good}[feed]\ncadense = \"PT5M\"\n");
     std::fs::write(&config, wrong).unwrap();
     let status = run(&arguments(&["status"]));
