@@ -206,9 +206,8 @@ async fn a_real_server_is_fed_and_killed_and_restarted_in_the_middle_and_has_eve
         })
         .await;
     // It is recorded first, and said then.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    errors.expect_soon("window set aside").await;
     running.stop().await;
-    errors.expect("window set aside");
     assert_eq!(read_all(&peer.client()).await[theirs], bytes);
 }
 

@@ -363,7 +363,7 @@ async fn a_store_that_ignores_the_condition_is_looked_at_before_each_write() {
             entries.iter().any(|e| e.state == State::Quarantined)
         })
         .await;
-    errors.expect("window set aside");
+    errors.expect_soon("window set aside").await;
     running.stop().await;
     assert_eq!(store.objects()["input/hall_20260101001000.csv"], b"theirs");
     // A restart uploads nothing twice.
