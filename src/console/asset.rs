@@ -15,7 +15,7 @@ use super::scheduler::events_table;
 use crate::executions::{EventRow, SchedulerRow};
 use crate::feed::blocking;
 use crate::ops::admin::{Shared, failed};
-use crate::ops::health::judge;
+use crate::ops::health::{Readiness, Reason, judge};
 use crate::ops::site::AssetSite;
 use crate::signal::Asset;
 
@@ -44,7 +44,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     };
     let readiness = judge(&snapshot);
     let asset = Asset::known(&choice.asset);
-    if site.asset(&asset).is_none() || snapshot.asset(&asset).is_none() {
+    if !asset.is_named() || site.asset(&asset).is_none() || snapshot.asset(&asset).is_none() {
         let body = assets::nothing(
             &site,
             &choice.asset,
@@ -82,7 +82,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     let body = html! {
         (assets::tabs(&asset, "/asset"))
         (assets::choice(&snapshot, "/asset", &asset))
-        section id="trouble" data-live class={ "banner " (line.grade.class()) } aria-labelledby="trouble-title" { (trouble(line, snapshot.now)) }
+        section id="trouble" data-live class={ "banner " (line.grade.class()) } aria-labelledby="trouble-title" { (trouble(line, &readiness, snapshot.now)) }
         section id="feeding" data-live aria-labelledby="feeding-title" {
             h2 id="feeding-title" { "Newest windows" }
             @match &line.known.feed {
@@ -102,7 +102,9 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
     Ok(page(asset.name(), "/", Some(&readiness), true, body))
 }
 
-fn trouble(line: &Line<'_>, now: DateTime<Utc>) -> Markup {
+fn trouble(line: &Line<'_>, readiness: &Readiness, now: DateTime<Utc>) -> Markup {
+    let of_all = |reason: &Reason| reason.blocking && reason.subject.asset.is_empty();
+    let stopped = readiness.reasons.iter().any(of_all);
     html! {
         h1 id="trouble-title" { (line.known.asset) " " (line.grade.chip()) }
         ul class="reasons" {
@@ -122,7 +124,8 @@ fn trouble(line: &Line<'_>, now: DateTime<Utc>) -> Markup {
                 }
             }
         }
-        @if line.grade == Grade::Well { p { "Fed and executed as it should be, " (maybe_time(Some(now))) "." } }
+        @if stopped { p { "Something is wrong that concerns all assets: " a href="/" { "what it is" } "." } }
+        @else if line.grade == Grade::Well { p { "Fed and executed as it should be, " (maybe_time(Some(now))) "." } }
     }
 }
 

@@ -122,7 +122,7 @@ impl Page {
             @if self.rows.is_empty() { (absent("No such asset.")) } @else {
                 div class="scroll" tabindex="0" role="region" aria-label="Assets" {
                     table class="plant" {
-                        thead { tr { th scope="col" { "Asset" } th scope="col" { "State" } th scope="col" { "Score of the last day" } th scope="col" class="num" { "Now" } th scope="col" { "Newest window" } th scope="col" class="num" { "Waiting" } th scope="col" { "Scheduler" } th scope="col" { "What there is to say" } } }
+                        thead { tr { th scope="col" { "Asset" } th scope="col" { "State" } th scope="col" { "Score of the last day" } th scope="col" class="num" { "Newest" } th scope="col" { "Newest window" } th scope="col" class="num" { "Waiting" } th scope="col" { "Scheduler" } th scope="col" { "What there is to say" } } }
                         tbody { @for row in &self.rows { (row.draw()) } }
                     }
                 }
@@ -184,7 +184,7 @@ impl Row {
                 th scope="row" { a href={ "/asset?asset=" (name) } { (self.name) } }
                 td { (self.grade.chip()) }
                 td { @if let Some(day) = &self.day { (sparkline(day)) } }
-                td class="num" { @match self.day.as_ref().and_then(Day::now) { Some(score) => (format!("{score:.2}")), None => span class="dim" { "none" } } }
+                td class="num" { @match self.day.as_ref().and_then(Day::newest) { Some(score) => (format!("{score:.2}")), None => span class="dim" { "none" } } }
                 td { (maybe_time(self.newest)) @if let Some(cadence) = &self.cadence { span class="dim" { " " (cadence) } } }
                 td class="num" { (self.waiting) }
                 td { @if let Some((scheduler, status)) = &self.scheduler { a href={ "/scheduler?name=" (encoded(scheduler)) "&asset=" (name) } { span class="hidden" { (scheduler) " " } (chip(status)) } } }

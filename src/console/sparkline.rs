@@ -33,8 +33,8 @@ impl Day {
         Ok(Self { step, peaks })
     }
 
-    /// The newest there is.
-    pub fn now(&self) -> Option<f64> {
+    /// The highest of the newest stretch that has one.
+    pub fn newest(&self) -> Option<f64> {
         self.peaks.iter().rev().find_map(|peak| *peak)
     }
 
@@ -108,7 +108,7 @@ mod tests {
             drawn.contains("class=\"high\" d=\"M164 26V2.6\""),
             "{drawn}"
         );
-        assert_eq!(day.now(), Some(0.1));
+        assert_eq!(day.newest(), Some(0.1));
         let none = Day {
             step: TimeDelta::hours(1),
             peaks: vec![None; 24],

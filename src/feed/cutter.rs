@@ -162,7 +162,7 @@ impl Cutter {
             }
             Ok(entry) => {
                 self.held.over(window.start());
-                if self.held.is_empty() {
+                if self.held.is_empty(Instant::now()) {
                     self.say(Mood::Working, "");
                 }
                 self.tell_blank(&window, &entry, live);
@@ -186,7 +186,8 @@ impl Cutter {
                 self.say(Mood::Failing, &error.causes());
                 let others_may = matches!(error, CutError::Source(SourceError::Held { .. }));
                 if others_may {
-                    self.held.put(window.start(), live, LOOK_AGAIN);
+                    self.held
+                        .put(window.start(), live, LOOK_AGAIN, Instant::now());
                 }
                 Ok(others_may)
             }
@@ -235,7 +236,11 @@ impl Cutter {
     /// The live window if it is not recorded, else the oldest of the backlog.
     async fn next_due(&mut self, now: DateTime<Utc>) -> anyhow::Result<Option<(Window, bool)>> {
         self.policy.resumed_at = self.resumed_at(now);
-        let (ledger, policy, held) = (self.ledger.clone(), self.policy, self.held.now());
+        let (ledger, policy, held) = (
+            self.ledger.clone(),
+            self.policy,
+            self.held.alone(Instant::now()),
+        );
         let left_alone = held.clone();
         let decided = blocking(
             move || -> Result<(Due, Option<Window>, usize), LedgerError> {
