@@ -9,7 +9,7 @@ use lookoutd::executions::Place;
 use lookoutd::ops::site::Site;
 use lookoutd::vitals::{Code, Trouble, Vitals};
 
-use crate::admin::Desk;
+use crate::admin::{Desk, get};
 use crate::fleet::{self, Fleet};
 use crate::rig::{self, Store, at};
 
@@ -195,4 +195,32 @@ async fn a_thousand_assets_are_paged_and_quick() {
     assert_eq!(listed(&first)[0], "pump-42");
     assert!(first.contains("page 1 of 21"), "{first}");
     assert_eq!(listed(&desk.page("/?page=21").await).len(), 1);
+}
+
+/// What stands in everybody's way is said on every asset's page, although no asset of its own has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_asset_is_called_well_while_something_stands_in_the_way_of_all() {
+    let store = Store::start();
+    let fleet = Fleet {
+        schedulers: 2,
+        executions: 20,
+        ..Fleet::default()
+    };
+    let well = "Fed and executed as it should be";
+    let desk = plant(&fleet, &store, 0, &[]).await;
+    let page = desk.page("/asset?asset=asset-0001").await;
+    assert!(page.contains(well), "{page}");
+    let wrong = [("", Code::StoreRefuses, "the store refuses everybody")];
+    let store = Store::start();
+    let desk = plant(&fleet, &store, 0, &wrong).await;
+    let page = desk.page("/asset?asset=asset-0001").await;
+    assert!(
+        page.contains("concerns all assets") && !page.contains(well),
+        "{page}"
+    );
+    assert!(desk.page("/").await.contains("the store refuses everybody"));
+    // Without a name there is no such page, and no praise on it.
+    let nobody = get(desk.address(), "/asset", "").await;
+    assert_eq!(nobody.status, 404);
+    assert!(!nobody.body.contains(well), "{}", nobody.body);
 }
