@@ -1,6 +1,7 @@
 //! What objects hold: bytes in a row, a file named by its content, or the pieces of a multipart upload.
 //!
-//! Guarantees: a file is synced, then named, then its name synced, before a row says that it is there; it is removed after
+//! Guarantees: a file is synced, then named, then its name synced, before a row says that it is there; bytes that come in
+//! once more take the place of the file that has their name, so that what was damaged is whole again; a file is removed after
 //! the commit that takes its last row away, and not while somebody reads it. Every block has a checksum, taken as the bytes
 //! came in and compared whenever they are read; a part of a body is read in whole blocks.
 
@@ -321,16 +322,20 @@ impl Draft {
                     .prepare_cached("SELECT id FROM bodies WHERE name = ?1")?
                     .query_row([&name], |row| row.get(0))
                     .optional()?;
-                if let Some(body) = known {
-                    share(db, body)?;
-                    return Ok(body);
-                }
                 // Whatever comes of this transaction, a name without a row goes.
                 turn.doomed.push(name.clone());
                 turn.files.step(Step::Rename)?;
+                // Also over a file that has this name: it may be damaged, and these bytes are known to be whole.
                 std::fs::rename(&making.0, turn.files.directory.join(&name))?;
                 turn.files.step(Step::SyncDirectory)?;
                 File::open(&turn.files.directory)?.sync_all()?;
+                if let Some(body) = known {
+                    let anew =
+                        "UPDATE bodies SET refs = refs + 1, size = ?2, sums = ?3 WHERE id = ?1";
+                    db.prepare_cached(anew)?
+                        .execute(params![body, self.size as i64, self.sums])?;
+                    return Ok(body);
+                }
                 insert.execute(params![self.size as i64, self.sums, name, None::<Vec<u8>>])?;
             }
         }

@@ -40,6 +40,8 @@ const UNMARK: &str = "DELETE FROM meta WHERE name = ?1";
 const RESERVE: u64 = 8 << 20;
 /// So long a lock of somebody else is waited for; then the client is told to come again.
 const BUSY: Duration = Duration::from_secs(2);
+/// What every file system has that a process serves.
+const FUSE: u32 = 0x6573_5546;
 /// Connections that are kept for reading.
 const KEPT: usize = 8;
 /// So long a store that is being closed is waited for.
@@ -50,8 +52,8 @@ const CLOSING: (u32, Duration) = (250, Duration::from_millis(20));
 pub enum OpenError {
     /// There was one.
     #[error(
-        "the store's database {path} is gone, but {bodies} bodies lie beside it: put the database back from a backup \
-         of its directory; or, if the objects are not needed, move {beside} away and start with an empty store"
+        "the store's database {path} is gone, but what belongs to it is there ({bodies} bodies in {beside}): put the database \
+         back from a backup of its directory; or, if the objects are not needed, move {root} away and start with an empty store"
     )]
     Lost {
         /// Where it was.
@@ -60,6 +62,8 @@ pub enum OpenError {
         beside: PathBuf,
         /// How many.
         bodies: usize,
+        /// The store's directory.
+        root: PathBuf,
     },
     /// It is not what was written.
     #[error(
@@ -195,27 +199,36 @@ pub(super) fn open(root: &Path, options: &Options) -> Result<Opened, OpenError> 
         let path = path.to_owned();
         move |source| OpenError::Io { path, source }
     };
+    // Before anything is moved or made.
+    refuse_shared(root, options)?;
     takeover::set_aside(root)?;
     std::fs::create_dir_all(root).map_err(io(root))?;
-    refuse_shared(root, options)?;
     let lock = lock(root)?;
     let path = root.join(DATABASE);
     let beside = root.join(BODIES);
     if !std::fs::metadata(&path).is_ok_and(|file| file.len() >= LEAST) {
-        let bodies = std::fs::read_dir(&beside).map_or(0, |entries| entries.flatten().count());
-        if bodies > 0 || has_log(&path) {
+        // The directory of the bodies is made when the database is on disk: wherever it is, there was one.
+        if beside.exists() || has_log(&path) {
+            let bodies = std::fs::read_dir(&beside).map_or(0, |entries| entries.flatten().count());
             return Err(OpenError::Lost {
                 path,
                 beside,
                 bodies,
+                root: root.to_owned(),
             });
         }
     }
+    let sync = |directory: &Path| {
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(io(directory))
+    };
     let connection = connect(&path, options.shared_disk)?;
+    sync(root)?;
+    if let Some(above) = root.parent().filter(|above| !above.as_os_str().is_empty()) {
+        sync(above)?;
+    }
     let files = Files::open(&beside, options).map_err(io(&beside))?;
-    std::fs::File::open(root)
-        .and_then(|root| root.sync_all())
-        .map_err(io(root))?;
+    sync(root)?;
     let files = Arc::new(files);
     takeover::take_over(root, &connection, &files, &options.clock)?;
     files
@@ -446,7 +459,38 @@ pub fn refuse_shared(root: &Path, options: &Options) -> Result<(), OpenError> {
 
 /// The kind of a file system that others share, if it is one.
 pub(super) fn shared_kind(path: &Path) -> Option<&'static str> {
-    kind_of_number(rustix::fs::statfs(path).ok()?.f_type as u32)
+    let number = rustix::fs::statfs(path).ok()?.f_type as u32;
+    if number != FUSE {
+        return kind_of_number(number);
+    }
+    let device = rustix::fs::stat(path).ok()?.st_dev;
+    let device = (rustix::fs::major(device), rustix::fs::minor(device));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    kind_of_fuse(&mounts, device)
+}
+
+/// All that a process of its own serves has one number; the list of what is mounted tells them apart.
+fn kind_of_fuse(mounts: &str, device: (u32, u32)) -> Option<&'static str> {
+    let device = format!("{}:{}", device.0, device.1);
+    let kind = mounts.lines().find_map(|line| {
+        // 36 35 98:0 /root /mounted/at options - TYPE source options
+        let (mounted, rest) = line.split_once(" - ")?;
+        let is_it = mounted.split(' ').nth(2) == Some(device.as_str());
+        is_it.then(|| rest.split(' ').next()).flatten()
+    });
+    match kind.unwrap_or_default() {
+        // On a disk of this machine, or on top of a file system of it.
+        "fuseblk" => None,
+        "fuse.fuse-overlayfs" | "fuse.unionfs" | "fuse.mergerfs" | "fuse.bindfs" => None,
+        "fuse.encfs" | "fuse.gocryptfs" | "fuse.cryfs" => None,
+        "virtiofs" => Some("a shared folder (virtiofs)"),
+        "fuse.sshfs" => Some("sshfs"),
+        "fuse.glusterfs" => Some("GlusterFS"),
+        "fuse.s3fs" | "fuse.rclone" | "fuse.goofys" | "fuse.mount-s3" | "fuse.gcsfuse" => {
+            Some("a bucket (FUSE)")
+        }
+        _ => Some("a file system that another process serves (FUSE)"),
+    }
 }
 
 fn kind_of_number(number: u32) -> Option<&'static str> {
@@ -457,7 +501,14 @@ fn kind_of_number(number: u32) -> Option<&'static str> {
         0x786f_4256 => Some("a shared folder (vboxsf)"),
         0xbacb_acbc => Some("a shared folder (vmhgfs)"),
         0x00c3_6400 => Some("CephFS"),
-        0x5346_414f => Some("AFS"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x4750_4653 => Some("GPFS"),
+        0x0116_1970 => Some("GFS2"),
+        0x7461_636f => Some("OCFS2"),
+        0x1983_0326 => Some("BeeGFS"),
+        0x2003_0528 => Some("OrangeFS"),
+        0x7c7c_6673 => Some("a shared folder (prl_fs)"),
         _ => None,
     }
 }
@@ -536,7 +587,7 @@ mod tests {
 
     #[test]
     fn disks_that_others_share_are_told_by_their_kind_and_those_of_a_machine_are_not() {
-        // NFS, CIFS, SMB2, 9p, VirtualBox, VMware.
+        // NFS, CIFS, SMB2, 9p, VirtualBox, VMware, Lustre, GPFS, GFS2, OCFS2.
         for number in [
             0x6969,
             0xff53_4d42,
@@ -544,6 +595,10 @@ mod tests {
             0x0102_1997,
             0x786f_4256,
             0xbacb_acbc,
+            0x0bd0_0bd0,
+            0x4750_4653,
+            0x0116_1970,
+            0x7461_636f,
         ] {
             assert!(kind_of_number(number).is_some(), "{number:x}");
         }
@@ -551,5 +606,20 @@ mod tests {
         for number in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630] {
             assert_eq!(kind_of_number(number), None, "{number:x}");
         }
+    }
+    #[test]
+    fn what_a_process_serves_is_told_by_what_is_mounted() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+             30 22 0:44 / /mnt/a\\040b rw shared:2 master:1 - fuse.sshfs me@there:/ rw\n\
+             31 22 0:45 / /mnt/share rw - virtiofs share rw\n\
+             32 22 8:17 / /mnt/stick rw - fuseblk /dev/sdb1 rw\n\
+             33 22 0:47 / / rw - fuse.fuse-overlayfs fuse-overlayfs rw\n\
+             34 22 0:48 / /mnt/x rw - fuse.somethingelse x rw\n";
+        let of = |major, minor| kind_of_fuse(mounts, (major, minor));
+        assert_eq!(of(0, 44), Some("sshfs"));
+        assert_eq!(of(0, 45), Some("a shared folder (virtiofs)"));
+        assert_eq!((of(8, 17), of(0, 47)), (None, None));
+        let other = Some("a file system that another process serves (FUSE)");
+        assert_eq!((of(0, 48), of(0, 4)), (other, other));
     }
 }

@@ -189,6 +189,22 @@ async fn what_an_older_version_left_is_taken_over_once_and_whole() {
 }
 
 #[test]
+fn a_disk_that_others_share_is_refused_before_what_an_older_version_left_is_moved() {
+    let directory = tempfile::tempdir().unwrap();
+    older(directory.path());
+    let root = directory.path().join("s3");
+    let shared = Options {
+        kind_of: |_| Some("NFS"),
+        ..Options::default()
+    };
+    let refused = Store::open(&root, &shared).unwrap_err();
+    assert!(matches!(refused, OpenError::SharedDisk { .. }), "{refused}");
+    assert!(root.join("lookoutd").is_dir(), "it stays where it was");
+    assert!(!directory.path().join("s3.old").exists());
+    assert_taken_over(&Store::open(&root, &Options::default()).unwrap());
+}
+
+#[test]
 fn a_takeover_that_was_cut_short_goes_on_with_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     older(directory.path());
@@ -263,6 +279,34 @@ fn a_store_that_is_lost_damaged_newer_or_held_is_refused_and_stays_as_it_is() {
     std::fs::write(&database, &whole).unwrap();
     let store = Store::open(&root, &Options::default()).unwrap();
     assert_eq!(store.contents(BUCKET).unwrap().len(), 201);
+}
+
+/// Nothing but small objects, all of them in rows: no body tells of the database that was there.
+#[test]
+fn a_store_of_small_objects_that_is_lost_is_refused_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s3");
+    let store = Store::open(&root, &Options::default()).unwrap();
+    store.create_bucket(BUCKET).unwrap();
+    store.put_blocking(BUCKET, "small", &[7; 3000]).unwrap();
+    drop(store);
+    let database = root.join("store.db");
+    assert!(!root.join("store.db-wal").exists());
+    let moved = directory.path().join("moved");
+    std::fs::rename(&database, &moved).unwrap();
+    for _ in 0..2 {
+        let lost = Store::open(&root, &Options::default()).unwrap_err();
+        assert!(matches!(lost, OpenError::Lost { bodies: 0, .. }), "{lost}");
+        assert!(!database.exists());
+    }
+    // What the refusal says helps: the database put back, or the directory moved away.
+    std::fs::rename(&moved, &database).unwrap();
+    let store = Store::open(&root, &Options::default()).unwrap();
+    assert_eq!(store.contents(BUCKET).unwrap().len(), 1);
+    drop(store);
+    std::fs::remove_file(&database).unwrap();
+    std::fs::rename(&root, &moved).unwrap();
+    drop(Store::open(&root, &Options::default()).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

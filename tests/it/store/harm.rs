@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::Utc;
+use lookoutd::store::export::Contents;
 use lookoutd::store::retention::{Retention, Rule};
 use lookoutd::store::{Options, Store};
 use lookoutd::vitals::{Code, Troubles};
 
-use super::{BUCKET, fault, put, serve};
+use super::{BUCKET, fault, get, put, serve};
 
 fn body_of(root: &Path) -> std::path::PathBuf {
     let mut bodies = std::fs::read_dir(root.join("bodies")).unwrap();
@@ -60,6 +61,41 @@ async fn a_damaged_object_is_a_trouble_until_it_is_written_anew() {
     put(&served.client, "in/large", b"whole").await.unwrap();
     retention.look(Utc::now()).unwrap();
     assert!(troubles.get(Code::StoreDamaged, "").is_none());
+}
+
+/// The remedy that is told: the same bytes once more, after which every key that has them is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bytes_once_more_make_a_damaged_object_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s3");
+    let served = serve(&root, Options::default()).await;
+    let (retention, troubles) = troubles_of(&served.store);
+    let large: Vec<u8> = (0..2_000_000u32).map(|n| (n / 7) as u8).collect();
+    for key in ["in/large", "in/other"] {
+        put(&served.client, key, &large).await.unwrap();
+    }
+    let body = body_of(&root);
+    let mut harmed = large.clone();
+    harmed[10] ^= 1;
+    for harm in ["flipped", "short", "missing"] {
+        match harm {
+            "flipped" => std::fs::write(&body, &harmed).unwrap(),
+            "short" => std::fs::write(&body, &large[..1_000_000]).unwrap(),
+            _ => std::fs::remove_file(&body).unwrap(),
+        }
+        assert_eq!(get(&served.client, "in/large").await, None, "{harm}");
+        assert!(troubles.get(Code::StoreDamaged, "").is_some(), "{harm}");
+        put(&served.client, "in/large", &large).await.unwrap();
+        for key in ["in/large", "in/other"] {
+            let found = get(&served.client, key).await;
+            assert!(found.as_ref() == Some(&large), "{key} {harm}");
+        }
+        retention.look(Utc::now()).unwrap();
+        assert!(troubles.get(Code::StoreDamaged, "").is_none(), "{harm}");
+    }
+    assert_eq!(std::fs::read_dir(root.join("bodies")).unwrap().count(), 1);
+    let verified = Contents::open(&root).unwrap().verify().unwrap();
+    assert_eq!(verified.damaged, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
