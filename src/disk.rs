@@ -5,7 +5,7 @@
 //! task loops call it on blocking threads.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 pub mod clean;
@@ -15,6 +15,9 @@ pub mod trend;
 pub trait Disk: Send + Sync {
     /// Creates or truncates a file with these bytes. Not durable before [`Disk::sync`].
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Adds these bytes at a file's end, and makes it where it is absent. Not durable before [`Disk::sync`]; after an error some
+    /// of them may be there.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Makes a file's bytes durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and its parents.
@@ -25,8 +28,21 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The bytes of a file from `offset` on, at most so many: fewer where it ends before.
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let start = usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
+        let end = start.saturating_add(length).min(bytes.len());
+        Ok(bytes[start..end].to_vec())
+    }
+    /// How many bytes a file has.
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.read(path)?.len() as u64)
+    }
     /// The entries of a directory, sorted by name.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Removes a file; one that is absent is removed already.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and everything in it; one that is absent is removed already.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Bytes free for this process on the file system of `path`.
@@ -106,6 +122,11 @@ impl Disk for LocalDisk {
         fs::write(path, bytes)
     }
 
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::options().append(true).create(true).open(path)?;
+        file.write_all(bytes)
+    }
+
     fn sync(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
@@ -126,12 +147,31 @@ impl Disk for LocalDisk {
         fs::read(path)
     }
 
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(offset))?;
+        let mut bytes = Vec::with_capacity(length);
+        file.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let mut entries = fs::read_dir(path)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
         entries.sort();
         Ok(entries)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {

@@ -126,7 +126,7 @@ fn only_the_two_backings_ask_for_executions_in_sql() {
 
 #[test]
 fn dependencies_point_one_way() {
-    let rules: [(&str, &[&str]); 17] = [
+    let rules: [(&str, &[&str]); 18] = [
         (
             "signal",
             &[
@@ -158,6 +158,25 @@ fn dependencies_point_one_way() {
                 "daemon",
                 "cli",
                 "ops",
+            ],
+        ),
+        (
+            "journal",
+            &[
+                "clock",
+                "config",
+                "source",
+                "input",
+                "feed",
+                "s3",
+                "inference",
+                "service",
+                "model",
+                "embedded",
+                "daemon",
+                "cli",
+                "ops",
+                "vitals",
             ],
         ),
         (

@@ -797,6 +797,9 @@ impl lookoutd::feed::disk::Disk for Full {
     fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         lookoutd::feed::disk::LocalDisk.write(path, bytes)
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        lookoutd::feed::disk::LocalDisk.append(path, bytes)
+    }
     fn sync(&self, path: &Path) -> std::io::Result<()> {
         lookoutd::feed::disk::LocalDisk.sync(path)
     }
@@ -814,6 +817,9 @@ impl lookoutd::feed::disk::Disk for Full {
     }
     fn list(&self, path: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
         lookoutd::feed::disk::LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        lookoutd::feed::disk::LocalDisk.remove(path)
     }
     fn remove_dir(&self, path: &Path) -> std::io::Result<()> {
         lookoutd::feed::disk::LocalDisk.remove_dir(path)

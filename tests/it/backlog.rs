@@ -30,6 +30,9 @@ impl Disk for CountingDisk {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         LocalDisk.write(path, bytes)
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        LocalDisk.append(path, bytes)
+    }
     fn sync(&self, path: &Path) -> io::Result<()> {
         LocalDisk.sync(path)
     }
@@ -49,6 +52,9 @@ impl Disk for CountingDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.lists.fetch_add(1, Ordering::SeqCst);
         LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        LocalDisk.remove(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         LocalDisk.remove_dir(path)

@@ -89,6 +89,11 @@ impl Disk for DeadlyDisk {
         self.at(|| LocalDisk.write(path, &bytes[..bytes.len() / 2]))?;
         LocalDisk.write(path, bytes)
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        self.at(|| LocalDisk.append(path, first))?;
+        LocalDisk.append(path, rest)
+    }
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.at(|| LocalDisk.sync(path))
     }
@@ -106,6 +111,9 @@ impl Disk for DeadlyDisk {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.at(|| LocalDisk.remove(path))
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.at(|| LocalDisk.remove_dir(path))

@@ -76,6 +76,13 @@ impl Disk for FullDisk {
         }
         LocalDisk.write(path, bytes)
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.room() {
+            LocalDisk.append(path, &bytes[..bytes.len() / 3])?;
+            return Err(error);
+        }
+        LocalDisk.append(path, bytes)
+    }
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.room()?;
         LocalDisk.sync(path)
@@ -97,6 +104,10 @@ impl Disk for FullDisk {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.room()?;
+        LocalDisk.remove(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.room()?;

@@ -173,6 +173,9 @@ impl Disk for SlowDisk {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         LocalDisk.write(path, bytes)
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        LocalDisk.append(path, bytes)
+    }
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.slowly(|| LocalDisk.sync(path))
     }
@@ -190,6 +193,9 @@ impl Disk for SlowDisk {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.slowly(|| LocalDisk.remove(path))
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.slowly(|| LocalDisk.remove_dir(path))

@@ -79,6 +79,13 @@ impl Disk for CutDisk {
         })
     }
 
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.step(|state| {
+            state.synced.remove(path);
+            LocalDisk.append(path, bytes)
+        })
+    }
+
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.step(|state| {
             state.synced.insert(path.to_owned());
@@ -113,6 +120,10 @@ impl Disk for CutDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         LocalDisk.list(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step(|_| LocalDisk.remove(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {

@@ -284,6 +284,23 @@ impl Disk for SimDisk {
         }
         Ok(())
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.step()?;
+        let before = state.sizes.get(path).copied().unwrap_or(0);
+        let fits = (bytes.len() as u64).min(state.free()) as usize;
+        if !path.exists() {
+            state.created.push(path.to_owned());
+        }
+        LocalDisk.append(path, &bytes[..fits])?;
+        // All of it counts as lost in a power cut, as after a write: less than a real disk keeps.
+        let length = before + fits as u64;
+        state.unsynced.insert(path.to_owned(), length as usize);
+        state.sizes.insert(path.to_owned(), length);
+        if fits < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.step()?.unsynced.remove(path);
         Ok(())
@@ -316,6 +333,9 @@ impl Disk for SimDisk {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         LocalDisk.list(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.remove_dir(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
