@@ -14,6 +14,7 @@ mod config;
 mod credentials;
 mod listing;
 mod meters;
+mod object;
 mod range;
 mod route;
 mod standing;
@@ -38,6 +39,7 @@ pub use config::{Access, Config, endpoint_problem};
 pub use credentials::Keeper;
 pub use listing::Listed;
 pub use meters::{Meters, Readings};
+pub use object::Opened;
 pub use range::{LANES, RangeReader};
 pub use route::direct;
 

@@ -32,6 +32,7 @@ use crate::ops::date::dated;
 use crate::ops::slots::{LEAVE, Slot, Slots};
 use crate::ops::tls::{Tls, secure};
 use crate::vitals::{Pulse, Vitals};
+use buckets::Buckets;
 use jobs::Jobs;
 use operations::Identity;
 use protocol::Frontend;
@@ -39,6 +40,7 @@ use runner::Runner;
 use store::executions::CatchUp;
 use store::{Store, StoreError};
 
+pub mod buckets;
 pub mod csv_rows;
 pub mod faults;
 pub mod files;
@@ -46,6 +48,7 @@ pub mod history;
 pub mod jobs;
 pub mod operations;
 pub mod options;
+pub mod patience;
 pub mod protocol;
 pub mod runner;
 pub mod s3_problem;
@@ -291,9 +294,10 @@ impl Service {
         let vitals = config.vitals;
         let accepting = vitals.pulse("API listener", SILENT);
         tasks.spawn(accept(listener, tls, frontend, accepting, shutdown.clone()));
+        let buckets = Arc::new(Buckets::new(s3));
         let jobs = Jobs {
             store: store.clone(),
-            s3: s3.clone(),
+            buckets: Arc::clone(&buckets),
             clock: clock.clone(),
             changed: changes.clone(),
             vitals: vitals.clone(),
@@ -306,7 +310,7 @@ impl Service {
         };
         let runner = Runner::new(
             store.clone(),
-            s3,
+            buckets,
             clock,
             changes,
             catch_up,

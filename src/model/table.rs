@@ -187,10 +187,17 @@ impl Table {
     }
 }
 
-/// Reads a file of labels, see [`labels::read`].
+/// Reads a file of labels, see [`labels::read`]; one without any is not what was meant.
 pub fn read_labels(path: &Path) -> Result<Vec<Span>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    labels::read(file).with_context(|| path.display().to_string())
+    let labels = labels::read(file).with_context(|| path.display().to_string())?;
+    if labels.is_empty() {
+        bail!(
+            "there is no label in {}: expected a line start,end for each; leave --labels out where there are none",
+            path.display()
+        );
+    }
+    Ok(labels)
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Background jobs: ingestion, training, imports, and retraining schedules.
 //!
 //! Guarantees: what is to be done is read from the state, so a job that a crash or restart interrupted is done again from
-//! its start; a job ends SUCCESS or FAILED with a reason a person can act on. One ingestion and one training at a time:
-//! each can use every core there is.
+//! its start; a job ends SUCCESS or FAILED with a reason a person can act on; a store that is away for a moment ends none. One
+//! ingestion and one training at a time: each can use every core there is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::buckets::Buckets;
 use super::faults::Fault;
 use super::store::{Store, Swept};
 use crate::clock::Clock;
@@ -19,6 +21,7 @@ mod csv_file;
 mod ingest;
 mod key_pattern;
 mod labels;
+mod objects;
 mod statistics;
 mod train;
 
@@ -57,7 +60,7 @@ pub struct Jobs {
     /// The state.
     pub store: Store,
     /// Where CSVs and labels are read and diagnostics written.
-    pub s3: aws_sdk_s3::Client,
+    pub buckets: Arc<Buckets>,
     /// Time of the schedules.
     pub clock: Clock,
     /// Told when something changed.

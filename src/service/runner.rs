@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::service::buckets::Buckets;
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::executions::{
@@ -23,12 +24,10 @@ use crate::service::store::executions::{
 };
 use crate::service::store::schedulers::SchedulerStatus;
 use crate::vitals::{Code, Pulse, Trouble};
-use buckets::Buckets;
 use execute::Context;
 use health::Health;
 use models::Models;
 
-mod buckets;
 mod execute;
 mod health;
 mod locate;
@@ -91,7 +90,7 @@ impl Runner {
     /// A runner over `store`; `changed` is rung when an operation changed something.
     pub fn new(
         store: Store,
-        s3: aws_sdk_s3::Client,
+        buckets: Arc<Buckets>,
         clock: Clock,
         changed: watch::Receiver<u64>,
         catch_up: CatchUp,
@@ -100,7 +99,7 @@ impl Runner {
         Runner {
             context: Arc::new(Context {
                 store,
-                buckets: Buckets::new(s3),
+                buckets,
                 clock,
                 models: Models::default(),
                 health: Health::default(),

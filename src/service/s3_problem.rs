@@ -1,9 +1,6 @@
 //! What a failed S3 call is told as: the store's code and message, or in words how the connection failed. What it means is
 //! the classifier's word ([`crate::s3::Failure::passes`]); there is no other.
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-
 use crate::s3::{Disposition, Failure, S3Error, classify};
 use crate::service::store::executions::{Failed, FailureKind};
 
@@ -35,14 +32,6 @@ impl Problem {
             passes: error.passes(),
         }
     }
-}
-
-/// One line for a person.
-pub fn of<E>(error: &SdkError<E, HttpResponse>) -> String
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    told(&Failure::from(error))
 }
 
 /// One line for a person, with what to do where that is the same for all who use the store.

@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod files;
 mod intake;
+mod jobs;
 mod kills;
 mod models;
 pub mod plant;

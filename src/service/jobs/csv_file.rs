@@ -6,16 +6,15 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use super::Jobs;
+use super::objects::Objects;
 use super::statistics::Counts;
 use crate::records::shortened;
 use crate::service::csv_rows::{Cell, CsvRows};
 use crate::service::history::PartWriter;
-use crate::service::s3_problem;
 use crate::service::schema::legal;
 
 /// A file that was read, or why it could not be.
@@ -30,49 +29,22 @@ pub struct ReadFile {
 
 /// Streams one file into `writer`. An error means that the job cannot go on.
 pub async fn read(
-    jobs: &Jobs,
-    bucket: &str,
+    objects: &Objects,
     key: &str,
     sensors: &[String],
     writer: PartWriter,
     counts: Counts,
 ) -> Result<ReadFile> {
-    let object = jobs.s3.get_object().bucket(bucket).key(key).send().await;
-    let mut body = object
-        .map_err(|error| {
-            anyhow!(
-                "cannot read s3://{bucket}/{key}: {}",
-                s3_problem::of(&error)
-            )
-        })?
-        .body;
     let (sender, receiver) = mpsc::channel(8);
     let (sensors, name) = (sensors.to_vec(), key.to_owned());
     let parsing = tokio::task::spawn_blocking(move || {
         parse(Chunks::new(receiver), &name, &sensors, writer, counts)
     });
-    let mut broken = None;
-    loop {
-        match body.next().await {
-            None => break,
-            Some(Ok(chunk)) => {
-                // A parser that went away has its own error.
-                if sender.send(chunk).await.is_err() {
-                    break;
-                }
-            }
-            Some(Err(error)) => {
-                broken = Some(error);
-                break;
-            }
-        }
-    }
-    drop(sender);
-    let read = parsing.await??;
-    match broken {
-        Some(error) => Err(anyhow!("s3://{bucket}/{key} broke off: {error}")),
-        None => Ok(read),
-    }
+    let streamed = objects.stream(key, sender).await;
+    let read = parsing.await?;
+    // What was parsed of a file that broke off says nothing of it.
+    streamed?;
+    read
 }
 
 fn parse(

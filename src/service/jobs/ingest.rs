@@ -3,7 +3,8 @@
 //! Biased to ingest: a cell that cannot be read is missing, a row without a time is skipped, a file that is no CSV or
 //! belongs to no component is discarded; all of it is counted. A job fails only if nothing could be ingested or a header
 //! has an illegal name, and says of which file. Files of one component are merged by time. Rows are on the disk before the
-//! job is SUCCESS. Files are streamed; memory does not grow with their size beyond 16 bytes per row.
+//! job is SUCCESS. Quotas hold by the sizes of the listing. Files are streamed; memory does not grow with their size beyond 16
+//! bytes per row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +12,29 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::key_pattern::{KeyPattern, is_csv, key_pattern};
+use super::objects::Objects;
 use super::statistics::{self, Counts};
 use super::{Jobs, csv_file};
 use crate::records::MOST_BYTES;
+use crate::s3::Listed;
 use crate::service::csv_rows::{CsvError, CsvRows};
 use crate::service::faults::Fault;
 use crate::service::history::PartWriter;
-use crate::service::s3_problem;
 use crate::service::schema::{MOST, Schema, SchemaComponent, TIME};
 use crate::service::store::ingestion::{Due, Ingested};
 
 /// Files per component (contract 4.4).
 const MOST_FILES: usize = 1_000;
+/// Bytes of a file, and of all files of a dataset (contract 4.4).
+const LARGEST_FILE: u64 = 5 << 30;
+const LARGEST_DATASET: u64 = 50 << 30;
 /// Enough for a header of 300 columns; of a longer one as much is asked for as a header may have.
 const HEADER_BYTES: u64 = 1 << 16;
 /// Files that a reason names.
 const SHOWN: usize = 5;
+
+/// The files of each component: key and size.
+type Grouped = BTreeMap<String, Vec<(String, u64)>>;
 
 /// Runs the oldest job that is to be done; false if there is none.
 pub async fn next(jobs: &Jobs) -> Result<bool, Fault> {
@@ -55,10 +63,11 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
     let given = job.schema.as_deref().map(Schema::read).transpose();
     let given = given.map_err(|problem| anyhow!("the dataset's schema is damaged: {problem}"))?;
 
-    let objects = list(jobs, bucket, prefix).await?;
+    let objects = Objects::of(jobs, bucket);
+    let listed = objects.list(prefix).await?;
     let mut discarded = Discarded::of(bucket);
-    let mut grouped: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
-    for (key, size) in &objects {
+    let mut grouped: Grouped = BTreeMap::new();
+    for Listed { key, size, .. } in &listed {
         let name = key.strip_prefix(prefix).unwrap_or(key);
         let component = pattern
             .component(name, given.as_ref())
@@ -75,18 +84,13 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         bail!(
             "No file under s3://{bucket}/{prefix} belongs to a component of the dataset: {} files were looked at, \
              expected keys such as s3://{bucket}/{prefix}<component>/<file>.csv",
-            objects.len()
+            listed.len()
         );
     }
-    if let Some((component, keys)) = grouped.iter().find(|(_, keys)| keys.len() > MOST_FILES) {
-        bail!(
-            "Component '{component}' has {} files, the limit is {MOST_FILES}",
-            keys.len()
-        );
-    }
+    hold_to_the_limits(&grouped)?;
     let schema = match given {
         Some(schema) => schema,
-        None => detect(jobs, &mut grouped, &mut discarded).await?,
+        None => detect(&objects, &mut grouped, &mut discarded).await?,
     };
 
     let files = jobs.store.files();
@@ -100,8 +104,7 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
             PartWriter::create(&directory, number, &component.name, &component.sensors);
         let mut counts = Counts::new(component.sensors.len());
         for (key, bytes) in keys.into_iter().flatten() {
-            let read =
-                csv_file::read(jobs, bucket, key, &component.sensors, writer, counts).await?;
+            let read = csv_file::read(&objects, key, &component.sensors, writer, counts).await?;
             (writer, counts) = (read.writer, read.counts);
             match read.problem {
                 None => {
@@ -146,7 +149,7 @@ async fn ingest(jobs: &Jobs, job: &Due) -> Result<Ingested> {
         staged,
         quality: statistics::quality(&all),
         files: json!({
-            "TotalNumberOfFiles": objects.len(),
+            "TotalNumberOfFiles": listed.len(),
             "IngestedNumberOfFiles": ingested,
             "DiscardedFiles": discarded.listed(),
         }),
@@ -203,43 +206,33 @@ impl Discarded {
     }
 }
 
-/// Every key under the prefix that is no folder marker, with its size.
-async fn list(jobs: &Jobs, bucket: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
-    let mut objects = Vec::new();
-    let mut pages = jobs
-        .s3
-        .list_objects_v2()
-        .bucket(bucket)
-        .prefix(prefix)
-        .into_paginator()
-        .send();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| {
-            anyhow!(
-                "cannot list s3://{bucket}/{prefix}: {}",
-                s3_problem::of(&error)
-            )
-        })?;
-        for object in page.contents() {
-            if let Some(key) = object.key().filter(|key| !key.ends_with('/')) {
-                objects.push((
-                    key.to_owned(),
-                    object
-                        .size()
-                        .and_then(|size| u64::try_from(size).ok())
-                        .unwrap_or(0),
-                ));
-            }
-        }
+/// Refuses by the sizes of the listing what is over a quota, before any of it is read.
+fn hold_to_the_limits(grouped: &Grouped) -> Result<()> {
+    if let Some((component, keys)) = grouped.iter().find(|(_, keys)| keys.len() > MOST_FILES) {
+        bail!(
+            "Component '{component}' has {} files, the limit is {MOST_FILES}",
+            keys.len()
+        );
     }
-    Ok(objects)
+    let files = || grouped.values().flatten();
+    if let Some((key, size)) = files().find(|(_, size)| *size > LARGEST_FILE) {
+        bail!("The file '{key}' has {size} bytes, the limit is {LARGEST_FILE} (5 GB): split it");
+    }
+    let sum = files().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
+    if sum > LARGEST_DATASET {
+        bail!(
+            "The {} files have {sum} bytes together, the limit of a dataset is {LARGEST_DATASET} (50 GB)",
+            files().count()
+        );
+    }
+    Ok(())
 }
 
 /// The schema of a dataset created without one: components and sensors sorted as strings, each time column as the first
 /// file of its component calls it. Files without a header are discarded.
 async fn detect(
-    jobs: &Jobs,
-    grouped: &mut BTreeMap<String, Vec<(String, u64)>>,
+    objects: &Objects,
+    grouped: &mut Grouped,
     discarded: &mut Discarded,
 ) -> Result<Schema> {
     let mut components = Vec::new();
@@ -247,7 +240,7 @@ async fn detect(
         let (mut sensors, mut time) = (BTreeSet::new(), None);
         let mut kept = Vec::new();
         for (key, size) in keys.drain(..) {
-            match header(jobs, &discarded.bucket, &key, size).await? {
+            match header(objects, &key, size).await? {
                 Err(problem) => discarded.add(&key, problem),
                 Ok((of_time, of_sensors)) => {
                     time = time.or(Some(of_time).filter(|time| !time.is_empty()));
@@ -280,8 +273,7 @@ async fn detect(
 
 /// The time column and the sensors of a file, or what is wrong with its header.
 async fn header(
-    jobs: &Jobs,
-    bucket: &str,
+    objects: &Objects,
     key: &str,
     size: u64,
 ) -> Result<Result<(String, Vec<String>), String>> {
@@ -291,24 +283,7 @@ async fn header(
     }
     let mut length = HEADER_BYTES.min(size);
     loop {
-        let object = jobs
-            .s3
-            .get_object()
-            .bucket(bucket)
-            .key(key)
-            .range(format!("bytes=0-{}", length - 1))
-            .send()
-            .await;
-        let object = object.map_err(|error| {
-            anyhow!(
-                "cannot read s3://{bucket}/{key}: {}",
-                s3_problem::of(&error)
-            )
-        })?;
-        let body = object.body.collect().await;
-        let head = body
-            .with_context(|| format!("s3://{bucket}/{key} broke off"))?
-            .into_bytes();
+        let head = objects.beginning(key, length as usize).await?;
         let opened = CsvRows::open(head.as_ref());
         let whole = opened.as_ref().is_ok_and(CsvRows::header_is_whole);
         let longest = size.min(MOST_BYTES as u64 + HEADER_BYTES);
@@ -368,4 +343,40 @@ async fn import(jobs: &Jobs, job: &Due) -> Result<(), Fault> {
     tracing::info!(dataset = job.dataset, job = job.id, "dataset imported");
     let now = jobs.clock.now();
     jobs.store.dataset_imported(job, now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grouped(sizes: &[(&str, usize, u64)]) -> Grouped {
+        let mut grouped = Grouped::new();
+        for (component, count, size) in sizes {
+            let keys = (0..*count).map(|nth| (format!("in/{component}/{nth}.csv"), *size));
+            grouped.insert((*component).to_owned(), keys.collect());
+        }
+        grouped
+    }
+
+    #[test]
+    fn files_and_datasets_are_held_to_their_quotas_by_size() {
+        const GB: u64 = 1 << 30;
+        for (sizes, word) in [
+            (&[("a", 1_001, 1)][..], "Component 'a' has 1001 files"),
+            (
+                &[("a", 1, 1), ("b", 1, 5 * GB + 1)],
+                "'in/b/0.csv' has 5368709121 bytes",
+            ),
+            (
+                &[("a", 6, 5 * GB), ("b", 5, 5 * GB)],
+                "The 11 files have 59055800320 bytes",
+            ),
+            (&[("a", 3, u64::MAX / 2)], "'in/a/0.csv'"),
+        ] {
+            let error = hold_to_the_limits(&grouped(sizes)).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let most = [("a", 1_000, 1), ("b", 9, 5 * GB)];
+        hold_to_the_limits(&grouped(&most)).unwrap();
+    }
 }

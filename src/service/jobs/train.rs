@@ -7,11 +7,11 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_s3::primitives::ByteStream;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 
+use super::objects::Objects;
 use super::{Jobs, labels, with};
 use crate::model::evaluate::{Evaluation, Evaluator, ModelQuality};
 use crate::model::metrics::model_metrics;
@@ -21,7 +21,6 @@ use crate::service::files::Dataset;
 use crate::service::history::History;
 use crate::service::options::ResultsFormat;
 use crate::service::runner::results;
-use crate::service::s3_problem;
 use crate::service::schema::Schema;
 use crate::service::store::making::{self, Making};
 use crate::service::store::versions::SourceType;
@@ -362,20 +361,10 @@ async fn keep(jobs: &Jobs, job: &Making, made: Made) -> Result<()> {
             "{prefix}{}/{}/model_diagnostics_results.json.gz",
             job.model, job.version
         );
-        let put = jobs
-            .s3
-            .put_object()
-            .bucket(bucket)
-            .key(&key)
-            .body(ByteStream::from(body))
-            .send()
-            .await;
-        put.map_err(|error| {
-            anyhow!(
-                "cannot write s3://{bucket}/{key}: {}",
-                s3_problem::of(&error)
-            )
-        })?;
+        // Whoever trains a model of this name again finds the diagnostics of the new one there.
+        Objects::of(jobs, bucket)
+            .replace(&key, &body, "application/gzip")
+            .await?;
         detail = with(
             &detail,
             "ModelDiagnosticsResultsObject",

@@ -15,9 +15,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
-use super::buckets::Buckets;
 use super::health::Health;
 use super::locate::{Found, Place};
 use super::models::Models;
@@ -27,7 +25,9 @@ use super::{missing, read, results};
 use crate::clock::Clock;
 use crate::model::{Model, Rows, Scored, ScoringState};
 use crate::s3::Attributes;
+use crate::service::buckets::Buckets;
 use crate::service::operations::schedulers::with_defaults;
+use crate::service::patience::Patience;
 use crate::service::s3_problem::Problem;
 use crate::service::store::Store;
 use crate::service::store::executions::{Claim, End, Failed, FailureKind};
@@ -36,10 +36,6 @@ use crate::vitals::{Code, Trouble, Troubles};
 
 /// Work of one execution, waiting not counted; a hung store ends there.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long an execution is tried again while the store is away, in real time: longer than a store takes to start.
-const STORE_MAY_BE_AWAY: Duration = Duration::from_secs(120);
-/// First and longest pause between two attempts.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// How often an incomplete set is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The API's limit of a message.
@@ -74,7 +70,7 @@ pub struct Context {
     /// The state; here only the model files.
     pub store: Store,
     /// Where files are read and results written.
-    pub buckets: Buckets,
+    pub buckets: Arc<Buckets>,
     /// Time of the schedules.
     pub clock: Clock,
     /// Decoded models.
@@ -128,8 +124,7 @@ pub async fn run(
     claim: &Claim,
     mut permit: Option<OwnedSemaphorePermit>,
 ) -> End {
-    let began = Instant::now();
-    let [mut pause, longest] = PAUSES;
+    let mut patience = Patience::begin();
     let delay = TimeDelta::minutes(claim.scheduler.delay_minutes);
     let wait = TimeDelta::from_std(claim.options.wait).unwrap_or_default();
     let deadline = claim.window.end() + delay + wait;
@@ -159,16 +154,16 @@ pub async fn run(
         drop(slot);
         match work {
             Ok(Attempt::Ended(end)) => return end,
-            Ok(Attempt::Wait(left)) => context.clock.pause(left.min(LOOK_AGAIN)).await,
-            Ok(Attempt::Failed(problem))
-                if problem.passes && began.elapsed() < STORE_MAY_BE_AWAY =>
-            {
+            Ok(Attempt::Wait(left)) => {
+                context.clock.pause(left.min(LOOK_AGAIN)).await;
+                patience = Patience::begin();
+            }
+            Ok(Attempt::Failed(problem)) if problem.passes && patience.is_left() => {
                 tracing::debug!(
                     scheduler = claim.scheduler.name, window = %claim.window, reason = problem.failed.reason,
                     "the store is away, trying again"
                 );
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
+                patience.pause().await;
             }
             Ok(Attempt::Failed(problem)) => break problem.failed,
             Err(_) => {

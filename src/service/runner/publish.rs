@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::buckets::Buckets;
 use crate::model::Scored;
 use crate::s3::{Attributes, Created};
+use crate::service::buckets::Buckets;
 use crate::service::s3_problem::Problem;
 use crate::service::store::events::Anomaly;
 use crate::service::store::executions::FailureKind;

@@ -16,7 +16,7 @@ fn tag(key: &str, value: &str) -> Tag {
 }
 
 /// The plant with a proxy between service and store.
-async fn behind_a_proxy() -> (Plant, Proxy) {
+pub async fn behind_a_proxy() -> (Plant, Proxy) {
     let mut plant = Plant::start().await;
     plant.down().await;
     let proxy = Proxy::start(plant.s3_address, s3_server::client(plant.s3_address)).await;
@@ -326,9 +326,9 @@ async fn a_file_is_waited_for_also_where_that_of_the_window_before_lies_there() 
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert!(looks() > before);
-        // The first look may have been under way still.
+        // Until the look is over and waits for its next time; the first may have been under way still.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         if nth == 0 {
-            tokio::time::sleep(Duration::from_millis(500)).await;
             read = reads();
         }
     }

@@ -17,7 +17,7 @@ use super::models::with_dataset;
 use super::plant::{BUCKET, Plant, ROLE, START, at};
 
 /// Rows every five minutes of the sensors a, b and c.
-fn rows(count: i64) -> Vec<(DateTime<Utc>, [f64; 3])> {
+pub fn rows(count: i64) -> Vec<(DateTime<Utc>, [f64; 3])> {
     let row = |n: i64| {
         let wave = (n as f64 / 40.0).sin();
         let noise = |by: i64| (n * by % 17) as f64 / 100.0;
@@ -34,7 +34,7 @@ fn rows(count: i64) -> Vec<(DateTime<Utc>, [f64; 3])> {
     (0..count).map(row).collect()
 }
 
-fn csv(rows: &[(DateTime<Utc>, [f64; 3])], columns: &[usize]) -> String {
+pub fn csv(rows: &[(DateTime<Utc>, [f64; 3])], columns: &[usize]) -> String {
     let names: Vec<&str> = columns
         .iter()
         .map(|column| ["a", "b", "c"][*column])
@@ -51,7 +51,11 @@ fn csv(rows: &[(DateTime<Utc>, [f64; 3])], columns: &[usize]) -> String {
 }
 
 /// Makes a dataset, ingests what lies under `<name>/`, and returns the job when it has ended.
-async fn ingest(plant: &Plant, name: &str, schema: Option<&str>) -> DescribeDataIngestionJobOutput {
+pub async fn ingest(
+    plant: &Plant,
+    name: &str,
+    schema: Option<&str>,
+) -> DescribeDataIngestionJobOutput {
     let schema = schema.map(|text| DatasetSchema::builder().inline_data_schema(text).build());
     let create = plant.api.create_dataset().dataset_name(name);
     create.set_dataset_schema(schema).send().await.unwrap();
@@ -306,12 +310,12 @@ async fn a_time_column_keeps_its_name_in_dataset_and_model() {
     }
 }
 
-fn moment(time: DateTime<Utc>) -> Moment {
+pub fn moment(time: DateTime<Utc>) -> Moment {
     Moment::from_secs(time.timestamp())
 }
 
 /// Asks for a model whose labels lie under a prefix.
-async fn create(plant: &Plant, name: &str, dataset: &str, labels: Option<&str>) {
+pub async fn create(plant: &Plant, name: &str, dataset: &str, labels: Option<&str>) {
     let labels = labels.map(|prefix| {
         let place = LabelsS3InputConfiguration::builder()
             .bucket(BUCKET)
@@ -329,7 +333,7 @@ async fn create(plant: &Plant, name: &str, dataset: &str, labels: Option<&str>) 
     create.send().await.unwrap();
 }
 
-async fn ended(plant: &Plant, name: &str) -> DescribeModelOutput {
+pub async fn ended(plant: &Plant, name: &str) -> DescribeModelOutput {
     loop {
         let model = plant
             .api

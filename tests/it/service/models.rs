@@ -10,7 +10,11 @@ use crate::commands::lookoutd;
 
 /// A plant with an ingested day in the dataset `day`, and a configuration that names its API.
 pub async fn with_dataset() -> Plant {
-    let plant = Plant::start().await;
+    with_dataset_in(Plant::start().await).await
+}
+
+/// The same in a plant that is there.
+pub async fn with_dataset_in(plant: Plant) -> Plant {
     let begun = at(START) - TimeDelta::days(3);
     for (component, _) in COMPONENTS {
         let rows = csv_of(component, begun, 2 * 24 * 60, 0.0);

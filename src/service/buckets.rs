@@ -1,4 +1,4 @@
-//! The buckets that schedulers read from and write to, each met once.
+//! The buckets that schedulers and jobs read from and write to, each met once.
 //!
 //! Before the first results are created in a bucket it is found out whether the store honours conditional creates, as the
 //! gateway does with its own; where it does not, results are looked up before they are written, and the log says so.
