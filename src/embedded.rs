@@ -33,6 +33,7 @@ use crate::ops::cors::{self, Cors};
 use crate::ops::date::dated;
 use crate::ops::slots::{Slot, Slots};
 use crate::ops::tls::{Tls, secure};
+use crate::store::checksums::Passed;
 use crate::store::service::Service;
 use crate::store::{Options, Store};
 use answers::{Gate, Hosts, OneKey};
@@ -337,6 +338,7 @@ async fn converse(stream: TcpStream, tls: Option<Tls>, gate: Arc<Gate>, slot: &S
             if let Some(headers) = gate.cors().preflight(&request) {
                 let mut answer = hyper::Response::new(s3s::Body::empty());
                 *answer.headers_mut() = headers;
+                answers::name(&mut answer, &answers::new_id());
                 return Ok(dated(answer));
             }
             let page = gate.cors().allowed(request.headers());
@@ -377,6 +379,8 @@ struct Impatient {
     body: Rest,
     pause: Pin<Box<Sleep>>,
     held: Option<forms::Held>,
+    /// What passed of a body that is read whole, where something was said of it.
+    passed: Option<Passed>,
 }
 
 /// What is left of a body.
@@ -388,9 +392,10 @@ impl Rest {
         Self(Arc::new(Mutex::new(body)))
     }
 
-    fn body(&self, held: Option<forms::Held>) -> s3s::Body {
+    fn body(&self, held: Option<forms::Held>, passed: Option<Passed>) -> s3s::Body {
         s3s::Body::http_body_unsync(Impatient {
             held,
+            passed,
             body: self.clone(),
             pause: Box::pin(tokio::time::sleep(BODY_PAUSE)),
         })
@@ -443,6 +448,11 @@ impl Body for Impatient {
                     .map(|()| Some(Err(std::io::ErrorKind::TimedOut.into())));
             };
             self.pause.as_mut().reset(Instant::now() + BODY_PAUSE);
+            if let (Some(passed), Some(Ok(frame))) = (&self.passed, &frame)
+                && let Some(bytes) = frame.data_ref()
+            {
+                passed.take(bytes);
+            }
             let Some(held) = &mut self.held else {
                 return Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)));
             };

@@ -44,6 +44,8 @@ pub use opening::OpenError;
 pub const LONGEST_KEY: usize = 1024;
 /// The database's name in the store's directory.
 pub const DATABASE: &str = "store.db";
+/// Locked by the process that has it.
+pub const LOCK: &str = "lock";
 /// Where the larger bodies lie.
 pub const BODIES: &str = "bodies";
 
@@ -174,6 +176,9 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Turn<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        if let Some(problem) = self.inner.harm.refuses() {
+            return Err(problem);
+        }
         let (sender, answer) = tokio::sync::oneshot::channel();
         let reply = move |done| drop(sender.send(done));
         self.inner.writer.submit(work, reply);
@@ -182,6 +187,16 @@ impl Store {
 
     /// As [`Store::write`], for threads that may wait.
     pub fn write_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Turn<'_>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        if let Some(problem) = self.inner.harm.refuses() {
+            return Err(problem);
+        }
+        self.by_the_writer(work)
+    }
+
+    fn by_the_writer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Turn<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -207,7 +222,7 @@ impl Store {
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         if self.inner.readers.by_the_writer() {
-            return self.write_blocking(|turn| work(turn.db));
+            return self.by_the_writer(|turn| work(turn.db));
         }
         let done = self.inner.readers.read(work);
         if let Err(problem @ Problem::Sqlite(_)) = &done {

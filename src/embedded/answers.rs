@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::forms::Held;
 use super::{KeyPair, Rest};
 use crate::ops::cors::Cors;
+use crate::store::checksums::Passed;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const EXTENDED_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
@@ -91,7 +92,7 @@ impl Gate {
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
-        let id = uuid::Uuid::new_v4().simple().to_string().to_uppercase();
+        let id = new_id();
         let head = request.method() == Method::HEAD;
         let malformed = malformed(&request);
         // Who waits to be told to go on sends nothing that is refused.
@@ -99,13 +100,18 @@ impl Gate {
         let held = Held::of(&request);
         let is_form = held.is_some();
         let of_attributes = is_of_attributes(&request);
-        let (parts, body) = request.into_parts();
+        let passed = is_read_whole(&request).then(|| Passed::of(request.headers()));
+        let passed = passed.flatten();
+        let (mut parts, body) = request.into_parts();
+        if let Some(passed) = passed.clone() {
+            parts.extensions.insert(passed);
+        }
         let rest = Rest::of(body);
         let mut response = match malformed {
             Some(response) => response,
             None => {
                 self.s3
-                    .call(Request::from_parts(parts, rest.body(held)))
+                    .call(Request::from_parts(parts, rest.body(held, passed)))
                     .await?
             }
         };
@@ -156,11 +162,7 @@ impl Gate {
         } else if head && response.headers().contains_key(CONTENT_RANGE) {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
-        let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            headers.insert(EXTENDED_ID, value.clone());
-            headers.insert(REQUEST_ID, value);
-        }
+        name(&mut response, &id);
         Ok(response)
     }
 
@@ -178,6 +180,31 @@ impl Gate {
             );
         }
     }
+}
+
+/// What a request is called in its answer and in the log.
+pub fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string().to_uppercase()
+}
+
+/// Gives an answer its request's id.
+pub fn name(response: &mut Response<Body>, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        let headers = response.headers_mut();
+        headers.insert(EXTENDED_ID, value.clone());
+        headers.insert(REQUEST_ID, value);
+    }
+}
+
+/// Whether its body is a document, which the protocol's crate reads without a look at what headers say of it.
+fn is_read_whole(request: &Request<Incoming>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    let asks = |wanted: &str| {
+        let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+        names.any(|name| name == wanted)
+    };
+    (request.method() == Method::POST && asks("delete"))
+        || (request.method() == Method::PUT && asks("tagging"))
 }
 
 fn is_of_attributes(request: &Request<Incoming>) -> bool {

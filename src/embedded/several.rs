@@ -1,10 +1,11 @@
-//! Several ranges in one header: S3 answers with the whole object, the protocol's crate with a refusal.
+//! Several ranges in one header, or what is none: S3 answers with the whole object, the protocol's crate with a refusal.
 //!
 //! A request is signed with the header that it has, so that is looked at first and taken away afterwards.
 
 use hyper::header::{AUTHORIZATION, RANGE};
 use hyper::http::Extensions;
 use hyper::{HeaderMap, Method, Request, Uri};
+use s3s::dto::Range;
 use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
@@ -34,10 +35,11 @@ impl Whole {
 #[async_trait::async_trait]
 impl S3Route for Whole {
     fn is_match(&self, method: &Method, _: &Uri, headers: &HeaderMap, _: &mut Extensions) -> bool {
-        let several = headers
-            .get(RANGE)
-            .is_some_and(|range| range.as_bytes().contains(&b','));
-        several && (method == Method::GET || method == Method::HEAD)
+        let nothing_to_it = headers.get(RANGE).is_some_and(|range| {
+            let parsed = range.to_str().ok().map(Range::parse);
+            !matches!(parsed, Some(Ok(_)))
+        });
+        nothing_to_it && (method == Method::GET || method == Method::HEAD)
     }
 
     async fn call(&self, signed: S3Request<Body>) -> S3Result<S3Response<Body>> {

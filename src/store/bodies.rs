@@ -116,14 +116,23 @@ impl Files {
     pub(super) fn open(directory: &Path, options: &Options) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         Ok(Self {
-            directory: directory.to_owned(),
             fault: options.fault.clone(),
             free_of: options.free_of,
+            ..Self::look(directory)
+        })
+    }
+
+    /// For reading what is there, if it is.
+    pub(super) fn look(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            fault: None,
+            free_of: |_| None,
             next: AtomicU64::new(0),
             pinned: Mutex::default(),
             doomed: Mutex::default(),
             gate: RwLock::default(),
-        })
+        }
     }
 
     pub(super) fn step(&self, step: Step) -> io::Result<()> {
@@ -207,6 +216,9 @@ impl Files {
     /// The bytes of all files.
     pub(super) fn bytes(&self) -> io::Result<u64> {
         let mut bytes = 0;
+        if !self.directory.exists() {
+            return Ok(0);
+        }
         for entry in std::fs::read_dir(&self.directory)? {
             bytes += entry?.metadata().map_or(0, |file| file.len());
         }
@@ -310,6 +322,7 @@ impl Draft {
     /// Puts it into the database, for one owner.
     pub(super) fn keep(self, turn: &mut Turn<'_>) -> Result<i64, Problem> {
         turn.files.refuse_if_full()?;
+        turn.kept = true;
         let db = turn.db;
         let insert = "INSERT INTO bodies (size, sums, refs, name, data) VALUES (?1, ?2, 1, ?3, ?4)";
         let mut insert = db.prepare_cached(insert)?;
@@ -378,6 +391,11 @@ pub(super) fn release(turn: &mut Turn<'_>, body: i64) -> Result<(), Problem> {
 }
 
 impl Spans {
+    /// More, behind these.
+    pub fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// The bytes `wanted` of a body.
     pub fn of(db: &Connection, body: i64, wanted: Range<u64>) -> Result<Self, Problem> {
         let mut spans = Vec::new();

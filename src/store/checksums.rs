@@ -1,9 +1,11 @@
 //! The five checksums that clients send and ask for: which are wanted, whether they fit, and those of objects put together
 //! from parts.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aws_smithy_types::base64;
 use s3s::checksum::ChecksumHasher;
-use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
+use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
 use s3s::dto::Checksum;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
@@ -100,6 +102,36 @@ impl Algorithm {
             Self::Sha256 => Sha256::checksum(sums).to_vec(),
             Self::Crc64Nvme => Crc64Nvme::checksum(sums).to_vec(),
         }
+    }
+}
+
+/// What has passed of a request's body on its way to those who read it whole, and keep no bytes.
+#[derive(Clone)]
+pub struct Passed(Arc<Mutex<(ChecksumHasher, Md5)>>);
+
+impl Passed {
+    /// For a body of which something is said.
+    pub fn of(headers: &hyper::HeaderMap) -> Option<Self> {
+        let wanted: Vec<Algorithm> = Algorithm::ALL
+            .into_iter()
+            .filter(|algorithm| headers.contains_key(algorithm.header()))
+            .collect();
+        let said = !wanted.is_empty() || headers.contains_key("content-md5");
+        said.then(|| Self(Arc::new(Mutex::new((hasher(&wanted), Md5::new())))))
+    }
+
+    /// More of it.
+    pub fn take(&self, bytes: &[u8]) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.0.update(bytes);
+        sums.1.update(bytes);
+    }
+
+    /// The checksums of all of it.
+    pub fn finish(&self) -> (Checksum, [u8; 16]) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (asked, md5) = std::mem::replace(&mut *sums, (hasher(&[]), Md5::new()));
+        (asked.finalize(), md5.finalize())
     }
 }
 

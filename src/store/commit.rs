@@ -35,6 +35,8 @@ pub struct Turn<'a> {
     pub now_ms: i64,
     /// Names that may stand for nothing after this.
     pub doomed: &'a mut Vec<String>,
+    /// Whether a body was put there, for which the disk had to have room.
+    pub kept: bool,
 }
 
 /// Where work is handed in; the thread behind it ends when the last handle is gone.
@@ -156,6 +158,7 @@ fn commit(db: &Connection, files: &Files, clock: &Clock, harm: &Harm, batch: Vec
         files,
         now_ms: clock.now().timestamp_millis(),
         doomed: &mut doomed,
+        kept: false,
     };
     let mut wrote = false;
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
@@ -171,8 +174,9 @@ fn commit(db: &Connection, files: &Files, clock: &Clock, harm: &Harm, batch: Vec
             answers.push(job(Err(problem)).1);
             continue;
         }
+        turn.kept = false;
         let (ok, answer) = job(Ok(&mut turn));
-        wrote |= ok;
+        wrote |= ok && turn.kept;
         answers.push(answer);
         let ended = if db.is_autocommit() {
             Err(Problem::Io(std::io::ErrorKind::StorageFull.into()))

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use s3s::dto::{Checksum, ChecksumType, Metadata, Timestamp, TimestampFormat};
+use s3s::{S3Error, S3ErrorCode, s3_error};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
+
+/// All of the metadata, and all other headers, as S3 has it.
+const LONGEST_METADATA: usize = 2 << 10;
+const LONGEST_HEADERS: usize = 8 << 10;
 
 /// What the client said of its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +51,37 @@ impl Facts {
         Ok(Some(
             text.map_err(|error| Problem::Damaged(error.to_string()))?,
         ))
+    }
+
+    /// As the client gave them; S3 has limits, which a header of ours would burst otherwise.
+    pub fn checked(self) -> Result<Self, S3Error> {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let metadata = self.metadata.iter();
+        let of_metadata: usize = metadata.map(|(name, value)| name.len() + value.len()).sum();
+        if of_metadata > LONGEST_METADATA {
+            return Err(s3_error!(
+                MetadataTooLarge,
+                "Your metadata headers exceed the maximum allowed metadata size"
+            ));
+        }
+        let said = [
+            &self.content_type,
+            &self.content_encoding,
+            &self.content_disposition,
+            &self.content_language,
+            &self.cache_control,
+            &self.expires,
+            &self.redirect,
+        ];
+        if said.into_iter().map(length).sum::<usize>() > LONGEST_HEADERS {
+            let mut error = S3Error::with_message(
+                S3ErrorCode::RequestHeaderSectionTooLarge,
+                "Your request header section exceeds the maximum allowed request header section size",
+            );
+            error.set_status_code(hyper::StatusCode::BAD_REQUEST);
+            return Err(error);
+        }
+        Ok(self)
     }
 
     pub fn of_text(text: Option<&str>) -> Result<Self, Problem> {

@@ -5,9 +5,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 use s3s::crypto::{Checksum as _, Md5};
+use s3s::dto::Checksum;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-use super::bodies::{self, Draft};
+use super::bodies::{self, Draft, Spans};
 use super::checksums::{self, Algorithm};
 use super::commit::Turn;
 use super::conditions::Conditions;
@@ -50,7 +51,27 @@ pub struct Part {
 pub struct Claimed {
     pub number: i32,
     pub etag: Option<String>,
-    pub checksum: Option<String>,
+    pub checksums: Checksum,
+}
+
+/// What it says of the whole.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub size: Option<u64>,
+    pub checksums: Checksum,
+}
+
+impl Claimed {
+    /// Whether a part is what is said of it. What its upload does not keep of it cannot be compared.
+    fn fits(&self, upload: &Upload, part: &Part) -> bool {
+        let etag = self.etag.as_deref();
+        let same = etag.is_none_or(|etag| etag.trim_matches('"') == part.etag);
+        let Some(algorithm) = upload.algorithm else {
+            return same;
+        };
+        let said = self.checksums != Checksum::default();
+        same && (!said || algorithm.of(&self.checksums) == part.checksum.as_ref())
+    }
 }
 
 /// An object put together.
@@ -252,12 +273,21 @@ pub fn abort(turn: &mut Turn<'_>, bucket: &str, key: &str, id: &str) -> Result<(
     remove(turn, &upload.id)
 }
 
+/// The bytes of the parts that a client names.
+pub fn spans(db: &Connection, upload: &Upload, claimed: &[Claimed]) -> Result<Spans, Problem> {
+    let mut spans = Spans::default();
+    for part in chosen(db, upload, claimed)? {
+        spans.append(Spans::of(db, part.body, 0..part.size)?);
+    }
+    Ok(spans)
+}
+
 /// Puts an object together from its parts.
 pub fn complete(
     turn: &mut Turn<'_>,
     place: (&str, &str, &str),
     claimed: &[Claimed],
-    whole: Option<&str>,
+    said: &Said,
     conditions: &Conditions,
 ) -> Result<Completed, Problem> {
     let (bucket_name, key, id) = place;
@@ -268,6 +298,14 @@ pub fn complete(
         upload => upload?,
     };
     let chosen = chosen(turn.db, &upload, claimed)?;
+    let size = chosen.iter().map(|part| part.size).sum();
+    if let Some(said) = said.size.filter(|said| *said != size) {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The provided 'x-amz-mp-object-size' header value {said} does not match what was computed: {size}"
+        )
+        .into());
+    }
     let bucket = upload.bucket;
     let there = objects::find(turn.db, bucket, key)?;
     conditions.of_write(there.as_ref().map(Object::version))?;
@@ -284,10 +322,19 @@ pub fn complete(
         } else {
             checksums::composite(algorithm, &sums)?
         };
-        if whole.is_some_and(|whole| whole != sum) {
+        let whole = algorithm.of(&said.checksums);
+        if whole.is_some_and(|whole| *whole != sum) {
             return Err(s3_error!(
                 BadDigest,
                 "The {} you specified did not match the calculated checksum.",
+                algorithm.name()
+            )
+            .into());
+        }
+        if whole.is_none() && said.checksums != Checksum::default() {
+            return Err(s3_error!(
+                InvalidRequest,
+                "The upload was created with the {} checksum algorithm, and the complete request names another one.",
                 algorithm.name()
             )
             .into());
@@ -304,7 +351,6 @@ pub fn complete(
         );
     }
     let etag = format!("{}-{}", hex(&Md5::checksum(&md5s)), chosen.len());
-    let size = chosen.iter().map(|part| part.size).sum();
     let body = assemble(turn.db, &chosen, size)?;
     let labels = Labels {
         class: upload.class.clone(),
@@ -364,14 +410,7 @@ fn chosen(db: &Connection, upload: &Upload, claimed: &[Claimed]) -> Result<Vec<P
         while there.peek().is_some_and(|part| part.number < claim.number) {
             there.next();
         }
-        let part = there.next_if(|part| {
-            part.number == claim.number
-                && claim
-                    .etag
-                    .as_deref()
-                    .is_none_or(|etag| etag.trim_matches('"') == part.etag)
-                && (claim.checksum.is_none() || claim.checksum == part.checksum)
-        });
+        let part = there.next_if(|part| part.number == claim.number && claim.fits(upload, part));
         let part = part.ok_or_else(|| s3_error!(InvalidPart, "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."))?;
         chosen.push(part);
     }

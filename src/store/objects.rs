@@ -47,6 +47,8 @@ pub struct Relabel {
     /// New tags, or those of the source.
     pub tags: Option<Tags>,
     pub class: Option<String>,
+    /// Where a website would lead; it is never that of the source.
+    pub redirect: Option<String>,
 }
 
 impl Object {
@@ -189,6 +191,61 @@ pub fn keys(db: &Connection, bucket_name: &str) -> Result<Vec<String>, Problem> 
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
+/// Keys of a bucket as far as they can be read: page by page from the first, and where the database is damaged from the last
+/// as well. With what is wrong, if something is.
+pub fn keys_as_far(db: &Connection, bucket: i64) -> (Vec<String>, Option<Problem>) {
+    let mut keys = Vec::new();
+    let Err(damage) = page_by_page(db, bucket, true, &mut keys) else {
+        return (keys, None);
+    };
+    let mut behind = Vec::new();
+    // The same damage ends it.
+    let _ = page_by_page(db, bucket, false, &mut behind);
+    let last = keys.last().cloned();
+    behind.retain(|key| last.as_ref().is_none_or(|last| key > last));
+    keys.extend(behind.into_iter().rev());
+    (keys, Some(damage))
+}
+
+fn page_by_page(
+    db: &Connection,
+    bucket: i64,
+    ascending: bool,
+    keys: &mut Vec<String>,
+) -> Result<(), Problem> {
+    const PAGE: usize = 1_000;
+    let (than, order) = if ascending {
+        (">", "ASC")
+    } else {
+        ("<", "DESC")
+    };
+    let mut page = db.prepare(&format!(
+        "SELECT key FROM objects WHERE bucket = ?1 AND (?2 IS NULL OR key {than} ?2) ORDER BY key {order} LIMIT ?3"
+    ))?;
+    loop {
+        let before = keys.len();
+        // What came before the damage counts.
+        let mut rows = page.query(params![bucket, keys.last(), PAGE as i64])?;
+        while let Some(row) = rows.next()? {
+            keys.push(row.get(0)?);
+        }
+        if keys.len() < before + PAGE {
+            return Ok(());
+        }
+    }
+}
+
+/// The ids that objects name as their buckets, where the buckets themselves cannot be read.
+pub fn bucket_ids(db: &Connection) -> Result<Vec<i64>, Problem> {
+    let mut next = db.prepare("SELECT min(bucket) FROM objects WHERE bucket > ?1")?;
+    let (mut ids, mut last) = (Vec::new(), i64::MIN);
+    while let Some(id) = next.query_row([last], |row| row.get(0))? {
+        ids.push(id);
+        last = id;
+    }
+    Ok(ids)
+}
+
 /// What is wrong with a key.
 pub fn check_key(key: &str) -> Result<(), Problem> {
     if key.len() > LONGEST_KEY {
@@ -256,13 +313,14 @@ pub fn copy(
     source: (&str, &str),
     target: (&str, &str),
     relabel: Relabel,
-    conditions: &Conditions,
+    (of_source, of_target): (&Conditions, &Conditions),
 ) -> Result<Object, Problem> {
     let found = get(turn.db, source.0, source.1)?;
-    conditions.of_source(found.version())?;
+    of_source.of_source(found.version())?;
     let bucket = bucket(turn.db, target.0)?;
     let there = find(turn.db, bucket, target.1)?;
-    let facts = match relabel.facts {
+    of_target.of_write(there.as_ref().map(Object::version))?;
+    let mut facts = match relabel.facts {
         // Checksums are of the bytes.
         Some(facts) => Facts {
             checksums: found.facts.checksums.clone(),
@@ -271,6 +329,7 @@ pub fn copy(
         },
         None => found.facts.clone(),
     };
+    facts.redirect = relabel.redirect;
     let labels = Labels {
         class: relabel.class,
         facts,

@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::bodies::Files;
-use super::{BODIES, DATABASE, Options, Problem, takeover};
+use super::{BODIES, DATABASE, LOCK, Options, Problem, takeover};
 
 /// The schema's number.
 const VERSION: i64 = 1;
@@ -424,7 +424,7 @@ pub(super) fn in_one_snapshot<T>(
 }
 
 fn lock(root: &Path) -> Result<File, OpenError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,

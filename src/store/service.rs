@@ -31,7 +31,7 @@ macro_rules! told {
     };
 }
 
-/// The headers and the metadata that a request gives an object.
+/// The headers and the metadata that a request gives an object, or what is wrong with them.
 macro_rules! facts {
     ($of:expr) => {
         Facts {
@@ -45,6 +45,7 @@ macro_rules! facts {
             metadata: Facts::metadata($of.metadata),
             ..Facts::default()
         }
+        .checked()
     };
 }
 
@@ -61,6 +62,7 @@ macro_rules! source_conditions {
 }
 
 mod absent;
+mod copies;
 mod lists;
 mod reads;
 mod select;
@@ -235,7 +237,7 @@ operations! {
     get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput = reads;
     put_object(PutObjectInput) -> PutObjectOutput = writes;
     post_object(PostObjectInput) -> PostObjectOutput = writes;
-    copy_object(CopyObjectInput) -> CopyObjectOutput = writes;
+    copy_object(CopyObjectInput) -> CopyObjectOutput = copies;
     delete_object(DeleteObjectInput) -> DeleteObjectOutput = writes;
     delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput = writes;
     put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput = writes;
@@ -388,6 +390,7 @@ mod buckets {
         store: &Store,
         request: S3Request<PutBucketTaggingInput>,
     ) -> S3Result<S3Response<PutBucketTaggingOutput>> {
+        writes::whole_body(&request.headers, &request.extensions)?;
         let input = request.input;
         let tags = tags::of_set(input.tagging.tag_set, tags::OF_BUCKET)?;
         store

@@ -198,7 +198,7 @@ impl Harm {
         }
         *refused = Some(code);
         if code == Code::StateUnreadable {
-            error!(%problem, "the store's database is damaged: writes are refused");
+            error!(%problem, "the store's database is damaged: writes are refused until it is put back from a backup");
         }
         let Some(troubles) = self.troubles.get() else {
             return;
@@ -217,7 +217,19 @@ impl Harm {
         troubles.raise(Trouble::new(code, now, text, remedy).about(DATABASE));
     }
 
-    /// Writes are durable.
+    /// Why nothing may be written: a database that is damaged takes nothing more, wherever in it that would go.
+    pub fn refuses(&self) -> Option<Problem> {
+        if *lock(&self.refused) != Some(Code::StateUnreadable) {
+            return None;
+        }
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        let text =
+            "it was found damaged, and nothing is written until it is put back from a backup";
+        let error = rusqlite::Error::SqliteFailure(code, Some(text.to_owned()));
+        Some(Problem::Sqlite(error))
+    }
+
+    /// New bytes are durable.
     pub fn wrote(&self) {
         let mut refused = lock(&self.refused);
         // What is damaged stays so although some of it can be written.

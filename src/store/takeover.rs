@@ -24,7 +24,7 @@ use super::checksums::{self, Algorithm};
 use super::commit::Turn;
 use super::facts::Facts;
 use super::objects::{self, Labels, hex};
-use super::{DATABASE, OpenError, Problem, opening};
+use super::{DATABASE, OpenError, Problem, Store, opening};
 use crate::clock::Clock;
 
 /// The name under which it was noted that all is done.
@@ -88,16 +88,7 @@ pub(super) fn take_over(
         .map_err(|error| wrap(error.into()))?;
     let now_ms = clock.now().timestamp_millis();
     if let Some(done) = done {
-        if done.parse().is_ok_and(|done: i64| now_ms > done + KEPT_MS) {
-            match fs::remove_dir_all(&old) {
-                Ok(()) => {
-                    info!(path = %old.display(), "what an older version left was removed: it has been in the store for a week")
-                }
-                Err(error) => {
-                    warn!(path = %old.display(), %error, "what an older version left could not be removed")
-                }
-            }
-        }
+        remove_when_old(&old, &done, now_ms);
         return Ok(());
     }
     info!(path = %old.display(), "taking the objects of an older version over");
@@ -142,6 +133,36 @@ pub(super) fn take_over(
     Ok(())
 }
 
+/// Removes what an older version left, when all of it has been in the store for a week.
+pub(super) fn put_away(store: &Store, now_ms: i64) -> Result<(), Problem> {
+    let old = aside(store.root());
+    if !old.is_dir() {
+        return Ok(());
+    }
+    let done: Option<String> = store.read_blocking(|db| {
+        let mut find = db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+        Ok(find.query_row([DONE], |row| row.get(0)).optional()?)
+    })?;
+    if let Some(done) = done {
+        remove_when_old(&old, &done, now_ms);
+    }
+    Ok(())
+}
+
+fn remove_when_old(old: &Path, done: &str, now_ms: i64) {
+    if !done.parse().is_ok_and(|done: i64| now_ms > done + KEPT_MS) {
+        return;
+    }
+    match fs::remove_dir_all(old) {
+        Ok(()) => {
+            info!(path = %old.display(), "what an older version left was removed: it has been in the store for a week")
+        }
+        Err(error) => {
+            warn!(path = %old.display(), %error, "what an older version left could not be removed")
+        }
+    }
+}
+
 fn in_one(
     db: &Connection,
     files: &Files,
@@ -155,6 +176,7 @@ fn in_one(
         files,
         now_ms,
         doomed: &mut doomed,
+        kept: false,
     })?;
     transaction.commit()?;
     files.doom(doomed);
@@ -298,12 +320,15 @@ fn directories(root: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// The keys of a bucket: the paths of its files. A directory that somebody put there as an object ends in a slash.
+/// The keys of a bucket: the paths of its files. An empty directory may be what is left of files that were deleted, or what
+/// somebody put there under a key that ends in a slash; the older version showed neither, and it is said.
 fn keys(bucket: &Path) -> std::io::Result<Vec<String>> {
     let (mut keys, mut left) = (Vec::new(), vec![bucket.to_owned()]);
     while let Some(directory) = left.pop() {
+        let mut empty = directory != bucket;
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
+            empty = false;
             if path.is_dir() {
                 left.push(path);
             } else if let Some(key) = path.strip_prefix(bucket).ok().and_then(|key| key.to_str()) {
@@ -311,6 +336,9 @@ fn keys(bucket: &Path) -> std::io::Result<Vec<String>> {
             } else {
                 warn!(path = %path.display(), "a file whose name is no text is not taken over; it stays where it is");
             }
+        }
+        if empty {
+            warn!(path = %directory.display(), "an empty directory is not taken over: if it stood for a folder, put a key there that ends in a slash");
         }
     }
     keys.sort();

@@ -20,8 +20,12 @@ import zlib
 from datetime import datetime, timedelta, timezone
 
 import boto3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from botocore.handlers import set_list_objects_encoding_type_url
 
 URL, KEY, SECRET = sys.argv[1:4]
 MIB = 1 << 20
@@ -102,6 +106,24 @@ def what_is_not_there_is_404_also_where_keys_lie_below(bucket):
         same(code(s3.head_object, Bucket=bucket, Key=key), (404, "404"))
 
 
+@test
+def odd_keys_are_copied_deleted_and_put_together_as_they_are(bucket):
+    keys = ["a b+c%d&e?f#g", "../x", "//", "\u00fc/\u4e2d", "dir/", "a\"b'<>"]
+    modern = client(config={"signature_version": "s3v4"})
+    for key in keys:
+        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+        s3.copy_object(Bucket=bucket, Key="copy/" + key, CopySource={"Bucket": bucket, "Key": key})
+        same(body(bucket, "copy/" + key), key.encode())
+        same(fetch(modern.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}))[1], key.encode())
+        data, *_ = parts(bucket, "parts/" + key, [10])
+        same(body(bucket, "parts/" + key), data)
+    every = keys + ["copy/" + key for key in keys] + ["parts/" + key for key in keys]
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in every]})
+    same(sorted(d["Key"] for d in answer["Deleted"]), sorted(every))
+    same(s3.list_objects_v2(Bucket=bucket)["KeyCount"], 0)
+
+
+
 # --- buckets
 
 
@@ -116,6 +138,29 @@ def a_missing_bucket_is_no_such_bucket_everywhere(bucket):
         same(code(call, Bucket=none, **more), (404, "NoSuchBucket"))
     same(code(s3.head_bucket, Bucket=none), (404, "404"))
     assert none not in [b["Name"] for b in s3.list_buckets()["Buckets"]]
+
+
+@test
+def a_missing_bucket_is_no_such_bucket_also_for_parts_tags_and_forms(bucket):
+    none, upload = "no-such-bucket-here", {"Key": "k", "UploadId": "0" * 32}
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    part = {"Parts": [{"PartNumber": 1, "ETag": "x"}]}
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    select = {"Key": "k", "Expression": "SELECT * FROM s3object s", "ExpressionType": "SQL", "InputSerialization": {"CSV": {}},
+              "OutputSerialization": {"CSV": {}}}
+    for call, more in [(s3.upload_part, {**upload, "PartNumber": 1, "Body": b"1"}), (s3.list_parts, upload), (s3.abort_multipart_upload, upload),
+                       (s3.complete_multipart_upload, {**upload, "MultipartUpload": part}),
+                       (s3.upload_part_copy, {**upload, "PartNumber": 1, "CopySource": f"{bucket}/k"}),
+                       (s3.copy_object, {"Key": "k", "CopySource": f"{bucket}/k"}),
+                       (s3.get_object_tagging, {"Key": "k"}), (s3.put_object_tagging, {"Key": "k", "Tagging": tags}),
+                       (s3.delete_object_tagging, {"Key": "k"}), (s3.get_bucket_tagging, {}), (s3.put_bucket_tagging, {"Tagging": tags}),
+                       (s3.list_object_versions, {}), (s3.get_object_attributes, {"Key": "k", "ObjectAttributes": ["ETag"]}),
+                       (s3.select_object_content, select)]:
+        same((call.__name__, code(call, Bucket=none, **more)), (call.__name__, (404, "NoSuchBucket")))
+    form = s3.generate_presigned_post(none, "k")
+    status, text, _ = post(form, b"content")
+    same((status, b"<Code>NoSuchBucket</Code>" in text), (404, True))
+
 
 
 @test
@@ -326,6 +371,44 @@ def several_ranges_are_answered_with_the_whole_object(bucket):
     same(code(s3.get_object, Bucket=bucket, Key="none", Range="bytes=0-1,5-9"), (404, "NoSuchKey"))
 
 
+@test
+def what_is_no_range_is_no_range(bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
+    for header in ("bytes=5-2", "bytes=abc", "items=0-1", "bytes=", "0-1"):
+        for call in (s3.get_object, s3.head_object):
+            answer = call(Bucket=bucket, Key="k", Range=header)
+            same((answer["ResponseMetadata"]["HTTPStatusCode"], answer["ContentLength"], "ContentRange" in answer), (200, 10, False))
+    same(body(bucket, "k", Range="bytes=5-2"), b"0123456789")
+
+
+@test
+def heads_tell_what_reads_do(bucket):
+    data, *_ = parts(bucket, "k", [5 * MIB, 100])
+    for call in (s3.head_object, s3.get_object):
+        part = call(Bucket=bucket, Key="k", PartNumber=2)
+        told = (part["ResponseMetadata"]["HTTPStatusCode"], part["PartsCount"], part["ContentLength"], part["ContentRange"])
+        same(told, (206, 2, 100, f"bytes {5 * MIB}-{5 * MIB + 99}/{len(data)}"))
+        expires = call(Bucket=bucket, Key="k", ResponseExpires=datetime(2030, 1, 2, tzinfo=timezone.utc))
+        same(expires["ResponseMetadata"]["HTTPHeaders"]["expires"], "Wed, 02 Jan 2030 00:00:00 GMT")
+    same(code(s3.head_object, Bucket=bucket, Key="k", PartNumber=3), (400, "400"))
+    for call, name in ((s3.head_object, "416"), (s3.get_object, "InvalidRange")):
+        try:
+            call(Bucket=bucket, Key="k", Range=f"bytes={len(data)}-")
+            raise AssertionError("it was satisfied")
+        except ClientError as error:
+            answer = error.response["ResponseMetadata"]
+            same((answer["HTTPStatusCode"], error.response["Error"]["Code"]), (416, name))
+            same(answer["HTTPHeaders"]["content-range"], f"bytes */{len(data)}")
+    etag = s3.head_object(Bucket=bucket, Key="k")["ETag"]
+    for call in (s3.head_object, s3.get_object):
+        try:
+            call(Bucket=bucket, Key="k", IfNoneMatch=etag)
+            raise AssertionError("it was sent")
+        except ClientError as error:
+            same((error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["ResponseMetadata"]["HTTPHeaders"]["etag"]), (304, etag))
+
+
+
 # --- conditions
 
 
@@ -386,6 +469,54 @@ def conditional_deletes(bucket):
     same(([e["Code"] for e in answer["Errors"]], [d["Key"] for d in answer["Deleted"]]), (["PreconditionFailed"], ["absent"]))
 
 
+@test
+def conditional_copies_over_what_is_there(bucket):
+    s3.put_object(Bucket=bucket, Key="a", Body=b"new")
+    there = s3.put_object(Bucket=bucket, Key="b", Body=b"there")["ETag"]
+    copy = {"Bucket": bucket, "CopySource": f"{bucket}/a"}
+    same(code(s3.copy_object, Key="b", IfNoneMatch="*", **copy), (412, "PreconditionFailed"))
+    same(code(s3.copy_object, Key="b", IfNoneMatch=there, **copy), (412, "PreconditionFailed"))
+    same(code(s3.copy_object, Key="b", IfMatch='"other"', **copy), (412, "PreconditionFailed"))
+    same(code(s3.copy_object, Key="none", IfMatch=there, **copy), (404, "NoSuchKey"))
+    same(body(bucket, "b"), b"there")
+    s3.copy_object(Key="c", IfNoneMatch="*", **copy)
+    s3.copy_object(Key="b", IfMatch=there, **copy)
+    same((body(bucket, "b"), body(bucket, "c")), (b"new", b"new"))
+    outcomes = [code(client().copy_object, Key="d", IfNoneMatch="*", **copy) for _ in range(3)]
+    same(outcomes, [None] + [(412, "PreconditionFailed")] * 2)
+
+
+@test
+def conditions_on_the_source_of_copies_and_copied_parts(bucket):
+    etag = s3.put_object(Bucket=bucket, Key="a", Body=b"1")["ETag"]
+    before, after = datetime.now(timezone.utc) - timedelta(days=1), datetime.now(timezone.utc) + timedelta(days=1)
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    for call, more in ((s3.copy_object, {"Key": "b"}), (s3.upload_part_copy, {"Key": "k", "UploadId": upload, "PartNumber": 1})):
+        more = {"Bucket": bucket, "CopySource": f"{bucket}/a", **more}
+        for refused in ({"CopySourceIfMatch": '"x"'}, {"CopySourceIfNoneMatch": etag}, {"CopySourceIfModifiedSince": after},
+                        {"CopySourceIfUnmodifiedSince": before}):
+            same(code(call, **more, **refused), (412, "PreconditionFailed"))
+        for taken in ({"CopySourceIfMatch": etag, "CopySourceIfUnmodifiedSince": before}, {"CopySourceIfNoneMatch": '"x"'},
+                      {"CopySourceIfModifiedSince": before}, {"CopySourceIfUnmodifiedSince": after}):
+            call(**more, **taken)
+
+
+@test
+def metadata_and_headers_have_limits(bucket):
+    s3.put_object(Bucket=bucket, Key="a", Body=b"1", Metadata={"m": "x" * 2047})
+    large = {"m": "x" * 2048}
+    same(code(s3.put_object, Bucket=bucket, Key="b", Body=b"1", Metadata=large), (400, "MetadataTooLarge"))
+    same(code(s3.create_multipart_upload, Bucket=bucket, Key="b", Metadata=large), (400, "MetadataTooLarge"))
+    same(code(s3.copy_object, Bucket=bucket, Key="b", CopySource=f"{bucket}/a", MetadataDirective="REPLACE", Metadata=large), (400, "MetadataTooLarge"))
+    form = s3.generate_presigned_post(bucket, "b", Fields={"x-amz-meta-m": "x" * 2048}, Conditions=[["starts-with", "$x-amz-meta-m", ""]])
+    status, text, _ = post(form, b"content")
+    same((status, b"<Code>MetadataTooLarge</Code>" in text), (400, True))
+    same(code(s3.put_object, Bucket=bucket, Key="b", Body=b"1", ContentDisposition="x" * 9000), (400, "RequestHeaderSectionTooLarge"))
+    same(code(s3.head_object, Bucket=bucket, Key="b"), (404, "404"))
+    same(s3.head_object(Bucket=bucket, Key="a")["Metadata"], {"m": "x" * 2047})
+
+
+
 # --- copies
 
 
@@ -411,6 +542,13 @@ def a_copy_onto_itself_needs_a_change(bucket):
     same(code(s3.copy_object, Bucket=bucket, Key="a", CopySource=f"{bucket}/a"), (400, "InvalidRequest"))
     s3.copy_object(Bucket=bucket, Key="a", CopySource=f"{bucket}/a", MetadataDirective="REPLACE", Metadata={"n": "2"})
     same((s3.head_object(Bucket=bucket, Key="a")["Metadata"], body(bucket, "a")), ({"n": "2"}, b"1"))
+    s3.copy_object(Bucket=bucket, Key="a", CopySource=f"{bucket}/a", WebsiteRedirectLocation="/there")
+    head = s3.head_object(Bucket=bucket, Key="a")
+    same((head["WebsiteRedirectLocation"], head["Metadata"]), ("/there", {"n": "2"}))
+    s3.copy_object(Bucket=bucket, Key="b", CopySource=f"{bucket}/a")
+    same("WebsiteRedirectLocation" in s3.head_object(Bucket=bucket, Key="b"), False)
+    for unknown in ({"MetadataDirective": "MOVE"}, {"TaggingDirective": "MOVE"}):
+        same(code(s3.copy_object, Bucket=bucket, Key="b", CopySource=f"{bucket}/a", **unknown), (400, "InvalidArgument"))
 
 
 @test
@@ -555,8 +693,9 @@ def conditional_completion(bucket):
     etag = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"new")["ETag"]
     done = {"Bucket": bucket, "Key": "k", "UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": etag}]}}
     same(code(s3.complete_multipart_upload, IfNoneMatch="*", **done), (412, "PreconditionFailed"))
+    same(code(s3.complete_multipart_upload, IfMatch='"other"', **done), (412, "PreconditionFailed"))
     same(body(bucket, "k"), b"there")
-    s3.complete_multipart_upload(**done)
+    s3.complete_multipart_upload(IfMatch=s3.head_object(Bucket=bucket, Key="k")["ETag"], **done)
     same(body(bucket, "k"), b"new")
 
 
@@ -584,6 +723,109 @@ def checksums_of_parts_and_of_the_whole(bucket):
         part = s3.get_object(Bucket=bucket, Key=algorithm, PartNumber=2, ChecksumMode="ENABLED")
         same((part["ChecksumType"], part[f"Checksum{algorithm}"]), (kind or "COMPOSITE", done[1][f"Checksum{algorithm}"]))
         assert body(bucket, algorithm, ChecksumMode="ENABLED") == first + second
+
+
+def crc(data, polynomial, width):
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (polynomial if byte & 1 else 0)
+        table.append(byte)
+    register = (1 << width) - 1
+    for byte in data:
+        register = register >> 8 ^ table[(register ^ byte) & 255]
+    return base64.b64encode((register ^ (1 << width) - 1).to_bytes(width // 8, "big")).decode()
+
+
+def crc32c(data):
+    return crc(data, 0x82F63B78, 32)
+
+
+def crc64nvme(data):
+    return crc(data, 0x9A6C9329AC4BC9B5, 64)
+
+
+@test
+def crc32c_and_crc64nvme_of_parts_are_verified_kept_and_told(bucket):
+    same((crc32c(b"123456789"), crc64nvme(b"123456789")), ("4waSgw==", "rosUhgp5mIg="))
+    data = b"part" * 1000
+    for algorithm, kind, sum_of in (("CRC32C", "COMPOSITE", crc32c), ("CRC32C", "FULL_OBJECT", crc32c), ("CRC64NVME", "FULL_OBJECT", crc64nvme)):
+        field = f"Checksum{algorithm}"
+        upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm=algorithm, ChecksumType=kind)["UploadId"]
+        place = {"Bucket": bucket, "Key": "k", "UploadId": upload}
+        same(code(s3.upload_part, PartNumber=1, Body=data, **{field: sum_of(b"other")}, **place), (400, "BadDigest"))
+        same("Parts" in s3.list_parts(**place), False)
+        answer = s3.upload_part(PartNumber=1, Body=data, **{field: sum_of(data)}, **place)
+        same(answer[field], sum_of(data))
+        done = {"Parts": [{"PartNumber": 1, "ETag": answer["ETag"], field: answer[field]}]}
+        wrong = {"Parts": [{"PartNumber": 1, "ETag": answer["ETag"], field: sum_of(b"other")}]}
+        same(code(s3.complete_multipart_upload, MultipartUpload=wrong, **place), (400, "InvalidPart"))
+        same(code(s3.complete_multipart_upload, MultipartUpload=done, MpuObjectSize=3999, **place), (400, "InvalidRequest"))
+        if kind == "FULL_OBJECT":
+            same(code(s3.complete_multipart_upload, MultipartUpload=done, **{field: sum_of(b"other")}, **place), (400, "BadDigest"))
+        told = s3.complete_multipart_upload(MultipartUpload=done, MpuObjectSize=4000, **place)[field]
+        same(told, sum_of(data) if kind == "FULL_OBJECT" else sum_of(base64.b64decode(sum_of(data))) + "-1")
+        head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+        same((head[field], head["ChecksumType"]), (told, kind))
+
+
+@test
+def an_upload_without_checksums_takes_parts_with_them_and_one_of_the_whole(bucket):
+    own = client(config={"request_checksum_calculation": "when_required"})
+    data, crc32 = b"x" * 1000, lambda data: base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    upload = own.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    place = {"Bucket": bucket, "Key": "k", "UploadId": upload}
+    part = own.upload_part(PartNumber=1, Body=data, ChecksumCRC32=crc32(data), **place)
+    done = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC32": part["ChecksumCRC32"]}]}
+    same(code(own.complete_multipart_upload, MultipartUpload=done, ChecksumCRC32=crc32(b"other"), **place), (400, "BadDigest"))
+    same(code(own.head_object, Bucket=bucket, Key="k"), (404, "404"))
+    own.complete_multipart_upload(MultipartUpload=done, ChecksumCRC32=crc32(data), **place)
+    same(body(bucket, "k"), data)
+
+
+def saying(operation, **headers):
+    """A client whose requests of one kind say something else of their body, and are signed so."""
+    own = client()
+
+    def say(request, **_):
+        for name in [name for name in request.headers if name.lower().startswith(("x-amz-checksum", "content-md5"))]:
+            del request.headers[name]
+        for name, value in headers.items():
+            request.headers[name.replace("_", "-")] = value
+
+    own.meta.events.register(f"before-sign.s3.{operation}", say)
+    return own
+
+
+@test
+def documents_are_compared_with_what_is_said_of_them(bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    md5 = base64.b64encode(hashlib.md5(b"other").digest()).decode()
+    crc32 = base64.b64encode(zlib.crc32(b"other").to_bytes(4, "big")).decode()
+    for operation, call, more in (("DeleteObjects", "delete_objects", {"Delete": {"Objects": [{"Key": "k"}]}}),
+                                  ("PutObjectTagging", "put_object_tagging", {"Key": "k", "Tagging": tags}),
+                                  ("PutBucketTagging", "put_bucket_tagging", {"Tagging": tags})):
+        for said in ({"Content_MD5": md5}, {"x_amz_checksum_crc32": crc32}):
+            same((operation, code(getattr(saying(operation, **said), call), Bucket=bucket, **more)), (operation, (400, "BadDigest")))
+    same(body(bucket, "k"), b"1")
+    same(s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"], [])
+    for call, more in ((s3.put_object_tagging, {"Key": "k"}), (s3.put_bucket_tagging, {})):
+        call(Bucket=bucket, Tagging=tags, ChecksumAlgorithm="SHA256", **more)
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]}, ChecksumAlgorithm="SHA1")
+    same(code(s3.head_object, Bucket=bucket, Key="k"), (404, "404"))
+
+
+@test
+def a_version_that_is_not_there_is_deleted_already(bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    same(s3.delete_object(Bucket=bucket, Key="k", VersionId="other")["ResponseMetadata"]["HTTPStatusCode"], 204)
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": "other"}]})
+    same((len(answer["Deleted"]), "Errors" in answer), (1, False))
+    same(body(bucket, "k"), b"1")
+    s3.delete_object(Bucket=bucket, Key="k", VersionId="null")
+    same(code(s3.head_object, Bucket=bucket, Key="k"), (404, "404"))
+
 
 
 # --- deleting
@@ -689,6 +931,50 @@ def bad_page_sizes_are_refused(bucket):
 
 
 @test
+def versions_and_uploads_are_listed_in_pages_with_delimiters(bucket):
+    keys = ["a/1", "a/2", "b", "c/1", "d+e f", "\u00fc"]
+    fill(bucket, keys)
+    found, common, more = [], [], {}
+    while True:
+        page = s3.list_object_versions(Bucket=bucket, Delimiter="/", MaxKeys=1, **more)
+        found += [v["Key"] for v in page.get("Versions", [])]
+        common += [p["Prefix"] for p in page.get("CommonPrefixes", [])]
+        if not page["IsTruncated"]:
+            break
+        more = {"KeyMarker": page["NextKeyMarker"]}
+        if "NextVersionIdMarker" in page:
+            more["VersionIdMarker"] = page["NextVersionIdMarker"]
+    same((found, common), (["b", "d+e f", "\u00fc"], ["a/", "c/"]))
+    same([v["Key"] for v in s3.list_object_versions(Bucket=bucket, Prefix="a/")["Versions"]], ["a/1", "a/2"])
+    for key in keys:
+        s3.create_multipart_upload(Bucket=bucket, Key=key)
+    found, common, more = [], [], {}
+    while True:
+        page = s3.list_multipart_uploads(Bucket=bucket, Delimiter="/", MaxUploads=1, **more)
+        found += [u["Key"] for u in page.get("Uploads", [])]
+        common += [p["Prefix"] for p in page.get("CommonPrefixes", [])]
+        if not page["IsTruncated"]:
+            break
+        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
+    same((found, common), (["b", "d+e f", "\u00fc"], ["a/", "c/"]))
+
+
+@test
+def names_are_encoded_where_that_is_asked_for(bucket):
+    fill(bucket, ["a b/x", "d+e f", "\u00fc&"])
+    modern = client(config={"signature_version": "s3v4"})
+    for operation, call in (("ListObjects", "list_objects"), ("ListObjectsV2", "list_objects_v2"), ("ListObjectVersions", "list_object_versions")):
+        # boto3 asks for it by itself.
+        modern.meta.events.unregister(f"before-parameter-build.s3.{operation}", set_list_objects_encoding_type_url)
+        for encoding, wanted in (({}, ["<Key>d+e f</Key>", "<Prefix>a b/</Prefix>"]), ({"EncodingType": "url"}, ["d%2Be", "%C3%BC%26", "<EncodingType>url<"])):
+            url = modern.generate_presigned_url(call, Params={"Bucket": bucket, "Delimiter": "/", **encoding})
+            same("encoding-type" in url, bool(encoding))
+            text = fetch(url)[1].decode()
+            for some in wanted:
+                assert some in text, (call, some, text)
+
+
+@test
 def versions_of_an_unversioned_bucket_are_null(bucket):
     fill(bucket, ["a", "b"])
     listed = s3.list_object_versions(Bucket=bucket)
@@ -770,6 +1056,33 @@ def presigned_requests_read_and_write(bucket):
     same(fetch(url)[0], 403)
 
 
+def post(form, content, **more):
+    text = b""
+    for name, value in {**form["fields"], **more, "file": content}.items():
+        value = value if isinstance(value, bytes) else value.encode()
+        extra = '; filename="f.txt"' if name == "file" else ""
+        text += f'--xx\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode() + value + b"\r\n"
+    return fetch(form["url"], "POST", text + b"--xx--\r\n", {"Content-Type": "multipart/form-data; boundary=xx"})
+
+
+@test
+def forms_are_compared_with_what_their_fields_say(bucket):
+    def form(**fields):
+        fields = {name.replace("_", "-"): value for name, value in fields.items()}
+        return s3.generate_presigned_post(bucket, "k", Fields=fields, Conditions=[{name: value} for name, value in fields.items()])
+
+    md5 = lambda data: base64.b64encode(hashlib.md5(data).digest()).decode()
+    status, text, _ = post(form(Content_MD5=md5(b"other")), b"content")
+    same((status, b"<Code>BadDigest</Code>" in text), (400, True))
+    status, text, _ = post(form(Content_MD5="nonsense"), b"content")
+    same((status, b"<Code>InvalidDigest</Code>" in text), (400, True))
+    same(code(s3.head_object, Bucket=bucket, Key="k"), (404, "404"))
+    same(post(form(Content_MD5=md5(b"content")), b"content")[0], 204)
+    status, text, _ = post(form(If_None_Match="*"), b"later")
+    same((status, b"<Code>PreconditionFailed</Code>" in text), (412, True))
+    same(body(bucket, "k"), b"content")
+
+
 @test
 def forms_upload(bucket):
     for signature in ("s3", "s3v4"):
@@ -818,6 +1131,76 @@ def buckets_can_be_names_of_hosts(bucket):
     assert named.hostname.startswith(bucket), url
     status, text, _ = fetch(url.replace(f"{named.scheme}://{named.netloc}", f"{host.scheme}://{host.netloc}"), headers={"Host": named.netloc})
     same((status, text), (200, b"1"))
+
+
+@test
+def requests_to_names_of_hosts_are_signed_in_headers_and_write_and_list(bucket):
+    port = urllib.parse.urlsplit(URL).port
+    own = boto3.client("s3", endpoint_url=f"http://localhost:{port}", aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1",
+                       config=Config(retries={"total_max_attempts": 1}, proxies={}, s3={"addressing_style": "virtual"}))
+
+    def send(request, **_):
+        # Not every machine knows the name; the signature is over it in any case.
+        host = urllib.parse.urlsplit(request.url).netloc
+        assert host == f"{bucket}.localhost:{port}", host
+        request.headers["Host"] = host
+        request.url = request.url.replace(host, urllib.parse.urlsplit(URL).netloc, 1)
+
+    own.meta.events.register("before-send.s3", send)
+    own.put_object(Bucket=bucket, Key="a b/c", Body=b"1" * 100000)
+    same(own.get_object(Bucket=bucket, Key="a b/c")["Body"].read(), b"1" * 100000)
+    same([o["Key"] for o in own.list_objects_v2(Bucket=bucket, Prefix="a b/")["Contents"]], ["a b/c"])
+    own.copy_object(Bucket=bucket, Key="d", CopySource={"Bucket": bucket, "Key": "a b/c"})
+    own.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a b/c"}]})
+    same([o["Key"] for o in own.list_objects(Bucket=bucket)["Contents"]], ["d"])
+
+
+class InChunks(S3SigV4Auth):
+    kind = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+
+    def payload(self, request):
+        return self.kind
+
+
+def in_chunks(bucket, data, trailer=None, signed=False, spoil=False):
+    """A PUT of `k` as SDKs send bodies whose length or checksum they do not know beforehand."""
+    headers = {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": str(len(data))}
+    if trailer:
+        headers["x-amz-trailer"] = "x-amz-checksum-crc32"
+    request = AWSRequest("PUT", f"{URL}/{bucket}/k", headers=headers, data=b"")
+    auth = InChunks(Credentials(KEY, SECRET), "s3", "us-east-1")
+    if signed:
+        auth.kind = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+    auth.add_auth(request)
+    last = request.headers["Authorization"].split("Signature=")[1]
+    text = b""
+    for start in range(0, len(data) + 65536, 65536):
+        chunk = data[start:start + 65536]
+        extra = ""
+        if signed:
+            hashed = [hashlib.sha256(some).hexdigest() for some in (b"", chunk)]
+            parts = ["AWS4-HMAC-SHA256-PAYLOAD", request.context["timestamp"], auth.credential_scope(request), last, *hashed]
+            last = auth.signature("\n".join(parts), request)
+            extra = f";chunk-signature={last}"
+        text += f"{len(chunk):x}{extra}\r\n".encode() + (chunk[::-1] if spoil else chunk) + (b"\r\n" if chunk or not trailer else b"")
+    if trailer:
+        text += f"x-amz-checksum-crc32:{trailer}\r\n\r\n".encode()
+    return fetch(request.url, "PUT", text, dict(request.headers))
+
+
+@test
+def bodies_in_chunks_are_held_to_their_trailers_and_signatures(bucket):
+    data = bytes(range(256)) * 700
+    sum_of = lambda data: base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    for more in ({"trailer": sum_of(b"other")}, {"trailer": "nonsense"}, {"signed": True, "spoil": True}):
+        status, text, _ = in_chunks(bucket, data, **more)
+        assert status in (400, 403), (more, status, text)
+        same(code(s3.head_object, Bucket=bucket, Key="k"), (404, "404"))
+    same(in_chunks(bucket, data, signed=True)[0], 200)
+    same(body(bucket, "k"), data)
+    same(in_chunks(bucket, data[1:], trailer=sum_of(data[1:]))[0], 200)
+    got = s3.get_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    same((got["Body"].read(), got["ChecksumCRC32"], "ContentEncoding" in got), (data[1:], sum_of(data[1:]), False))
 
 
 @test

@@ -14,6 +14,7 @@ use super::{Store, answer, etag, no_customer_key, objects, only_null, tags, time
 use crate::store::bodies::{Reading, Spans};
 use crate::store::checksums::Algorithm;
 use crate::store::conditions::Conditions;
+use crate::store::facts::Facts;
 use crate::store::objects::Object;
 use crate::store::{Problem, multipart, ranges};
 
@@ -259,6 +260,10 @@ pub async fn head_object(
         if let Some(Ok(value)) = said.map(|said| said.parse()) {
             headers.insert(name, value);
         }
+    }
+    let expires = Facts::expires(input.response_expires);
+    if let Some(Ok(value)) = expires.map(|expires| expires.parse()) {
+        headers.insert(hyper::header::EXPIRES, value);
     }
     // The crate of the protocol answers 200; `embedded` makes 206 of it where a part was asked for.
     let output = told!(

@@ -1,17 +1,20 @@
 //! Multipart uploads.
 
+use std::sync::Arc;
+
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
+use super::copies::source_of;
 use super::lists::Names;
-use super::writes::{Said, receive, source_of};
+use super::writes::{self, receive};
 use super::{Store, answer, class, etag, no_customer_key, objects, owner, tags, time};
 use crate::store::bodies::{Intake, Spans};
 use crate::store::checksums::{self, Algorithm};
 use crate::store::conditions::Conditions;
 use crate::store::facts::Facts;
 use crate::store::listing::after_all;
-use crate::store::multipart::{self, Claimed, Part as Row, Upload};
+use crate::store::multipart::{self, Claimed, Part as Row, Said, Upload};
 use crate::store::objects::hex;
 use crate::store::{Problem, ranges};
 
@@ -61,7 +64,7 @@ pub async fn create_multipart_upload(
         begun_ms: 0,
         class: class(input.storage_class.as_ref())?,
         tags: tags::of_header(input.tagging.as_deref())?,
-        facts: facts!(input),
+        facts: facts!(input)?,
         algorithm,
         full_object,
     };
@@ -102,8 +105,8 @@ pub async fn upload_part(
     store: &Store,
     request: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
-    let md5 = Said::md5_of(&request.headers)?;
-    let named = Said::algorithm_of(&request.headers)?;
+    let md5 = writes::Said::md5_of(&request.headers)?;
+    let named = writes::Said::algorithm_of(&request.headers)?;
     let trailing = request.trailing_headers;
     let input = request.input;
     no_customer_key(input.sse_customer_algorithm.as_ref())?;
@@ -123,7 +126,7 @@ pub async fn upload_part(
             of_part.name().to_ascii_lowercase()
         ));
     }
-    let said = Said {
+    let said = writes::Said {
         length: input.content_length,
         checksums: said!(input),
         trailing,
@@ -187,10 +190,10 @@ pub async fn upload_part_copy(
                 .read_on()
                 .inspect_err(|problem| reader.note_damage(&source.0, &source.1, problem))?
             {
-                intake.write(&bytes)?;
+                written(&reader, intake.write(&bytes))?;
             }
         }
-        Ok((intake.finish()?, upload.algorithm))
+        Ok((written(&reader, intake.finish())?, upload.algorithm))
     });
     let (draft, algorithm) = copied.await.map_err(s3s::S3Error::internal_error)??;
     let tag = hex(&draft.md5);
@@ -214,15 +217,18 @@ pub async fn upload_part_copy(
     })
 }
 
+/// What the disk said to a write.
+fn written<T>(store: &Store, done: std::io::Result<T>) -> Result<T, Problem> {
+    done.map_err(Problem::from)
+        .inspect_err(|problem| store.note_refusal(problem))
+}
+
 pub async fn complete_multipart_upload(
     store: &Store,
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let input = request.input;
     let whole = said!(input);
-    let whole = Algorithm::ALL
-        .into_iter()
-        .find_map(|algorithm| algorithm.of(&whole).cloned());
     let parts = input
         .multipart_upload
         .and_then(|upload| upload.parts)
@@ -234,9 +240,7 @@ pub async fn complete_multipart_upload(
             Claimed {
                 number: part.part_number.unwrap_or(0),
                 etag: part.e_tag.map(ETag::into_value),
-                checksum: Algorithm::ALL
-                    .into_iter()
-                    .find_map(|algorithm| algorithm.of(&sums).cloned()),
+                checksums: sums,
             }
         })
         .collect();
@@ -245,16 +249,17 @@ pub async fn complete_multipart_upload(
         if_none_match: input.if_none_match,
         ..Conditions::default()
     };
+    let said = Said {
+        size: input.mpu_object_size.map(|size| size as u64),
+        checksums: whole,
+    };
     let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id);
+    let place = (bucket.clone(), key.clone(), id.clone());
+    let claimed = Arc::new(claimed);
+    verify_whole(store, place, claimed.clone(), said.checksums.clone()).await?;
     let done = store
         .write(move |turn| {
-            multipart::complete(
-                turn,
-                (&bucket, &key, &id),
-                &claimed,
-                whole.as_deref(),
-                &conditions,
-            )
+            multipart::complete(turn, (&bucket, &key, &id), &claimed, &said, &conditions)
         })
         .await?;
     let sums = done.facts.to_checksum();
@@ -269,6 +274,48 @@ pub async fn complete_multipart_upload(
             ..CompleteMultipartUploadOutput::default()
         }
     ))
+}
+
+/// Reads the parts of an upload that keeps no checksums and compares the one that was said of the whole.
+async fn verify_whole(
+    store: &Store,
+    place: (String, String, String),
+    claimed: Arc<Vec<Claimed>>,
+    said: Checksum,
+) -> S3Result<()> {
+    let wanted: Vec<Algorithm> = Algorithm::ALL
+        .into_iter()
+        .filter(|algorithm| algorithm.of(&said).is_some())
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let reader = store.clone();
+    let read = tokio::task::spawn_blocking(move || -> Result<_, Problem> {
+        let reading = reader.lookup(move |db| {
+            let upload = match multipart::find(db, &place.0, &place.1, &place.2) {
+                // Whoever completes it judges that.
+                Err(Problem::Refused(_)) => return Ok(None),
+                upload => upload?,
+            };
+            match upload.algorithm {
+                Some(_) => Ok(None),
+                None => multipart::spans(db, &upload, &claimed).map(Some),
+            }
+        })?;
+        let Some(mut reading) = reading else {
+            return Ok(None);
+        };
+        let mut hasher = checksums::hasher(&wanted);
+        while let Some(bytes) = reading.read_on()? {
+            hasher.update(&bytes);
+        }
+        Ok(Some(hasher.finalize()))
+    });
+    match read.await.map_err(s3s::S3Error::internal_error)?? {
+        Some(found) => checksums::compare(&said, &found),
+        None => Ok(()),
+    }
 }
 
 pub async fn abort_multipart_upload(

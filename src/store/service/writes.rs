@@ -4,15 +4,17 @@ use aws_smithy_types::base64;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use hyper::http::Extensions;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
-use super::{Store, answer, class, etag, no_customer_key, objects, only_null, tags, time};
+use super::{Store, answer, class, etag, no_customer_key, objects, only_null, tags};
 use crate::store::bodies::{Draft, Intake};
-use crate::store::checksums::{self, Algorithm};
+use crate::store::checksums::{self, Algorithm, Passed};
 use crate::store::conditions::{Conditions, same, seconds};
 use crate::store::facts::Facts;
-use crate::store::objects::{Labels, Relabel, hex};
+use crate::store::objects::{Labels, hex};
 use crate::store::{Problem, listing};
 
 /// The largest body of one request.
@@ -216,7 +218,7 @@ pub async fn put_object(
     let mut labels = Labels {
         class: class(input.storage_class.as_ref())?,
         tags: tags::of_header(input.tagging.as_deref())?,
-        facts: facts!(input),
+        facts: facts!(input)?,
     };
     let conditions = Conditions {
         if_match: input.if_match,
@@ -277,8 +279,12 @@ pub async fn post_object(
         };
         request.input.tagging = Some(set);
     }
-    // The form's own headers are about the form.
+    // The form's own headers are about the form; what its fields say is about the file.
     request.headers.remove("content-md5");
+    if let Some(md5) = &request.input.content_md5 {
+        let md5 = md5.parse().unwrap_or(HeaderValue::from_static("none"));
+        request.headers.insert("content-md5", md5);
+    }
     let response = put_object(store, request).await?;
     Ok(response.map_output(|put| {
         told!(
@@ -323,86 +329,21 @@ fn fields(form: PostObjectInput) -> PutObjectInput {
     }
 }
 
-pub async fn copy_object(
-    store: &Store,
-    request: S3Request<CopyObjectInput>,
-) -> S3Result<S3Response<CopyObjectOutput>> {
-    let input = request.input;
-    no_customer_key(input.sse_customer_algorithm.as_ref())?;
-    no_customer_key(input.copy_source_sse_customer_algorithm.as_ref())?;
-    objects::check_key(&input.key)?;
-    let source = source_of(&input.copy_source)?;
-    let replaced = |directive: Option<&str>| directive == Some("REPLACE");
-    let new_facts = replaced(
-        input
-            .metadata_directive
-            .as_ref()
-            .map(MetadataDirective::as_str),
-    );
-    let new_tags = replaced(
-        input
-            .tagging_directive
-            .as_ref()
-            .map(TaggingDirective::as_str),
-    );
-    let class = class(input.storage_class.as_ref())?;
-    let (bucket, key) = (input.bucket, input.key);
-    if source == (bucket.clone(), key.clone())
-        && !new_facts
-        && !new_tags
-        && input.storage_class.is_none()
-        && input.website_redirect_location.is_none()
-    {
-        return Err(s3_error!(
-            InvalidRequest,
-            "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes."
-        ));
-    }
-    let relabel = Relabel {
-        class,
-        tags: match new_tags {
-            true => Some(tags::of_header(input.tagging.as_deref())?),
-            false => None,
-        },
-        facts: new_facts.then(|| facts!(input)),
+/// Compares the body of a request that is no object's with what its headers say of it.
+pub fn whole_body(headers: &HeaderMap, extensions: &Extensions) -> S3Result<()> {
+    let Some(passed) = extensions.get::<Passed>() else {
+        return Ok(());
     };
-    let conditions = source_conditions!(input);
-    let object = store
-        .write(move |turn| {
-            let from = (source.0.as_str(), source.1.as_str());
-            objects::copy(turn, from, (&bucket, &key), relabel, &conditions)
-        })
-        .await?;
-    let sums = object.facts.to_checksum();
-    answer(CopyObjectOutput {
-        copy_object_result: Some(told!(
-            sums,
-            CopyObjectResult {
-                checksum_type: sums.checksum_type,
-                e_tag: Some(etag(&object.etag)),
-                last_modified: Some(time(object.written_ms)),
-            }
-        )),
-        ..CopyObjectOutput::default()
-    })
-}
-
-/// Bucket and key of a source.
-pub fn source_of(source: &CopySource) -> S3Result<(String, String)> {
-    match source {
-        CopySource::Bucket {
-            bucket,
-            key,
-            version_id,
-        } => {
-            only_null(version_id.as_deref())?;
-            Ok((bucket.to_string(), key.to_string()))
+    let md5 = Said::md5_of(headers)?;
+    let mut said = Checksum::default();
+    for algorithm in Algorithm::ALL {
+        if let Some(Ok(sum)) = headers.get(algorithm.header()).map(|sum| sum.to_str()) {
+            algorithm.put(&mut said, sum.to_owned());
         }
-        _ => Err(s3_error!(
-            NotImplemented,
-            "Access points are not implemented by this store"
-        )),
     }
+    let (found, found_md5) = passed.finish();
+    checksums::compare(&said, &found)?;
+    md5.map_or(Ok(()), |md5| checksums::compare_md5(&md5, found_md5))
 }
 
 pub async fn delete_object(
@@ -410,11 +351,15 @@ pub async fn delete_object(
     request: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
     let input = request.input;
-    only_null(input.version_id.as_deref())?;
     objects::check_key(&input.key)?;
+    // A version that is not there is deleted already.
+    let is_there = only_null(input.version_id.as_deref()).is_ok();
     store
         .write(move |turn| {
             let bucket = objects::bucket(turn.db, &input.bucket)?;
+            if !is_there {
+                return Ok(());
+            }
             objects::remove(turn, bucket, &input.key, |there| {
                 let conditions = Conditions {
                     if_match: input.if_match.clone(),
@@ -450,6 +395,7 @@ pub async fn delete_objects(
     store: &Store,
     request: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    whole_body(&request.headers, &request.extensions)?;
     let input = request.input;
     let quiet = input.delete.quiet.unwrap_or(false);
     let wanted = input.delete.objects;
@@ -506,8 +452,10 @@ fn delete_one(
     bucket: i64,
     one: &ObjectIdentifier,
 ) -> Result<(), Problem> {
-    only_null(one.version_id.as_deref())?;
     objects::check_key(&one.key)?;
+    if only_null(one.version_id.as_deref()).is_err() {
+        return Ok(());
+    }
     objects::remove(turn, bucket, &one.key, |there| {
         if one
             .e_tag
@@ -527,6 +475,7 @@ pub async fn put_object_tagging(
     store: &Store,
     request: S3Request<PutObjectTaggingInput>,
 ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
+    whole_body(&request.headers, &request.extensions)?;
     let input = request.input;
     only_null(input.version_id.as_deref())?;
     let tags = tags::of_set(input.tagging.tag_set, tags::OF_OBJECT)?;

@@ -117,6 +117,10 @@ async fn a_disk_that_refuses_is_a_trouble_until_a_write_goes_again() {
         assert_eq!(put(&served.client, "k", &vec![1; size]).await, Err(503));
         let told = troubles.get(Code::StoreRefuses, "store.db").unwrap();
         assert!(told.remedy.contains("make room"), "{}", told.remedy);
+        // What takes nothing of the disk says nothing of it.
+        full.store(false, Ordering::SeqCst);
+        served.store.remove_blocking(BUCKET, "none").unwrap();
+        assert!(troubles.get(Code::StoreRefuses, "store.db").is_some());
         full.store(false, Ordering::SeqCst);
         put(&served.client, "k", b"again").await.unwrap();
         assert!(troubles.get(Code::StoreRefuses, "store.db").is_none());
@@ -163,10 +167,71 @@ async fn a_database_that_is_damaged_while_it_is_used_refuses_and_tells() {
         }
     }
     assert!(refusals > 0);
+    // From then on nothing is written, wherever it would go; what can be read is read.
+    assert_eq!(put(&served.client, "in/000000x", b"new").await, Err(503));
+    assert_eq!(put(&served.client, "other", b"new").await, Err(503));
+    let removed = served
+        .client
+        .delete_object()
+        .bucket(BUCKET)
+        .key("in/000000");
+    assert!(removed.send().await.is_err());
+    assert_eq!(get(&served.client, "in/000000").await, Some(Vec::new()));
     let told = troubles.get(Code::StateUnreadable, "store.db").unwrap();
     assert!(
         told.remedy.contains("lookoutd store export"),
         "{}",
         told.remedy
     );
+}
+
+/// A leaf of the objects' table is overwritten: what lies before and behind it in its bucket, and all other buckets, are exported.
+#[test]
+fn an_export_saves_what_lies_on_both_sides_of_what_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s3");
+    let store = Store::open(&root, &Options::default()).unwrap();
+    for bucket in [BUCKET, "zoo"] {
+        store.create_bucket(bucket).unwrap();
+        store.put_blocking(bucket, "large", &[5; 100_000]).unwrap();
+    }
+    for n in 0..400 {
+        let key = format!("in/{n:06}");
+        store.put_blocking(BUCKET, &key, &[n as u8; 50]).unwrap();
+    }
+    drop(store);
+    let database = root.join("store.db");
+    let mut harmed = std::fs::read(&database).unwrap();
+    let is_harmed = |page: &[u8]| {
+        let key = b"in/000200";
+        page[0] == 10 && page.windows(key.len()).any(|some| some == key)
+    };
+    let at = harmed.chunks(4096).position(is_harmed).unwrap();
+    harmed[at * 4096..at * 4096 + 64].fill(0xa5);
+    std::fs::write(&database, &harmed).unwrap();
+    let contents = Contents::open(&root).unwrap();
+    let target = directory.path().join("out");
+    let report = contents.export(&target).unwrap();
+    let said = report.damaged.join("; ");
+    assert!(
+        said.contains("keys of plant are missing in the middle"),
+        "{said}"
+    );
+    for there in [
+        "plant/in/000000",
+        "plant/in/000399",
+        "plant/large",
+        "zoo/large",
+    ] {
+        assert!(target.join(there).is_file(), "{there}");
+    }
+    let files = std::fs::read_dir(target.join("plant/in")).unwrap().count();
+    assert!((250..400).contains(&files), "{files}");
+    let verified = contents.verify().unwrap();
+    assert_eq!(verified.objects, report.objects);
+    assert!(
+        verified.damaged.len() > report.damaged.len(),
+        "with the check of the whole"
+    );
+    assert_eq!(std::fs::read(&database).unwrap(), harmed);
 }

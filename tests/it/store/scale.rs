@@ -111,11 +111,20 @@ fn a_disk_that_others_share_is_refused_with_the_remedy_and_used_alone_where_that
             .unwrap();
     }
     assert_eq!(store.contents(BUCKET).unwrap().len(), 2);
+    // Whoever looks at it from outside is told that there is one connection, and has it when that is free.
+    let refused = Contents::open_with(&root, &wanted).unwrap_err().to_string();
+    assert!(refused.contains("stop it first"), "{refused}");
     assert!(
         !root.join("store.db-shm").exists(),
         "shared memory is of one machine"
     );
     drop(store);
+    let report = Contents::open_with(&root, &wanted)
+        .unwrap()
+        .verify()
+        .unwrap();
+    assert_eq!((report.objects, report.damaged.len()), (2, 0));
+    assert!(!root.join("store.db-shm").exists());
     assert_eq!(
         Store::open(&root, &wanted)
             .unwrap()
