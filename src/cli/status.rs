@@ -319,11 +319,13 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<Entry> {
 /// The embedded store of a daemon that is down, where it can be read.
 fn stored(config: &Config, data_dir: &Path, now: DateTime<Utc>) -> Option<Standing> {
     let contents = Contents::open(&data_dir.join("s3")).ok()?;
-    let rules = retention::rules(config);
-    let horizon = retention::horizon(config, data_dir).ok()?;
+    let kept = retention::terms(config, data_dir).ok().and_then(|terms| {
+        let kept = contents.due(&terms.rules, now, terms.horizon);
+        kept.ok()
+    });
     Some(Standing {
         figures: contents.figures().ok()?,
-        kept: contents.due(&rules, now, horizon).ok()?,
+        kept: kept.unwrap_or_default(),
         ..Standing::default()
     })
 }

@@ -1,6 +1,6 @@
 //! `lookoutd store`: the embedded store from outside.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::ConfigArgs;
 use super::output::Output;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::daemon::retention;
 use crate::ops::lock;
 use crate::store::export::{Contents, Report};
@@ -89,7 +90,7 @@ Beside a running daemon it is the daemon that deletes, within a minute.")]
 pub fn run(args: StoreArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Verify { config, output } => {
-            let report = open(&root(config)?)?.verify()?;
+            let report = open(&config.load()?.config)?.verify()?;
             tell(*output, &report, "verified")
         }
         Command::Export {
@@ -107,7 +108,7 @@ pub fn run(args: StoreArgs) -> anyhow::Result<ExitCode> {
             }
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("creating {}", directory.display()))?;
-            let report = open(&root(config)?)?.export(directory)?;
+            let report = open(&config.load()?.config)?.export(directory)?;
             tell(*output, &report, "exported")
         }
         Command::Accept { config } => {
@@ -129,34 +130,38 @@ pub fn run(args: StoreArgs) -> anyhow::Result<ExitCode> {
             let config = config.load()?.config;
             let data_dir = config.data_dir();
             let now = Clock::system().now();
-            let horizon = retention::horizon(&config, &data_dir)?;
+            let root = data_dir.join("s3");
             let prefixes = if *apply {
-                let root = data_dir.join("s3");
                 if lock::holder(&data_dir).is_some() {
                     crate::store::retention::ask(&root)?;
                     say!("the running daemon deletes what is due within a minute");
                     return Ok(ExitCode::SUCCESS);
                 }
                 let _lock = lock::lock(&data_dir)?;
-                let store = Store::open(&root, &Options::default())?;
-                let rules = retention::rules(&config);
-                let retention = crate::store::retention::Retention::new(store, rules);
-                retention.pass(now.timestamp_millis(), horizon, true)?
+                let terms = retention::terms(&config, &data_dir)?;
+                let store = Store::open(&root, &options(&config))?;
+                let retention = crate::store::retention::Retention::new(store, terms.rules.clone());
+                retention.pass(now.timestamp_millis(), terms.horizon, true)?
             } else {
-                let contents = open(&data_dir.join("s3"))?;
-                contents.due(&retention::rules(&config), now, horizon)?
+                let terms = retention::terms(&config, &data_dir)?;
+                open(&config)?.due(&terms.rules, now, terms.horizon)?
             };
             tell_prefixes(*output, &prefixes, *apply)
         }
     }
 }
 
-fn root(config: &ConfigArgs) -> anyhow::Result<PathBuf> {
-    Ok(config.load()?.config.data_dir().join("s3"))
+fn options(config: &Config) -> Options {
+    Options {
+        shared_disk: config.store.shared_disk,
+        ..Options::default()
+    }
 }
 
-fn open(root: &Path) -> anyhow::Result<Contents> {
-    Contents::open(root).with_context(|| format!("looking at the store in {}", root.display()))
+fn open(config: &Config) -> anyhow::Result<Contents> {
+    let root = config.data_dir().join("s3");
+    Contents::open_with(&root, &options(config))
+        .with_context(|| format!("looking at the store in {}", root.display()))
 }
 
 fn tell(output: Output, report: &Report, done: &str) -> anyhow::Result<ExitCode> {

@@ -21,7 +21,7 @@ use super::histories::History;
 use super::line::{Beginning, Line, LineError};
 use super::lookout::Keeping;
 use super::plant::{Plant, may_come};
-use super::retention;
+use super::retention::{self, Running};
 use super::standing::Kept;
 use super::wiring::{Plan, Wiring};
 use super::{Ended, refused, reread};
@@ -56,6 +56,8 @@ pub(super) struct Gateway {
     once: bool,
     servers: CancellationToken,
     sites: watch::Sender<Option<Site>>,
+    /// What objects are kept by.
+    running: watch::Sender<Option<Running>>,
     beside: Beside,
     watchdog: JoinHandle<()>,
     lines: Vec<Line>,
@@ -84,19 +86,21 @@ impl Gateway {
         orphans::reap(servers.clone());
         let mut beside = Beside::new(Surroundings {
             data_dir: wiring.data_dir.clone(),
-            judgement,
+            judgement: judgement.clone(),
             troubles: vitals.troubles().clone(),
             clock: clock.clone(),
             servers: servers.clone(),
             once,
         });
         beside.apply(&config).await;
+        let (running, kept_by) = watch::channel(None);
         if !once {
             let embedded = wiring.store.embedded.as_ref().map(EmbeddedS3::store);
             let troubles = vitals.troubles().clone();
             let data_dir = &wiring.data_dir;
-            wiring.keeping =
-                retention::start(&config, data_dir, embedded, &clock, troubles, &servers);
+            wiring.keeping = retention::start(
+                kept_by, data_dir, embedded, &clock, judgement, troubles, &servers,
+            );
         }
         Self {
             config,
@@ -106,6 +110,7 @@ impl Gateway {
             watchdog: tokio::spawn(systemd::watchdog(vitals, servers.clone())),
             servers,
             sites,
+            running,
             beside,
             lines: Vec::new(),
             leaving: Vec::new(),
@@ -236,7 +241,17 @@ impl Gateway {
             warn!(%error, "commands are not told which schedulers are kept");
         }
         self.look_at_schedulers();
+        self.keep();
         self.changed.notify_one();
+    }
+
+    /// Has objects kept by what runs now; what has left may still have some that are to be scored.
+    fn keep(&self) {
+        let lines = self.lines.iter().chain(&self.leaving);
+        self.running.send_replace(Some(Running {
+            config: self.config.clone(),
+            each: lines.map(|line| line.plan.config.clone()).collect(),
+        }));
     }
 
     fn look_at_schedulers(&mut self) {
@@ -401,6 +416,8 @@ impl Gateway {
         self.beside.apply(&self.config).await;
         if let Some(plans) = plans {
             self.begin(plans, plant, anew);
+        } else {
+            self.keep();
         }
         let troubles = self.wiring.vitals.troubles();
         troubles.all_over(Code::ConfigurationRefused);

@@ -6,43 +6,82 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{EMBEDDED_BUCKET, EMBEDDED_PREFIX, EMBEDDED_SCHEDULER, archive};
 use crate::clock::Clock;
-use crate::config::{Config, KeepRule};
+use crate::config::{Config, Keep, KeepRule};
 use crate::feed::Ledger;
 use crate::inference::{Index, expire};
+use crate::ops::health::judge;
+use crate::ops::judgement::Judgement;
 use crate::signal::{Asset, TagList};
-use crate::store::retention::{Retention, Rule};
-use crate::vitals::Troubles;
+use crate::store::retention::{Retention, Rule, Terms};
+use crate::vitals::{Code, Troubles};
 
 /// The archive is looked through this often, or more often where little is kept.
 const OFTEN: Duration = Duration::from_secs(3600);
+const SELDOM: Duration = Duration::from_secs(60);
 
-/// The rules of `run`'s embedded store: its input and output, and those of the configuration.
-pub fn rules(config: &Config) -> Vec<Rule> {
-    let mut rules = others(&config.store.rules);
-    if config.is_embedded() {
-        for one in each(config) {
-            rules.extend(own(&one));
-        }
-    }
-    rules
+/// What runs: its configuration, and that of each asset.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Of the process.
+    pub config: Config,
+    /// Of each asset; of the process where the tag list names none.
+    pub each: Vec<Config>,
 }
 
-/// The configuration of each asset, as the tag list has them now.
-fn each(config: &Config) -> Vec<Config> {
-    let list = match config.source.tags.as_str() {
-        "" => None,
-        tags => TagList::read(tags).ok(),
-    };
-    let assets = list.map(|list| list.assets()).unwrap_or_default();
-    match assets.iter().any(Asset::is_named) {
-        true => assets.iter().map(|asset| config.of(asset)).collect(),
-        false => vec![config.clone()],
+impl Running {
+    /// As configuration and tag list have it now.
+    fn read(config: &Config) -> anyhow::Result<Self> {
+        let assets = match config.source.tags.as_str() {
+            "" => Vec::new(),
+            tags => TagList::read(tags)
+                .context("it is not known which assets' objects are to be kept")?
+                .assets(),
+        };
+        let each = match assets.iter().any(Asset::is_named) {
+            true => assets.iter().map(|asset| config.of(asset)).collect(),
+            false => vec![config.clone()],
+        };
+        Ok(Self {
+            config: config.clone(),
+            each,
+        })
     }
+
+    /// The rules of `run`'s embedded store: those of the configuration, then its input and output.
+    fn rules(&self) -> Vec<Rule> {
+        let mut rules = others(&self.config.store.rules);
+        if self.config.is_embedded() {
+            rules.extend(self.each.iter().flat_map(own));
+        }
+        rules
+    }
+
+    fn terms(&self, data_dir: &Path) -> anyhow::Result<Terms> {
+        Ok(Terms {
+            rules: self.rules(),
+            horizon: horizon(&self.each, data_dir)?,
+            doubt: None,
+        })
+    }
+}
+
+/// What a store goes by, for whoever looks at its data directory from outside. Only `run` has input and output of its own, and
+/// where it ran there is its ledger.
+pub fn terms(config: &Config, data_dir: &Path) -> anyhow::Result<Terms> {
+    if config.is_embedded() && data_dir.join("ledger.db").exists() {
+        return Running::read(config)?.terms(data_dir);
+    }
+    Ok(Terms {
+        rules: others(&config.store.rules),
+        horizon: None,
+        doubt: None,
+    })
 }
 
 /// The rules of one asset's input and output.
@@ -95,7 +134,7 @@ pub fn others(rules: &[KeepRule]) -> Vec<Rule> {
 }
 
 /// Before which window everything is delivered, scored and archived.
-pub fn horizon(config: &Config, data_dir: &Path) -> anyhow::Result<Option<DateTime<Utc>>> {
+fn horizon(each: &[Config], data_dir: &Path) -> anyhow::Result<Option<DateTime<Utc>>> {
     let mut horizon = DateTime::<Utc>::MAX_UTC;
     if let Some(ledger) = Ledger::open_existing(data_dir).context("reading the ledger")? {
         for asset in ledger.assets()? {
@@ -109,15 +148,18 @@ pub fn horizon(config: &Config, data_dir: &Path) -> anyhow::Result<Option<DateTi
     if let Some(index) =
         Index::open_existing(&archive(data_dir)).context("reading the archive's index")?
     {
-        for one in each(config) {
+        for one in each {
             let scheduler = match one.inference.scheduler.as_str() {
                 "" => EMBEDDED_SCHEDULER,
                 scheduler => scheduler,
             };
-            // Where nothing was ever scored, nothing waits for it: time alone counts.
-            if let Some(newest) = index.newest(scheduler)? {
-                horizon = horizon.min(newest.execution.data_end);
-            }
+            // Where nothing was ever scored, nothing waits for it: time alone counts. What is known no longer, because the
+            // archive keeps no more of it, was listed up to the cursor.
+            let scored = match index.newest(scheduler)? {
+                Some(newest) => Some(newest.execution.data_end),
+                None => index.cursor(scheduler, DateTime::<Utc>::MAX_UTC)?,
+            };
+            horizon = horizon.min(scored.unwrap_or(DateTime::<Utc>::MAX_UTC));
             let unfinished = index.in_progress(scheduler, DateTime::<Utc>::MAX_UTC, 1)?;
             let unarchived = index.to_archive(scheduler, DateTime::<Utc>::MAX_UTC, usize::MAX)?;
             for execution in unfinished.iter().chain(unarchived.first()) {
@@ -136,67 +178,96 @@ pub fn start_others(
     troubles: Troubles,
     shutdown: &CancellationToken,
 ) -> Retention {
-    let retention = Retention::new(store.clone(), others(rules)).telling(troubles);
-    let ask = async || None;
+    let terms = Terms {
+        rules: others(rules),
+        horizon: None,
+        doubt: None,
+    };
+    let retention = Retention::new(store.clone(), terms.rules.clone()).telling(troubles);
+    let ask = move || std::future::ready(Some(terms.clone()));
     tokio::spawn(retention.clone().run(clock.clone(), ask, shutdown.clone()));
     retention
 }
 
-/// Starts to keep the embedded store to its rules, and the archive to its span.
+/// Starts to keep the embedded store to the rules of what runs, and the archive to its span. Before anything runs nothing is
+/// deleted.
 pub fn start(
-    config: &Config,
+    running: watch::Receiver<Option<Running>>,
     data_dir: &Path,
     store: Option<&crate::store::Store>,
     clock: &Clock,
+    judgement: Judgement,
     troubles: Troubles,
     shutdown: &CancellationToken,
 ) -> Option<Retention> {
-    if let Some(keep) = config.inference.archive_keep.0 {
-        info!(keep = %config.inference.archive_keep, "the archive keeps results for so long");
-        tokio::spawn(keep_archive(
-            data_dir.to_owned(),
-            keep,
-            clock.clone(),
-            shutdown.clone(),
-        ));
-    }
-    let retention = Retention::new(store?.clone(), rules(config)).telling(troubles);
-    let (config, data_dir) = (Arc::new(config.clone()), data_dir.to_owned());
+    tokio::spawn(keep_archive(
+        data_dir.to_owned(),
+        running.clone(),
+        clock.clone(),
+        shutdown.clone(),
+    ));
+    let retention = Retention::new(store?.clone(), Vec::new()).telling(troubles);
+    let data_dir = data_dir.to_owned();
     let ask = move || {
-        let (config, data_dir) = (config.clone(), data_dir.clone());
+        let (running, data_dir) = (running.borrow().clone(), data_dir.clone());
+        let judgement = judgement.clone();
         async move {
-            let asked = tokio::task::spawn_blocking(move || horizon(&config, &data_dir)).await;
-            match asked {
-                Ok(Ok(horizon)) => horizon,
+            let running = running?;
+            let asked = tokio::task::spawn_blocking(move || running.terms(&data_dir)).await;
+            let mut terms = match asked {
+                Ok(Ok(terms)) => terms,
                 Ok(Err(error)) => {
                     warn!(
                         error = format!("{error:#}"),
-                        "what is still to be delivered and archived is not known: its objects stay"
+                        "what is still to be delivered and archived is not known: nothing is deleted from the store"
                     );
-                    None
+                    return None;
                 }
-                Err(_) => None,
-            }
+                Err(_) => return None,
+            };
+            terms.doubt = doubt(&judgement).await;
+            Some(terms)
         }
     };
     tokio::spawn(retention.clone().run(clock.clone(), ask, shutdown.clone()));
     Some(retention)
 }
 
+/// What is said of the clock, by the one judgement.
+async fn doubt(judgement: &Judgement) -> Option<String> {
+    let snapshot = judgement.snapshot().await.ok()??;
+    let reasons = judge(&snapshot).reasons;
+    let of_clock = reasons.into_iter().find(|reason| {
+        use Code::{ClockOffset, ClockStepped, ClockSuspect};
+        matches!(reason.code, ClockSuspect | ClockStepped | ClockOffset)
+    });
+    of_clock.map(|reason| reason.text)
+}
+
 async fn keep_archive(
     data_dir: PathBuf,
-    keep: Duration,
+    running: watch::Receiver<Option<Running>>,
     clock: Clock,
     shutdown: CancellationToken,
 ) {
-    let pace = (keep / 20).clamp(Duration::from_secs(60), OFTEN);
+    let mut said = Keep(None);
     loop {
+        let keep = match &*running.borrow() {
+            Some(running) => running.config.inference.archive_keep,
+            None => Keep(None),
+        };
+        if keep != said {
+            info!(%keep, "the archive keeps results for so long");
+            said = keep;
+        }
+        let pace = keep.0.map_or(SELDOM, |keep| keep / 20);
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = clock.pause(pace) => {}
+            () = clock.pause(pace.clamp(SELDOM, OFTEN)) => {}
         }
-        let Some(before) = TimeDelta::from_std(keep)
-            .ok()
+        let Some(before) = keep
+            .0
+            .and_then(|keep| TimeDelta::from_std(keep).ok())
             .and_then(|keep| clock.now().checked_sub_signed(keep))
         else {
             continue;
@@ -218,10 +289,14 @@ async fn keep_archive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::{Entry, State};
+    use crate::inference::Execution;
+    use crate::signal::{Cadence, Window};
+    use crate::store::{Options, Store};
 
     #[test]
     fn only_keys_that_the_feeder_and_the_service_write_are_of_the_rules_form() {
-        let rules = rules(&Config::default());
+        let rules = Running::read(&Config::default()).unwrap().rules();
         let fits = |rule: usize, key: &str| {
             rules[rule]
                 .form
@@ -252,5 +327,137 @@ mod tests {
         ] {
             assert!(!fits(1, other), "{other}");
         }
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_asset_has_rules_of_its_own_and_a_tag_list_that_cannot_be_read_has_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("tags.csv");
+        std::fs::write(
+            &list,
+            "Tag,UOM,Subsystem,Asset,Name\nt1,,pump,north,\nt2,,pump,south,\n",
+        )
+        .unwrap();
+        let mut config = Config::default();
+        config.source.tags = list.display().to_string();
+        config.s3.input_prefix = "in/{asset}/".into();
+        config.inference.output_prefix = "out/{asset}/".into();
+        config.store.rules = vec!["exports/=30d".parse().unwrap()];
+        let running = Running::read(&config).unwrap();
+        let prefixes: Vec<_> = running.rules().into_iter().map(|one| one.prefix).collect();
+        let all = [
+            "exports/",
+            "in/north/",
+            "out/north/",
+            "in/south/",
+            "out/south/",
+        ];
+        assert_eq!(prefixes, all);
+        // No ledger: nobody ran here, and only what is configured counts.
+        let terms = terms(&config, directory.path()).unwrap();
+        assert_eq!((terms.rules.len(), terms.horizon), (1, None));
+        drop(Ledger::open(directory.path(), at("2026-03-01T10:00:00Z")).unwrap());
+        let own = super::terms(&config, directory.path()).unwrap();
+        assert_eq!(own.rules.len(), 5);
+        std::fs::remove_file(&list).unwrap();
+        let unknown = super::terms(&config, directory.path()).unwrap_err();
+        assert!(format!("{unknown:#}").contains("tags.csv"), "{unknown:#}");
+    }
+
+    #[test]
+    fn the_horizon_is_before_what_is_not_delivered_not_scored_and_not_archived() {
+        let directory = tempfile::tempdir().unwrap();
+        let (each, now) = ([Config::default()], at("2026-03-01T12:00:00Z"));
+        let found = || horizon(&each, directory.path()).unwrap().unwrap();
+        assert_eq!(found(), DateTime::<Utc>::MAX_UTC);
+        let (ledger, _) = Ledger::open(directory.path(), now).unwrap();
+        let window = Window::new(at("2026-03-01T11:00:00Z"), Cadence::Pt5m).unwrap();
+        ledger.record(&Entry::new(&window, State::Spooled)).unwrap();
+        assert_eq!(found(), window.start());
+        ledger.shipped(&window, now).unwrap();
+        assert_eq!(found(), DateTime::<Utc>::MAX_UTC);
+
+        let index = Index::open(&archive(directory.path()), now).unwrap();
+        let execution = |start: &str, status: &str| Execution {
+            scheduler: EMBEDDED_SCHEDULER.into(),
+            model: "m".into(),
+            model_version: None,
+            scheduled: None,
+            data_start: at(start),
+            data_end: at(start) + TimeDelta::minutes(5),
+            status: status.into(),
+            failed_reason: None,
+            result: None,
+            input: String::new(),
+        };
+        let first = execution("2026-03-01T10:00:00Z", "SUCCESS");
+        let second = execution("2026-03-01T10:05:00Z", "IN_PROGRESS");
+        index.note(&[first.clone(), second.clone()]).unwrap();
+        index.advance(EMBEDDED_SCHEDULER, now).unwrap();
+        assert_eq!(found(), first.data_start, "not archived");
+        index.given_up(&first, now).unwrap();
+        assert_eq!(found(), second.data_start, "in progress");
+        let done = execution("2026-03-01T10:05:00Z", "SUCCESS");
+        index.note(std::slice::from_ref(&done)).unwrap();
+        index.given_up(&done, now).unwrap();
+        assert_eq!(found(), done.data_end, "nothing later is scored");
+        // The archive keeps no more of it: what came later is still not scored.
+        index.forget(at("2026-04-01T00:00:00Z")).unwrap();
+        assert!(index.newest(EMBEDDED_SCHEDULER).unwrap().is_none());
+        assert_eq!(found(), done.data_start);
+    }
+
+    #[tokio::test]
+    async fn objects_are_kept_by_what_runs_now_and_all_of_them_before_anything_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let written = at("2026-01-01T00:00:00Z");
+        let options = Options {
+            clock: Clock::manual(written),
+            ..Options::default()
+        };
+        let store = Store::open(&directory.path().join("s3"), &options).unwrap();
+        store.create_bucket(EMBEDDED_BUCKET).unwrap();
+        for prefix in ["input/", "other/"] {
+            let key = format!("{prefix}pump_20260101000000.csv");
+            store.put_blocking(EMBEDDED_BUCKET, &key, b"x").unwrap();
+        }
+        let left = || store.contents(EMBEDDED_BUCKET).unwrap().len();
+        let until = async |wanted: usize| {
+            while left() > wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        let clock = Clock::accelerated(written + TimeDelta::days(30), 36_000.0);
+        let (running, seen) = watch::channel(None);
+        let (stop, unjudged) = (CancellationToken::new(), watch::channel(None).1);
+        let retention = start(
+            seen,
+            directory.path(),
+            Some(&store),
+            &clock,
+            Judgement::from(unjudged),
+            Troubles::default(),
+            &stop,
+        );
+        // Some hours of that clock.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(left(), 2);
+        let mut config = Config::default();
+        for wanted in [1, 0] {
+            running.send_replace(Some(Running {
+                each: vec![config.clone()],
+                config: config.clone(),
+            }));
+            tokio::time::timeout(patience, until(wanted)).await.unwrap();
+            assert_eq!(left(), wanted, "and no more than that");
+            config.s3.input_prefix = "other/".into();
+        }
+        stop.cancel();
+        assert!(retention.unwrap().standing().is_some());
     }
 }

@@ -1,36 +1,38 @@
 //! How long objects are kept: rules of prefixes and spans, looked at again and again, and applied in small steps.
 //!
 //! Guarantees: an object's age is that of its own last write, judged when it is deleted and by the rule of then. Only keys of
-//! the form that a rule names are touched, and none whose window is not before the horizon: what is still to be delivered,
-//! scored or archived stays. A pass that would take more than half of a prefix is held until somebody says so
-//! (`lookoutd store retention --apply`); one at a time that the clock is not trusted deletes nothing.
+//! the form that a rule names are touched, and none that is of a form and whose window is not before the horizon, whichever
+//! rule holds for it: what is still to be delivered, scored or archived stays. A pass that would take more than half of a
+//! prefix is held until somebody says so (`lookoutd store retention --apply`), and so is one at a time that the clock is not
+//! trusted ([`Trust`]); where it is not known what is to be kept there is none.
 
-use std::collections::VecDeque;
+mod due;
+mod trust;
+
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::commit::Turn;
-use super::listing::after_all;
 use super::standing::{Standing, figures};
-use super::{Problem, Store, multipart, objects};
+use super::{Problem, Store, multipart, takeover};
 use crate::clock::Clock;
 use crate::config::{Keep, KeepRule};
 use crate::disk::trend::Trend;
 use crate::vitals::{Code, Trouble, Troubles};
+pub(super) use due::look;
+use due::{Due, remove_if_unchanged};
+use trust::Trust;
 
 /// Deletions of one transaction, and the pause after it: a PUT in between waits for no more than this.
 const AT_ONCE: usize = 50;
 const PAUSE: Duration = Duration::from_millis(5);
-/// Rows of one snapshot.
-const PAGE: usize = 2_000;
 /// Pages that are given back to the disk at once.
 const PAGES: usize = 64;
 /// Uploads that were begun and left go after this.
@@ -40,6 +42,10 @@ const FEW: u64 = 100;
 /// Passes are this far apart at least and at most.
 const OFTEN: Duration = Duration::from_secs(60);
 const SELDOM: Duration = Duration::from_secs(3600);
+/// So often it is asked what is to be kept, until that is known.
+const UNKNOWN: Duration = Duration::from_secs(1);
+/// What a pass that is held because of the clock is called among the troubles.
+const CLOCK: &str = "clock";
 /// Where it is noted that a pass was asked for.
 const ASKED: &str = "apply_retention";
 /// A clock that is behind this is wrong.
@@ -54,7 +60,8 @@ pub struct Config {
     pub keep_input: Keep,
     /// Results in the embedded store, from their last write on; never one that is not archived.
     pub keep_output: Keep,
-    /// Other prefixes of the embedded store: `["exports/=30d", "models/=forever"]`; the longest prefix that fits holds.
+    /// Other prefixes of the embedded store: `["exports/=30d", "models/=forever"]`; the longest prefix that fits holds, and
+    /// before one of the same length among the two above.
     pub rules: Vec<KeepRule>,
     /// The data directory lies on a disk that others share (NFS, SMB): one connection, without shared memory.
     pub shared_disk: bool,
@@ -87,6 +94,26 @@ pub struct Rule {
     pub form: Option<Form>,
 }
 
+/// What a pass goes by.
+#[derive(Clone)]
+pub struct Terms {
+    /// The rules: of two with one prefix the first holds.
+    pub rules: Vec<Rule>,
+    /// What is of a form and began at or after it stays; without one all that is of a form does.
+    pub horizon: Option<DateTime<Utc>>,
+    /// Why the clock is not to be trusted, where somebody knows.
+    pub doubt: Option<String>,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms")
+            .field("rules", &said(&self.rules))
+            .field("horizon", &self.horizon)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a pass would do, or has done, to one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prefix {
@@ -110,18 +137,11 @@ pub struct Prefix {
     pub held: bool,
 }
 
-/// A key that is to go, and the write that made it old.
-pub(super) struct Due {
-    bucket: i64,
-    key: String,
-    written_ms: i64,
-}
-
 /// Rules, and what they have come to.
 #[derive(Clone)]
 pub struct Retention {
     store: Store,
-    rules: Arc<Vec<Rule>>,
+    rules: Arc<RwLock<Arc<Vec<Rule>>>>,
     standing: Arc<RwLock<Option<Standing>>>,
     growth: Arc<Mutex<Trend>>,
     /// Where a pass that is held is said.
@@ -139,7 +159,7 @@ impl Retention {
     pub fn new(store: Store, rules: Vec<Rule>) -> Self {
         Self {
             store,
-            rules: Arc::new(rules),
+            rules: Arc::new(RwLock::new(Arc::new(rules))),
             standing: Arc::default(),
             growth: Arc::default(),
             troubles: None,
@@ -187,12 +207,24 @@ impl Retention {
         );
     }
 
+    fn rules(&self) -> Arc<Vec<Rule>> {
+        let rules = self.rules.read();
+        rules.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes by these rules from now on.
+    fn adopt(&self, rules: Vec<Rule>) {
+        let place = self.rules.write();
+        *place.unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
     /// Says what is kept for how long.
     pub fn announce(&self) {
-        if self.rules.is_empty() {
+        let rules = self.rules();
+        if rules.is_empty() {
             info!("the embedded store keeps every object until it is deleted");
         }
-        for rule in self.rules.iter() {
+        for rule in rules.iter() {
             info!(
                 bucket = rule.bucket.as_deref().unwrap_or("every bucket"),
                 prefix = rule.prefix,
@@ -204,37 +236,32 @@ impl Retention {
 
     /// How far apart passes are.
     pub fn pace(&self) -> Duration {
-        let shortest = self.rules.iter().filter_map(|rule| rule.keep).min();
+        let rules = self.rules();
+        let shortest = rules.iter().filter_map(|rule| rule.keep).min();
         shortest.map_or(SELDOM, |keep| (keep / 20).clamp(OFTEN, SELDOM))
     }
 
-    /// Passes from now on, by a clock; `horizon` is asked before each: what began at or after it stays. Without one nothing
-    /// that waits for scoring is deleted.
+    /// Passes from now on, by a clock; what each goes by is asked before it. While that is not known there is none.
     pub async fn run<F>(
         self,
         clock: Clock,
-        horizon: impl Fn() -> F,
+        ask: impl Fn() -> F,
         shutdown: tokio_util::sync::CancellationToken,
     ) where
-        F: Future<Output = Option<DateTime<Utc>>>,
+        F: Future<Output = Option<Terms>>,
     {
-        self.announce();
-        // What the rules come to is known before the first pass, which is an hour away.
-        let (first, waits) = (self.clone(), horizon().await);
-        let now_ms = clock.now().timestamp_millis();
-        let done = tokio::task::spawn_blocking(move || {
-            let rules = first.rules.clone();
-            let (kept, _) = first
-                .store
-                .read_blocking(move |db| look(db, &rules, now_ms, waits))?;
-            first.change(|standing| standing.kept = kept);
-            Ok(())
-        });
-        looked_through(done.await);
+        let mut trust = Trust::new(clock.speed(), Instant::now(), clock.now());
+        let (mut known, mut apply, mut held) = (None, false, false);
+        let mut again = UNKNOWN;
         loop {
-            // Somebody may ask for a pass meanwhile.
-            let (mut left, mut apply, mut rest) = (self.pace(), false, Duration::ZERO);
+            // Somebody may ask for a pass meanwhile; what the clock holds goes on soon after it is trusted.
+            let mut left = if held { OFTEN } else { self.pace() };
+            let mut rest = Duration::ZERO;
             while !left.is_zero() && !apply {
+                if known.is_none() {
+                    // What the rules come to is known before the first pass, which is an hour away.
+                    known = self.begin(&clock, ask().await).await;
+                }
                 if rest.is_zero() {
                     let (looking, now) = (self.clone(), clock.now());
                     let began = Instant::now();
@@ -242,24 +269,89 @@ impl Retention {
                     // However much there is, looking takes a hundredth of the time at most.
                     rest = began.elapsed() * 100;
                 }
-                let step = left.min(OFTEN);
+                let step = left.min(match known {
+                    Some(_) => OFTEN,
+                    None => later(&mut again),
+                });
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = clock.pause(step) => {}
                 }
                 left -= step;
                 rest = rest.saturating_sub(step);
+                trust.look(Instant::now(), clock.now(), self.pace());
                 let store = self.store.clone();
                 let asked = tokio::task::spawn_blocking(move || asked(&store)).await;
                 apply = matches!(asked, Ok(Ok(true)));
             }
-            let horizon = horizon().await;
-            let pass = self.clone();
-            let now_ms = clock.now().timestamp_millis();
-            let done =
-                tokio::task::spawn_blocking(move || pass.pass(now_ms, horizon, apply).map(drop));
+            // Whoever asked for a pass gets it when it is known what it goes by.
+            let Some(terms) = ask().await else {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = clock.pause(later(&mut again)) => continue,
+                }
+            };
+            again = UNKNOWN;
+            let rules = said(&terms.rules);
+            self.adopt(terms.rules);
+            if known.replace(rules) != known {
+                self.announce();
+            }
+            let doubt = terms
+                .doubt
+                .or_else(|| trust.doubt(Instant::now(), clock.now()));
+            if let Some(doubt) = doubt.filter(|_| !apply) {
+                if !held {
+                    warn!(
+                        doubt,
+                        "the clock is not trusted: nothing is deleted from the store"
+                    );
+                }
+                held = true;
+                self.hold(&doubt, clock.now());
+                continue;
+            }
+            held = false;
+            let (pass, now_ms) = (self.clone(), clock.now().timestamp_millis());
+            let done = tokio::task::spawn_blocking(move || {
+                pass.pass(now_ms, terms.horizon, apply).map(drop)
+            });
             looked_through(done.await);
+            if apply {
+                trust.begin(Instant::now(), clock.now());
+            }
+            apply = false;
         }
+    }
+
+    /// Says and shows what the rules come to, once they are known.
+    async fn begin(&self, clock: &Clock, terms: Option<Terms>) -> Option<Said> {
+        let terms = terms?;
+        let rules = said(&terms.rules);
+        self.adopt(terms.rules);
+        self.announce();
+        let (first, now_ms) = (self.clone(), clock.now().timestamp_millis());
+        let done = tokio::task::spawn_blocking(move || {
+            let rules = first.rules();
+            let (kept, _) = first
+                .store
+                .read_blocking(move |db| look(db, &rules, now_ms, terms.horizon))?;
+            first.change(|standing| standing.kept = kept);
+            Ok(())
+        });
+        looked_through(done.await);
+        Some(rules)
+    }
+
+    /// No pass, because of the clock.
+    fn hold(&self, doubt: &str, now: DateTime<Utc>) {
+        let Some(troubles) = &self.troubles else {
+            return;
+        };
+        let text = format!("nothing is deleted from the embedded store: {doubt}");
+        let remedy = "put the clock right, timedatectl or chronyc tracking tell how it stands; where it is right, \
+                      `lookoutd store retention --apply` deletes what is old, and else that goes on after a day";
+        troubles.raise(Trouble::new(Code::RetentionHeld, now, text, remedy).about(CLOCK));
     }
 
     /// One pass; with `apply` also where it is large.
@@ -269,7 +361,7 @@ impl Retention {
         horizon: Option<DateTime<Utc>>,
         apply: bool,
     ) -> Result<Vec<Prefix>, Problem> {
-        let rules = self.rules.clone();
+        let rules = self.rules();
         let (mut prefixes, due) = self
             .store
             .read_blocking(move |db| look(db, &rules, now_ms, horizon))?;
@@ -282,6 +374,7 @@ impl Retention {
             prefix.held = large && !apply;
             if prefix.held {
                 warn!(
+                    bucket = prefix.bucket,
                     prefix = prefix.prefix,
                     due = prefix.due,
                     of = prefix.objects,
@@ -292,6 +385,7 @@ impl Retention {
             if prefix.due > 0 {
                 self.delete(due)?;
                 info!(
+                    bucket = prefix.bucket,
                     prefix = prefix.prefix,
                     objects = prefix.due,
                     bytes = prefix.due_bytes,
@@ -302,6 +396,7 @@ impl Retention {
         self.tell(&prefixes, now_ms);
         self.abort_old_uploads(now_ms)?;
         self.give_back()?;
+        takeover::put_away(&self.store, now_ms)?;
         let kept = prefixes.clone();
         self.change(|standing| {
             standing.kept = kept;
@@ -314,20 +409,29 @@ impl Retention {
         let Some(troubles) = &self.troubles else {
             return;
         };
-        for prefix in prefixes {
-            if !prefix.held {
-                troubles.over(Code::RetentionHeld, &prefix.prefix);
-                continue;
+        // Also those of rules that are no more, and what the clock had held.
+        let held: Vec<String> = prefixes
+            .iter()
+            .filter(|one| one.held)
+            .map(Prefix::name)
+            .collect();
+        for known in troubles.now() {
+            let thing = &known.subject.thing;
+            if known.code == Code::RetentionHeld && !held.contains(thing) {
+                troubles.over(Code::RetentionHeld, thing);
             }
+        }
+        for prefix in prefixes.iter().filter(|one| one.held) {
             let since = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
             let text = format!(
                 "{} of {} objects under {} are old enough to be deleted",
-                prefix.due, prefix.objects, prefix.prefix
+                prefix.due,
+                prefix.objects,
+                prefix.name()
             );
             let remedy = "look at `lookoutd store retention --dry-run`; `lookoutd store retention --apply` deletes them";
-            troubles.raise(
-                Trouble::new(Code::RetentionHeld, since, text, remedy).about(&prefix.prefix),
-            );
+            troubles
+                .raise(Trouble::new(Code::RetentionHeld, since, text, remedy).about(prefix.name()));
         }
     }
 
@@ -379,6 +483,30 @@ impl Retention {
     }
 }
 
+impl Prefix {
+    /// Bucket and prefix.
+    fn name(&self) -> String {
+        format!("{}/{}", self.bucket, self.prefix)
+    }
+}
+
+/// What is said of rules: bucket, prefix, span.
+type Said = Vec<(Option<String>, String, Option<Duration>)>;
+
+fn said(rules: &[Rule]) -> Said {
+    let rules = rules.iter();
+    rules
+        .map(|rule| (rule.bucket.clone(), rule.prefix.clone(), rule.keep))
+        .collect()
+}
+
+/// After how long it is asked again what is to be kept: later and later.
+fn later(again: &mut Duration) -> Duration {
+    let now = *again;
+    *again = (now * 2).min(OFTEN);
+    now
+}
+
 fn looked_through(done: Result<Result<(), Problem>, tokio::task::JoinError>) {
     match done {
         Ok(Ok(())) => {}
@@ -422,114 +550,11 @@ pub fn ask(root: &std::path::Path) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Keys below a prefix with size and time, in pages: no snapshot lasts longer than one.
-fn below<'a>(
-    db: &'a Connection,
-    bucket: i64,
-    prefix: &str,
-) -> Result<impl Iterator<Item = Result<(String, u64, i64), Problem>> + 'a, Problem> {
-    let mut page = db.prepare_cached(
-        "SELECT key, size, written_ms FROM objects WHERE bucket = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key
-         LIMIT ?4",
-    )?;
-    let end = after_all(prefix);
-    let (mut from, mut ready, mut over) = (prefix.to_owned(), VecDeque::new(), false);
-    Ok(std::iter::from_fn(move || {
-        if ready.is_empty() && !over {
-            let asked = params![bucket, from, end, PAGE as i64];
-            let read = page.query_map(asked, |row| {
-                Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?))
-            });
-            match read.and_then(Iterator::collect::<rusqlite::Result<VecDeque<_>>>) {
-                Ok(found) => ready = found,
-                Err(error) => {
-                    over = true;
-                    return Some(Err(error.into()));
-                }
-            }
-            over = ready.len() < PAGE;
-            if let Some((last, _, _)) = ready.back() {
-                // The least key behind it.
-                from = format!("{last}\0");
-            }
-        }
-        ready.pop_front().map(Ok)
-    }))
-}
-
-/// What is there and what is due, rule by rule.
-pub(super) fn look(
-    db: &Connection,
-    rules: &[Rule],
-    now_ms: i64,
-    horizon: Option<DateTime<Utc>>,
-) -> Result<(Vec<Prefix>, Vec<Vec<Due>>), Problem> {
-    let (mut prefixes, mut all) = (Vec::new(), Vec::new());
-    for bucket in objects::buckets(db)? {
-        let here = |rule: &&Rule| rule.bucket.as_ref().is_none_or(|name| *name == bucket.name);
-        for rule in rules.iter().filter(here) {
-            let mut told = Prefix {
-                bucket: bucket.name.clone(),
-                prefix: rule.prefix.clone(),
-                keep: Keep(rule.keep).to_string(),
-                ..Prefix::default()
-            };
-            let mut due = Vec::new();
-            for row in below(db, bucket.id, &rule.prefix)? {
-                let (key, size, written_ms) = row?;
-                let longer = rules.iter().filter(here).any(|other| {
-                    other.prefix.len() > rule.prefix.len() && key.starts_with(&other.prefix)
-                });
-                if longer {
-                    continue;
-                }
-                let window = match &rule.form {
-                    None => None,
-                    Some(form) => match form(&key) {
-                        None => continue,
-                        window => window,
-                    },
-                };
-                told.objects += 1;
-                told.bytes += size;
-                let Some(keep) = rule.keep else { continue };
-                if now_ms.saturating_sub(written_ms) <= keep.as_millis() as i64 {
-                    continue;
-                }
-                if rule.form.is_some()
-                    && window
-                        .zip(horizon)
-                        .is_none_or(|(window, horizon)| window >= horizon)
-                {
-                    told.waiting += 1;
-                    continue;
-                }
-                told.due += 1;
-                told.due_bytes += size;
-                due.push(Due {
-                    bucket: bucket.id,
-                    key,
-                    written_ms,
-                });
-            }
-            prefixes.push(told);
-            all.push(due);
-        }
-    }
-    Ok((prefixes, all))
-}
-
-/// What was written again meanwhile has another age.
-fn remove_if_unchanged(turn: &mut Turn<'_>, due: &Due) -> Result<(), Problem> {
-    let there = objects::find(turn.db, due.bucket, &due.key)?;
-    if there.is_some_and(|there| there.written_ms == due.written_ms) {
-        objects::remove(turn, due.bucket, &due.key, |_| Ok(()))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+
     use super::*;
     use crate::store::Options;
 
@@ -663,6 +688,167 @@ mod tests {
         let done = retention.pass(old.now_ms(), Some(horizon), false).unwrap();
         assert_eq!((done[0].due, done[0].waiting), (15, 5));
         assert_eq!(old.keys(), 6);
+    }
+
+    #[test]
+    fn a_rule_of_the_configuration_takes_the_place_of_one_with_its_prefix_and_takes_nothing_that_waits()
+     {
+        let old = Old::of(20);
+        old.store.put_blocking("b", "in/notes.txt", b"x").unwrap();
+        old.clock.advance_to(at(old.now_ms() + 30 * DAY_MS));
+        let rule = |bucket: Option<&str>, prefix: &str, keep, form| Rule {
+            bucket: bucket.map(str::to_owned),
+            prefix: prefix.into(),
+            keep,
+            form,
+        };
+        let own = || rule(Some("b"), "in/", days(10), Some(numbered()));
+        let horizon = at(LEAST_YEAR_MS + 15 * DAY_MS);
+        let due = |rules: Vec<Rule>, horizon| {
+            let retention = Retention::new(old.store.clone(), rules);
+            let rules = retention.rules();
+            let now = old.now_ms();
+            let looked = move |db: &Connection| look(db, &rules, now, horizon);
+            let (told, due) = old.store.read_blocking(looked).unwrap();
+            let told: Vec<_> = told.iter().map(|one| (one.due, one.waiting)).collect();
+            assert!(
+                told.iter()
+                    .zip(&due)
+                    .all(|(told, due)| told.0 as usize == due.len())
+            );
+            told
+        };
+        // For ever means for ever.
+        let forever = vec![rule(None, "in/", None, None), own()];
+        assert_eq!(due(forever, Some(horizon)), [(0, 0), (0, 0)]);
+        // A shorter span is for what is done with, and for what has no form.
+        let shorter = || vec![rule(None, "in/", days(1), None), own()];
+        assert_eq!(due(shorter(), Some(horizon)), [(16, 5), (0, 0)]);
+        assert_eq!(due(shorter(), None), [(1, 20), (0, 0)]);
+        // So is one of a longer prefix.
+        let longer = vec![rule(None, "in/1", days(1), None), own()];
+        assert_eq!(due(longer, Some(horizon)), [(6, 5), (9, 0)]);
+        // Two of the feeder's that share a prefix and differ in form each have their own.
+        let other: Form = Arc::new(|key| key.ends_with(".txt").then(|| at(LEAST_YEAR_MS)));
+        let both = vec![own(), rule(Some("b"), "in/", days(10), Some(other))];
+        assert_eq!(due(both, Some(horizon)), [(15, 5), (1, 0)]);
+    }
+
+    #[test]
+    fn two_buckets_with_one_prefix_are_held_and_let_go_each_for_itself() {
+        let old = Old::of(300);
+        old.store.create_bucket("c").unwrap();
+        old.store.put_blocking("c", "in/0", b"x").unwrap();
+        old.clock.advance_to(at(old.now_ms() + 30 * DAY_MS));
+        let rule = Rule {
+            bucket: None,
+            prefix: "in/".into(),
+            keep: days(10),
+            form: None,
+        };
+        let troubles = Troubles::default();
+        let retention = Retention::new(old.store.clone(), vec![rule]).telling(troubles.clone());
+        retention.pass(old.now_ms(), None, false).unwrap();
+        let held = troubles.get(Code::RetentionHeld, "b/in/").unwrap();
+        assert!(held.text.contains("300 of 300"), "{}", held.text);
+        assert_eq!(troubles.now().len(), 1);
+        retention.adopt(Vec::new());
+        retention.pass(old.now_ms(), None, false).unwrap();
+        assert_eq!(troubles.now().len(), 0, "the rule is no more");
+    }
+
+    /// Lets a retention over old objects run by this clock and these terms until something is the case.
+    async fn run_until(
+        old: &Old,
+        clock: &Clock,
+        troubles: &Troubles,
+        terms: impl Fn() -> Option<Terms>,
+        is_so: impl Fn() -> bool,
+    ) {
+        let retention = old.retention(None, None).telling(troubles.clone());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let ask = || std::future::ready(terms());
+        let run = retention.run(clock.clone(), ask, stop.clone());
+        let wait = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        let both = async { tokio::join!(run, wait) };
+        let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
+        assert!(ended.is_ok(), "it was not so within a minute");
+    }
+
+    fn a_day() -> Terms {
+        Terms {
+            rules: vec![Rule {
+                bucket: None,
+                prefix: "in/".into(),
+                keep: days(1),
+                form: None,
+            }],
+            horizon: None,
+            doubt: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_deleted_while_it_is_not_known_what_is_to_be_kept() {
+        let old = Old::of(20);
+        let clock = Clock::accelerated(at(old.now_ms() + 30 * DAY_MS), 36_000.0);
+        let (troubles, asked) = (Troubles::default(), AtomicUsize::new(0));
+        let times = || asked.load(SeqCst);
+        ask(old.store.root()).unwrap();
+        let unknown = || {
+            asked.fetch_add(1, SeqCst);
+            None
+        };
+        run_until(&old, &clock, &troubles, unknown, || times() > 10).await;
+        assert_eq!(old.keys(), 20);
+        // The rules of now hold, not those of the start.
+        let later = || {
+            let mut terms = a_day();
+            if asked.fetch_add(1, SeqCst) < 12 {
+                terms.rules.clear();
+            }
+            Some(terms)
+        };
+        asked.store(10, SeqCst);
+        run_until(&old, &clock, &troubles, later, || old.keys() == 0).await;
+        assert!(times() >= 13);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_stepped_or_is_doubted_deletes_nothing_until_it_is_trusted() {
+        let old = Old::of(20);
+        // Nothing is a day old.
+        let clock = Clock::accelerated(at(old.now_ms() - 20 * DAY_MS), 36_000.0);
+        let troubles = Troubles::default();
+        let held = |troubles: &Troubles| troubles.get(Code::RetentionHeld, CLOCK);
+        let stepped = async {
+            clock.pause(Duration::from_secs(1800)).await;
+            clock.advance(chrono::TimeDelta::days(60));
+        };
+        let is_held = || held(&troubles).is_some();
+        let run = run_until(&old, &clock, &troubles, || Some(a_day()), is_held);
+        tokio::join!(run, stepped);
+        assert_eq!(old.keys(), 20);
+        let told = held(&troubles).unwrap();
+        assert!(told.text.contains("forward by"), "{}", told.text);
+        // Somebody else doubts it.
+        let troubles = Troubles::default();
+        let doubted = || {
+            let doubt = Some("it differs from the store's".into());
+            Some(Terms { doubt, ..a_day() })
+        };
+        let is_held = || held(&troubles).is_some();
+        run_until(&old, &clock, &troubles, doubted, is_held).await;
+        assert_eq!(old.keys(), 20);
+        // Who asks for it gets it.
+        ask(old.store.root()).unwrap();
+        let is_over = || old.keys() == 0 && held(&troubles).is_none();
+        run_until(&old, &clock, &troubles, doubted, is_over).await;
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod clients;
 mod crashes;
 mod harm;
+mod kept;
 mod room;
 mod scale;
 
@@ -177,15 +178,28 @@ async fn what_an_older_version_left_is_taken_over_once_and_whole() {
         .read_blocking(|db| Ok(db.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?))
         .unwrap();
     assert_eq!(vacuum, 2, "what is deleted is given back piece by piece");
-    // A week later the older version's directory goes.
-    assert!(directory.path().join("s3.old").is_dir());
-    drop(again);
-    let later = Options {
-        clock: lookoutd::clock::Clock::manual(chrono::Utc::now() + chrono::TimeDelta::days(8)),
+    // A week later the older version's directory goes: at a start, or while the store is used.
+    let (old, later) = (
+        directory.path().join("s3.old"),
+        chrono::Utc::now() + chrono::TimeDelta::days(8),
+    );
+    let retention = lookoutd::store::retention::Retention::new(again.clone(), Vec::new());
+    retention
+        .pass(chrono::Utc::now().timestamp_millis(), None, false)
+        .unwrap();
+    assert!(old.is_dir());
+    retention
+        .pass(later.timestamp_millis(), None, false)
+        .unwrap();
+    assert!(!old.exists());
+    drop((retention, again));
+    std::fs::create_dir(&old).unwrap();
+    let options = Options {
+        clock: lookoutd::clock::Clock::manual(later),
         ..Options::default()
     };
-    drop(Store::open(&root, &later).unwrap());
-    assert!(!directory.path().join("s3.old").exists());
+    drop(Store::open(&root, &options).unwrap());
+    assert!(!old.exists());
 }
 
 #[test]
@@ -573,6 +587,53 @@ async fn eight_writers_find_what_they_wrote() {
     );
 }
 
+/// What comes while a commit is being made is one commit together.
+#[test]
+fn puts_that_come_together_are_few_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let commits = Arc::new(AtomicUsize::new(0));
+    let counted = commits.clone();
+    let options = Options {
+        fault: Some(Arc::new(move |step| {
+            counted.fetch_add(usize::from(step == Step::Commit), Ordering::SeqCst);
+            Ok(())
+        })),
+        ..Options::default()
+    };
+    let store = Store::open(&directory.path().join("s3"), &options).unwrap();
+    store.create_bucket(BUCKET).unwrap();
+    let (came, waiting) = (Arc::new(AtomicUsize::new(0)), 32);
+    let seen = came.clone();
+    let busy = std::thread::spawn({
+        let store = store.clone();
+        move || {
+            store.write_blocking(move |_| {
+                while seen.load(Ordering::SeqCst) < waiting {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // They are on their way.
+                std::thread::sleep(Duration::from_millis(300));
+                Ok(())
+            })
+        }
+    });
+    let puts = (0..waiting).map(|n| {
+        let (store, came) = (store.clone(), came.clone());
+        std::thread::spawn(move || {
+            came.fetch_add(1, Ordering::SeqCst);
+            store.put_blocking(BUCKET, &format!("k{n}"), &[n as u8; 3000])
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.join().unwrap().unwrap();
+    }
+    busy.join().unwrap().unwrap();
+    assert_eq!(store.contents(BUCKET).unwrap().len(), waiting);
+    // The bucket's, that of who was busy, and theirs; one or two may have been late.
+    let commits = commits.load(Ordering::SeqCst);
+    assert!(commits <= 8, "{commits}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_warnings_and_no_errors() {
     let errors = Errors::watch();
@@ -609,8 +670,8 @@ fn an_export_is_every_object_as_a_file() {
     assert!(!directory.path().join("up").exists());
 }
 
-#[test]
-fn a_hundred_thousand_keys_open_at_once_and_a_page_of_them_is_quick() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_keys_open_at_once_and_a_page_of_them_is_quick() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s3");
     let store = Store::open(&root, &Options::default()).unwrap();
@@ -628,13 +689,39 @@ fn a_hundred_thousand_keys_open_at_once_and_a_page_of_them_is_quick() {
         .unwrap();
     drop(store);
     let begun = std::time::Instant::now();
-    let store = Store::open(&root, &Options::default()).unwrap();
+    let served = serve(&root, Options::default()).await;
     // Many times what is wanted, for a busy machine and a build without optimisation.
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );
-    let contents = store.contents("none");
-    assert!(contents.is_err());
+    for prefix in ["", "input/07", "input/099/"] {
+        let page = served
+            .client
+            .list_objects_v2()
+            .bucket(BUCKET)
+            .max_keys(1000);
+        let begun = std::time::Instant::now();
+        let page = page.prefix(prefix).send().await.unwrap();
+        assert_eq!(page.contents().len(), 1000, "{prefix}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{prefix} {:?}",
+            begun.elapsed()
+        );
+    }
+    let folders = served
+        .client
+        .list_objects_v2()
+        .bucket(BUCKET)
+        .prefix("input/");
+    let begun = std::time::Instant::now();
+    let folders = folders.delimiter("/").send().await.unwrap();
+    assert_eq!(folders.common_prefixes().len(), 100);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
 }
