@@ -1,6 +1,10 @@
 //! What has no process of its own, measured in CPU time of this thread: formatting a backfill into memory, and cutting
-//! resident windows. Prints one JSON object a line; `benches/run formatting` puts them beside the others.
+//! resident windows. Prints one JSON object a line; `benches/run formatting` puts them beside the others. With the argument
+//! `journal` it measures that instead.
 #![allow(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
+
+#[path = "cases/journal.rs"]
+mod journal;
 
 use std::hint::black_box;
 use std::path::Path;
@@ -11,6 +15,11 @@ use lookoutd::source::Source;
 use lookoutd::source::replay::Replay;
 
 fn main() {
+    if std::env::args().any(|argument| argument == "journal") {
+        // Not in memory, where a sync costs nothing.
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        return journal::run(directory.path());
+    }
     let directory = tempfile::tempdir().unwrap();
     let options = SampleOptions {
         days: 60,

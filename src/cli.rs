@@ -16,6 +16,7 @@ mod demo;
 mod diag;
 mod executions;
 mod generate;
+mod journal;
 mod lookout;
 mod model;
 mod notify;
@@ -103,6 +104,8 @@ enum Command {
     Results(results::ResultsArgs),
     /// The embedded store: verify, export, how long what is kept
     Store(store::StoreArgs),
+    /// What live inputs brought: verify, export
+    Journal(journal::JournalArgs),
     /// Copies the data directory, also of a running daemon, as one consistent and verified set
     Backup(backup::BackupArgs),
     /// Puts a backup into an empty data directory
@@ -302,6 +305,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Windows(args) => windows::run(args),
         Command::Store(args) => store::run(args),
+        Command::Journal(args) => journal::run(args),
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::restore(args),
         Command::Model(args) => model::run(args),

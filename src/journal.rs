@@ -14,7 +14,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -22,19 +24,25 @@ use crate::disk::Disk;
 
 mod coding;
 mod commit;
+mod history;
+mod hour;
 mod log;
 mod names;
 mod opening;
 mod reading;
 mod segment;
 mod table;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
+pub use history::{HISTORY, Leaving, Swept};
+pub use hour::HourFile;
 use names::Names;
 use segment::Segment;
 use table::Table;
+pub use verify::Verified;
 
 /// Where the journal lies in the data directory.
 pub const DIRECTORY: &str = "journal";
@@ -142,6 +150,12 @@ pub struct Options {
     pub floor: u64,
     /// Samples of a segment; in memory are up to twice as many, at about 50 bytes each.
     pub segment: usize,
+    /// How long a segment stays after the time of its last sample.
+    pub keep: Duration,
+    /// How many bytes the segments may have; what is not shipped stays beyond it.
+    pub max_bytes: u64,
+    /// How long after its end an hour is written into the history.
+    pub settle: Duration,
 }
 
 impl Default for Options {
@@ -149,6 +163,9 @@ impl Default for Options {
         Self {
             floor: 64 << 20,
             segment: 1 << 19,
+            keep: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 10 << 30,
+            settle: Duration::from_secs(900),
         }
     }
 }
@@ -223,6 +240,9 @@ struct Shared {
     room: Arc<Semaphore>,
     indexes: Mutex<reading::Indexes>,
     damage: Mutex<Vec<Damage>>,
+    hours: Mutex<history::Hours>,
+    /// Windows that end before are shipped.
+    released: AtomicI64,
 }
 
 /// What there is to read. Only who holds the writer changes it.
@@ -347,6 +367,17 @@ impl Journal {
         told.await.map_err(|_| JournalError::Closed)?
     }
 
+    /// Takes nothing more, and returns when what was being written is: another may open the directory then.
+    pub async fn close(&self) {
+        let room = &self.shared.room;
+        drop(room.acquire_many(WAITING as u32).await);
+        room.close();
+        let shared = self.shared.clone();
+        // A segment is made after its samples are acknowledged.
+        let rest = tokio::task::spawn_blocking(move || drop(held(&shared.writer)));
+        drop(rest.await);
+    }
+
     /// Everything that is durable is before it.
     pub fn position(&self) -> Position {
         Position(looked(&self.shared.live).position)
@@ -362,6 +393,25 @@ impl Journal {
         upto: Position,
     ) -> Result<Vec<Series>, JournalError> {
         self.shared.read(signals, from, to, upto)
+    }
+
+    /// Calls `each` with the samples of these signals from `from` until before `to`, signal by signal and by time, however many
+    /// they are: a bounded part of them is in memory. Blocks.
+    pub fn walk(
+        &self,
+        signals: &[Signal],
+        from: i64,
+        to: i64,
+        mut each: impl FnMut(&Sample) -> io::Result<()>,
+    ) -> Result<(), JournalError> {
+        let mut numbers: Vec<u32> = signals.iter().map(|signal| signal.0).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let positions = (Position(0), self.position());
+        let shared = &self.shared;
+        shared.walk(&numbers, (from, to), positions, |sample| {
+            each(sample).map_err(failed(&shared.directory, "told"))
+        })
     }
 
     /// What was found not to be as it was written, since it was opened.

@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// A failure for want of room is the same however it shows.
-    fn full(&self, error: JournalError) -> JournalError {
+    pub(super) fn full(&self, error: JournalError) -> JournalError {
         match &error {
             JournalError::Disk { source, .. }
                 if matches!(

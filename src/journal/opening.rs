@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::Semaphore;
@@ -43,6 +44,8 @@ pub(super) fn open(
             room: Arc::new(Semaphore::new(WAITING)),
             indexes: Mutex::default(),
             damage: Mutex::default(),
+            hours: Mutex::default(),
+            released: AtomicI64::new(i64::MIN),
         };
         left -= 1;
         match shared.load() {

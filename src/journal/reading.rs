@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use super::segment::{self, Block, Segment, Unreadable};
 use super::table::{Entry, Key};
-use super::{JournalError, Position, Series, Shared, Signal};
+use super::{JournalError, Position, Sample, Series, Shared, Signal};
 use super::{failed, held, looked};
 
 /// Blocks whose places are kept in memory, at 40 bytes each.
 const KEPT: usize = 400_000;
+/// Bytes of blocks that are decoded at once, about a tenth of what they take in memory.
+const AT_ONCE: u64 = 4 << 20;
 /// How often reading begins anew because files went meanwhile.
 const AGAIN: usize = 5;
 
@@ -62,7 +64,7 @@ impl Shared {
         numbers.dedup();
         let mut outcome = Ok(Vec::new());
         for _ in 0..AGAIN {
-            outcome = self.versions(&numbers, from, to, upto.0);
+            outcome = self.versions_between(&numbers, (from, to), Position(0), upto);
             // A segment was merged or removed since its list was taken.
             let went = matches!(&outcome, Err(JournalError::Disk { source, .. })
                 if source.kind() == io::ErrorKind::NotFound);
@@ -84,17 +86,17 @@ impl Shared {
             .collect())
     }
 
-    /// The last version before `upto` of each sample, in order.
-    fn versions(
+    /// Of each sample the last version before `upto`, unless it was appended before `since`; in order.
+    pub(super) fn versions_between(
         &self,
         signals: &[u32],
-        from: i64,
-        to: i64,
-        upto: u64,
+        (from, to): (i64, i64),
+        since: Position,
+        upto: Position,
     ) -> Result<Vec<Entry>, JournalError> {
         let (mut entries, segments, upto) = {
             let live = looked(&self.live);
-            let upto = upto.min(live.position);
+            let upto = upto.0.min(live.position);
             let of = |signal: &u32| live.table.of(*signal, from, to);
             let entries: Vec<Entry> = signals.iter().flat_map(of).collect();
             (entries, live.segments.clone(), upto)
@@ -103,18 +105,11 @@ impl Shared {
             return Ok(Vec::new());
         }
         for segment in segments {
-            if segment.first >= upto || !segment.has_between(from, to - 1) {
+            let has_new = since.0 < segment.end && segment.first < upto;
+            if !has_new || !segment.has_between(from, to - 1) {
                 continue;
             }
-            let index = self.index(&segment)?;
-            let mut blocks = Vec::new();
-            for signal in signals {
-                let start = index.partition_point(|block| block.signal < *signal);
-                let of = index[start..]
-                    .iter()
-                    .take_while(|block| block.signal == *signal);
-                blocks.extend(of.filter(|block| block.least < to && from <= block.most));
-            }
+            let blocks = self.chosen(&segment, signals, from, to)?;
             self.entries(&segment, &blocks, |entry| {
                 if (from..to).contains(&entry.0.time) {
                     entries.push(entry);
@@ -130,7 +125,79 @@ impl Shared {
                 _ => last.push(entry),
             }
         }
+        last.retain(|(key, _)| since.0 <= key.position);
         Ok(last)
+    }
+
+    /// The samples that [`Self::versions_between`] would give, a bounded part at a time: by signal, then by time.
+    pub(super) fn walk(
+        &self,
+        signals: &[u32],
+        span: (i64, i64),
+        (since, upto): (Position, Position),
+        mut each: impl FnMut(&Sample) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut left = vec![(signals, span)];
+        while let Some((signals, (from, to))) = left.pop() {
+            let large = self.estimate(signals, (from, to), since)? > AT_ONCE;
+            if large && signals.len() > 1 {
+                let (first, rest) = signals.split_at(signals.len() / 2);
+                left.push((rest, (from, to)));
+                left.push((first, (from, to)));
+                continue;
+            }
+            if large && to.saturating_sub(from) > 1 {
+                let half = from.midpoint(to);
+                left.push((signals, (half, to)));
+                left.push((signals, (from, half)));
+                continue;
+            }
+            for (key, said) in self.versions_between(signals, (from, to), since, upto)? {
+                each(&said.sample(&key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the blocks that would be read.
+    fn estimate(
+        &self,
+        signals: &[u32],
+        (from, to): (i64, i64),
+        since: Position,
+    ) -> Result<u64, JournalError> {
+        let segments = looked(&self.live).segments.clone();
+        let mut bytes = 0;
+        for segment in segments.iter().filter(|segment| segment.end > since.0) {
+            if segment.has_between(from, to.saturating_sub(1)) {
+                let blocks = self.chosen(segment, signals, from, to)?;
+                bytes += blocks
+                    .iter()
+                    .map(|block| u64::from(block.length))
+                    .sum::<u64>();
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The blocks of a segment that may have samples of these signals, which are in order, within that time.
+    pub(super) fn chosen(
+        &self,
+        segment: &Arc<Segment>,
+        signals: &[u32],
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Block>, JournalError> {
+        let index = self.index(segment)?;
+        let mut blocks = Vec::new();
+        for signal in signals {
+            let start = index.partition_point(|block| block.signal < *signal);
+            let of = index[start..]
+                .iter()
+                .take_while(|block| block.signal == *signal);
+            blocks.extend(of.filter(|block| block.least < to && from <= block.most));
+        }
+        Ok(blocks)
     }
 
     /// Where the blocks of a segment are, also where that has to be found out from the blocks.

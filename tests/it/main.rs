@@ -31,6 +31,7 @@ mod fleet;
 mod golden;
 mod imports;
 mod inference;
+mod journal;
 mod judgement;
 mod listing;
 mod model;

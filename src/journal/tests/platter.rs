@@ -93,6 +93,11 @@ impl Platter {
         paths.iter().map(name).collect()
     }
 
+    /// Every file, in order.
+    pub fn all(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap().names.keys().cloned().collect()
+    }
+
     /// Changes bytes behind everyone's back.
     pub fn change(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.0.lock().unwrap();
