@@ -1,7 +1,9 @@
 //! From input files to the rows of a window.
 //!
 //! Guarantees: rows with `start < time <= end` and no others; where one instant comes twice, the later row of a file
-//! wins over the earlier and the file with the later stamp over the one before; rows may come in any order. The limits of
+//! wins over the earlier and the file with the later stamp over the one before; rows may come in any order. Files of one
+//! component may have all of its sensors or some each, as those that are ingested may, and are merged by the same rule: of
+//! files with the same sensors the last row counts, those with others are merged with them cell by cell. The limits of
 //! contract 3.8 (1 MB and 60 rows per minute of the window, 60 files per component) bound what is read, and hold by the sizes
 //! of the listing before anything is fetched. A file that cannot be read, or is over a limit, fails the windows whose rows
 //! would have been in it and no neighbour. Whatever is wrong is told as the reason the execution failed.
@@ -14,13 +16,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::locate::{Found, MOST_FILES, Place};
-use crate::model::events::joins;
 use crate::model::{Rows, Sensor};
+use crate::records::shortened;
 use crate::s3::Bucket;
 use crate::service::csv_rows::{Cell, CsvRows, Misfits};
 use crate::service::s3_problem::Problem;
 use crate::service::store::executions::{Failed, FailureKind};
 use crate::signal::Window;
+use component::{Component, Merge};
+
+mod component;
 
 /// Downloads at once for one execution, of which many run at once.
 const PARALLEL_GETS: usize = 8;
@@ -40,6 +45,11 @@ pub struct Wanted {
 
 /// What one file gave.
 struct Content {
+    /// Its columns, for people.
+    header: String,
+    /// The sensors that it has, as positions in its component.
+    signals: Vec<usize>,
+    /// Rows in the window, with a value for each of them.
     rows: Vec<(i64, Vec<f64>)>,
     invalid_times: usize,
     /// Rows that do not fit the header: none of their cells can be trusted, so they are left out.
@@ -113,7 +123,7 @@ pub async fn fetch(
                 None => {
                     let place = (index, of_one.len());
                     let key = file.key.clone();
-                    downloads.push(async move { Ok((place, get(bucket, &key).await?)) });
+                    downloads.push(async move { Ok((place, get(bucket, &key, window).await?)) });
                     of_one.push(Fetched {
                         file,
                         body: Ok(Bytes::new()),
@@ -173,11 +183,21 @@ fn over_the_limits(
     }
 }
 
-async fn get(bucket: &Bucket, key: &str) -> Result<Result<Bytes, Failed>, Problem> {
+/// The bytes of a file: no more than a window may have, whatever has become of it since it was listed.
+async fn get(bucket: &Bucket, key: &str, window: Window) -> Result<Result<Bytes, Failed>, Problem> {
     let what = format!("Could not read 's3://{}/{key}'", bucket.name());
-    match bucket.fetch(key).await {
-        Ok(Some(object)) => Ok(Ok(object.bytes)),
-        Ok(None) => Ok(Err(Failed::new(
+    let most = most_bytes(window);
+    let read = async {
+        let opened = bucket.open(key, (0, None), None).await?;
+        opened.collect(most as usize + 1).await
+    };
+    match read.await {
+        Ok(bytes) if bytes.len() as u64 > most => Ok(Err(Failed::new(
+            FailureKind::InputTooLarge,
+            too_large(key, bytes.len() as u64, window, most),
+        ))),
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(error) if error.failure.is_no_such_key() => Ok(Err(Failed::new(
             FailureKind::Store,
             format!("{what}: it was listed and is not there any more"),
         ))),
@@ -229,13 +249,9 @@ pub fn merge(
                     "rows that do not fit their file's header were left out"
                 );
             }
-            component.saw(&file, &content);
-            for (time, values) in content.rows {
-                component.times.push(time);
-                merged.put(time, group, &values);
-            }
+            component.saw(file, content, window);
         }
-        if let Some(failed) = component.lacks(window) {
+        if let Some(failed) = component.lacks(group, window) {
             return Err(Problem {
                 failed: Failed {
                     kind: failed.kind,
@@ -249,7 +265,11 @@ pub fn merge(
                 passes: false,
             });
         }
-        if component.times.is_empty() {
+        let is_empty = component.is_empty();
+        for run in component.runs {
+            merged.put(group, run);
+        }
+        if is_empty {
             for (_, failed) in component.unread {
                 if !component.seen.contains(&failed.reason) {
                     component.seen.push(failed.reason);
@@ -297,116 +317,45 @@ pub fn merge(
     Ok(rows)
 }
 
-/// What the files of one component gave.
-#[derive(Default)]
-struct Component {
-    /// Times of the rows in the window.
-    times: Vec<i64>,
-    /// What each file that was read has.
-    seen: Vec<String>,
-    /// First and last row of the files that were read, from their stamps on.
-    reach: Option<(i64, i64)>,
-    /// Files that were not read.
-    unread: Vec<(Found, Failed)>,
-}
-
-impl Component {
-    fn saw(&mut self, file: &Found, content: &Content) {
-        self.seen.push(describe(file, content));
-        if content.first_us <= content.last_us {
-            let (first, last) = (
-                content.first_us - file.stamp_us,
-                content.last_us - file.stamp_us,
-            );
-            let (low, high) = self.reach.unwrap_or((first, last));
-            self.reach = Some((low.min(first), high.max(last)));
-        }
-    }
-
-    /// Why the window cannot do without a file that was not read: rows are missing where those of such a file would have been,
-    /// judged by how far the files that were read reach from their stamps.
-    fn lacks(&mut self, window: Window) -> Option<Failed> {
-        if self.unread.is_empty() {
-            return None;
-        }
-        let Some((low, high)) = self.reach.filter(|_| !self.times.is_empty()) else {
-            let own = |(file, _): &&(Found, Failed)| Stamps::of(file, window) == Stamps::Own;
-            return self.unread.iter().find(own).map(|(_, why)| why.clone());
-        };
-        let holes = self.holes(window);
-        let missed = self.unread.iter().find(|(file, _)| {
-            let (first, last) = (file.stamp_us + low, file.stamp_us + high);
-            holes.iter().any(|(from, to)| first < *to && *from < last)
-        });
-        missed.map(|(_, why)| why.clone())
-    }
-
-    /// The stretches of the window without a row, between the rows around them, by the component's own pace.
-    fn holes(&mut self, window: Window) -> Vec<(i64, i64)> {
-        let (start, end) = (
-            window.start().timestamp_micros(),
-            window.end().timestamp_micros(),
-        );
-        self.times.sort_unstable();
-        self.times.dedup();
-        let mut paces: Vec<i64> = self
-            .times
-            .windows(2)
-            .map(|pair| pair[1] - pair[0])
-            .collect();
-        paces.sort_unstable();
-        let pace = paces
-            .get(paces.len() / 2)
-            .copied()
-            .unwrap_or(window.cadence().micros());
-        let rows = self.times.iter().copied();
-        let points: Vec<i64> = std::iter::once(start).chain(rows).chain([end]).collect();
-        let ends_with_a_row = self.times.last() == Some(&end);
-        points
-            .windows(2)
-            .filter(|pair| !joins(pair[0], pair[1], pace))
-            .map(|pair| match pair[1] == end && !ends_with_a_row {
-                // The end is part of the window, and there is no row there.
-                true => (pair[0], end + 1),
-                false => (pair[0], pair[1]),
-            })
-            .collect()
-    }
-}
-
 fn most_bytes(window: Window) -> u64 {
     window.cadence().minutes() as u64 * BYTES_PER_MINUTE
 }
 
 fn parse(body: &[u8], group: &Wanted, window: Window) -> Result<Content, String> {
     let file = CsvRows::open(body).map_err(|error| error.to_string())?;
-    let position = |signal: &str| file.sensors().iter().position(|column| column == signal);
-    let columns: Vec<Option<usize>> = group
+    let header = shortened(&file.sensors().join(", "));
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (place, name) in file.sensors().iter().enumerate() {
+        places.insert(name, place);
+    }
+    // The component's sensors that the file has, and where.
+    let (signals, columns): (Vec<usize>, Vec<usize>) = group
         .signals
         .iter()
-        .map(|(signal, _)| position(signal))
-        .collect();
-    let absent: Vec<&str> = group
-        .signals
-        .iter()
-        .zip(&columns)
-        .filter(|(_, column)| column.is_none())
-        .map(|((signal, _), _)| signal.as_str())
-        .collect();
-    if !absent.is_empty() {
+        .enumerate()
+        .filter_map(|(nth, (signal, _))| Some((nth, *places.get(signal.as_str())?)))
+        .unzip();
+    if signals.is_empty() {
+        let wanted: Vec<&str> = group
+            .signals
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         return Err(format!(
-            "sensor {} of component '{}' is no column of the file, which has: {}. Header names must equal the schema's.",
-            absent.join(", "),
+            "none of the sensors of component '{}' ({}) is a column of the file, which has: {}. Header names must equal the \
+             schema's.",
             group.component,
-            file.sensors().join(", ")
+            shortened(&wanted.join(", ")),
+            header
         ));
     }
-    let columns: Vec<usize> = columns.into_iter().flatten().collect();
     let (start, end) = (
         window.start().timestamp_micros(),
         window.end().timestamp_micros(),
     );
     let mut content = Content {
+        header,
+        signals,
         rows: Vec::new(),
         invalid_times: 0,
         misfits: Misfits::default(),
@@ -466,53 +415,9 @@ fn too_large(what: &str, size: u64, window: Window, most: u64) -> String {
     )
 }
 
-/// Rows by time, cell by cell.
-struct Merge {
-    sensors: usize,
-    index: HashMap<i64, usize>,
-    values: Vec<f64>,
-}
-
-impl Merge {
-    fn new(sensors: usize) -> Merge {
-        Merge {
-            sensors,
-            index: HashMap::new(),
-            values: Vec::new(),
-        }
-    }
-
-    /// Puts one component's cells of one instant; they replace what was there.
-    fn put(&mut self, time: i64, group: &Wanted, values: &[f64]) {
-        let next = self.index.len();
-        let row = *self.index.entry(time).or_insert(next);
-        if row == next {
-            self.values.resize((next + 1) * self.sensors, f64::NAN);
-        }
-        for ((_, column), value) in group.signals.iter().zip(values) {
-            self.values[row * self.sensors + column] = *value;
-        }
-    }
-
-    fn finish(self) -> Rows {
-        let mut order: Vec<(i64, usize)> = self.index.into_iter().collect();
-        order.sort_unstable();
-        let mut rows = Rows {
-            times: Vec::new(),
-            values: Vec::with_capacity(self.values.len()),
-            sensors: self.sensors,
-        };
-        for (time, row) in order {
-            rows.times.push(time);
-            rows.values
-                .extend_from_slice(&self.values[row * self.sensors..(row + 1) * self.sensors]);
-        }
-        rows
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::component::Run;
     use super::*;
     use crate::signal::Cadence;
 
@@ -571,19 +476,142 @@ mod tests {
         }
     }
 
+    fn file(name: &str, stamp: &str, text: &str) -> Fetched {
+        let stamp: chrono::DateTime<chrono::Utc> = stamp.parse().unwrap();
+        Fetched {
+            file: Found {
+                key: format!("in/{name}.csv"),
+                size: text.len() as u64,
+                etag: None,
+                stamp_us: stamp.timestamp_micros(),
+            },
+            body: Ok(Bytes::from(text.to_owned())),
+        }
+    }
+
+    /// What files of the pump with the sensors b, a and c give.
+    fn merged(files: Vec<Fetched>) -> Result<Vec<(i64, Vec<f64>)>, String> {
+        let sensors = ["b", "a", "c"].map(|signal| Sensor::new("pump", signal));
+        let place = Place {
+            bucket: "plant".into(),
+            prefix: "in/".into(),
+            format: Default::default(),
+        };
+        let rows = merge(&place, &wanted(&sensors), vec![files], window(), 3)
+            .map_err(|problem| problem.failed.reason)?;
+        let start = window().start().timestamp_micros();
+        let row = |nth: usize| {
+            (
+                (rows.times[nth] - start) / 60_000_000,
+                rows.row(nth).to_vec(),
+            )
+        };
+        Ok((0..rows.times.len()).map(row).collect())
+    }
+
+    const OWN: &str = "2022-05-13T12:10:00Z";
+
+    fn shown(rows: &[(i64, Vec<f64>)]) -> String {
+        let cell = |value: &f64| match value.is_nan() {
+            true => "-".to_owned(),
+            false => value.to_string(),
+        };
+        let row = |(minute, values): &(i64, Vec<f64>)| {
+            let values: Vec<String> = values.iter().map(cell).collect();
+            format!("{minute}: {}", values.join(" "))
+        };
+        rows.iter().map(row).collect::<Vec<_>>().join(", ")
+    }
+
     #[test]
-    fn the_last_of_duplicate_rows_wins_and_rows_come_out_sorted_in_model_order() {
+    fn files_with_some_sensors_each_are_the_rows_of_one_file() {
+        let split = merged(vec![
+            file(
+                "pump-a",
+                OWN,
+                "t,a\n2022-05-13 12:11:00,1\n2022-05-13 12:12:00,4\n",
+            ),
+            file(
+                "pump-bc",
+                OWN,
+                "t,c,b\n2022-05-13 12:11:00,3,2\n2022-05-13 12:13:00,6,5\n",
+            ),
+        ]);
+        assert_eq!(shown(&split.unwrap()), "1: 2 1 3, 2: - 4 -, 3: 5 - 6");
+        // A later file's value goes over an earlier one's, an empty cell of other sensors' file does not; of the same sensors
+        // the last row counts as it is.
+        let over = merged(vec![
+            file(
+                "1",
+                OWN,
+                "t,a,b,c\n2022-05-13 12:11:00,1,2,3\n2022-05-13 12:12:00,1,2,3\n",
+            ),
+            file("2", OWN, "t,a,b\n2022-05-13 12:11:00,,9\n"),
+            file("3", OWN, "t,c,b,a\n2022-05-13 12:12:00,,7,8\n"),
+        ]);
+        assert_eq!(shown(&over.unwrap()), "1: 9 1 3, 2: 7 8 -");
+    }
+
+    #[test]
+    fn a_sensor_that_no_file_of_the_window_has_fails_it_by_name() {
+        let a = "t,a,b\n2022-05-13 12:11:00,1,2\n";
+        let problem = merged(vec![file("pump", OWN, a)]).unwrap_err();
+        assert!(
+            problem.contains("sensor c of component 'pump'")
+                && problem.contains("(in/pump.csv has a, b)"),
+            "{problem}"
+        );
+        // Neither does it help that the next window's file has it; one of this window without a row does.
+        let c = "t,c\n2022-05-13 12:16:00,3\n";
+        let next = file("pump-next", "2022-05-13T12:15:00Z", c);
+        assert!(merged(vec![file("pump", OWN, a), next]).is_err());
+        let silent = file("pump-c", OWN, "t,c\n");
+        let rows = merged(vec![file("pump", OWN, a), silent]).unwrap();
+        assert_eq!(shown(&rows), "1: 2 1 -");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_missed_where_its_sensors_have_no_rows() {
+        let minutes = |columns: &str| {
+            let mut text = format!("t,{columns}\n");
+            for minute in 11..=15 {
+                let values = vec!["1"; columns.split(',').count()].join(",");
+                text += &format!("2022-05-13 12:{minute}:00,{values}\n");
+            }
+            text
+        };
+        let broken = |stamp| file("pump-broken", stamp, "nothing\n");
+        // The other sensors have all rows; c has none.
+        let problem = merged(vec![file("pump-ab", OWN, &minutes("a,b")), broken(OWN)]).unwrap_err();
+        assert!(problem.contains("pump-broken.csv"), "{problem}");
+        // All have all rows: whatever it has, nothing is missing.
+        let files = vec![
+            file("pump-ab", OWN, &minutes("a,b")),
+            file("pump-c", OWN, &minutes("c")),
+            broken("2022-05-13T12:15:00Z"),
+        ];
+        assert_eq!(merged(files).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn rows_come_out_sorted_in_model_order() {
         let groups = wanted(&[
             Sensor::new("pump", "b"),
             Sensor::new("fan", "x"),
             Sensor::new("pump", "a"),
         ]);
         assert_eq!(groups.len(), 2);
+        let run = |signals: &[usize], rows: &[(i64, &[f64])]| Run {
+            signals: signals.to_vec(),
+            rows: rows
+                .iter()
+                .map(|(time, values)| (*time, values.to_vec()))
+                .collect(),
+        };
         let mut merge = Merge::new(3);
-        merge.put(20, &groups[0], &[1.0, 2.0]);
-        merge.put(10, &groups[0], &[5.0, 6.0]);
-        merge.put(20, &groups[0], &[3.0, 4.0]);
-        merge.put(20, &groups[1], &[7.0]);
+        let pump: [(i64, &[f64]); 3] = [(20, &[1.0, 2.0]), (10, &[5.0, 6.0]), (20, &[3.0, 4.0])];
+        merge.put(&groups[0], run(&[0, 1], &pump));
+        merge.put(&groups[1], run(&[0], &[(20, &[7.0])]));
         let rows = merge.finish();
         assert_eq!(rows.times, [10, 20]);
         assert_eq!(rows.row(1), [3.0, 7.0, 4.0]);
@@ -591,10 +619,10 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_column_is_named_with_what_the_file_has() {
-        let problem = parse(b"time,a,c\n", &group(), window()).err().unwrap();
+    fn a_file_without_any_sensor_of_its_component_is_told_with_what_it_has() {
+        let problem = parse(b"time,A,c\n", &group(), window()).err().unwrap();
         assert!(
-            problem.contains("sensor b of component 'pump'") && problem.contains("a, c"),
+            problem.contains("component 'pump' (b, a)") && problem.contains("A, c"),
             "{problem}"
         );
     }

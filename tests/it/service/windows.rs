@@ -3,7 +3,7 @@
 use aws_sdk_lookoutequipment::types::Tag;
 use chrono::TimeDelta;
 
-use super::plant::{COMPONENTS, Plant, at, csv, input, row};
+use super::plant::{COMPONENTS, Plant, at, csv, input, output, row};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_is_scored_and_its_results_lie_under_its_start() {
@@ -270,6 +270,50 @@ async fn unaligned_unsorted_duplicate_and_split_files_give_the_rows_start_exclus
     assert_eq!(
         text,
         tidy.get("out/2026-03-01T10:00:00Z/results.jsonl").await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_per_sensor_is_scored_like_the_file_of_all() {
+    let plant = Plant::start().await;
+    plant.run("s", |request| request).await;
+    plant.register("model-2").await;
+    let split = plant.create("split", "model-2", |request| {
+        request
+            .data_input_configuration(input("split/", "-", "yyyyMMddHHmmss", "+00:00"))
+            .data_output_configuration(output("split-out/"))
+    });
+    split.await.unwrap();
+    plant.wait_status("split", "RUNNING").await;
+    let start = at("2026-03-01T10:00:00Z");
+    plant.feed("2026-03-01T10:00:00Z").await;
+    plant
+        .put("split/fan-20260301100000.csv", csv("fan", start, 0.0))
+        .await;
+    let whole = csv("pump-1", start, 0.0);
+    for (column, second) in [(1, 0), (2, 1)] {
+        let cells = |line: &str| {
+            let cells: Vec<&str> = line.split(',').collect();
+            format!("{},{}\n", cells[0], cells[column])
+        };
+        let text: String = whole.lines().map(cells).collect();
+        let name = format!("split/pump-1-2026030110000{second}.csv");
+        plant.put(&name, text).await;
+    }
+    for name in ["s", "split"] {
+        let done = plant.execute(name, "2026-03-01T10:05:00Z").await;
+        assert_eq!(
+            done.status().unwrap().as_str(),
+            "SUCCESS",
+            "{:?}",
+            done.failed_reason()
+        );
+    }
+    assert_eq!(
+        plant
+            .get("split-out/2026-03-01T10:00:00Z/results.jsonl")
+            .await,
+        plant.get("out/2026-03-01T10:00:00Z/results.jsonl").await
     );
 }
 
