@@ -448,7 +448,6 @@ fn whatever_is_logged_as_an_error_is_told_as_a_reason() {
         ),
         ("src/service/store.rs", "", "a fault of who asks"),
         ("src/service/store/once.rs", "", "a fault of who asks"),
-        ("src/service/store/events.rs", "", "a fault of who asks"),
         (
             "src/service/store/registering.rs",
             "",

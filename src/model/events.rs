@@ -4,12 +4,16 @@
 //! around their grid are still neighbours and one healthy row between two on a grid parts them. What an event is, is a
 //! function of its rows alone: it does not depend on how they were cut into windows. Nothing is dropped for being short;
 //! who lists events says which are too short to be listed.
+//!
+//! The threshold alone counts by a rule of its own, see [`TRAINING_GAP`].
 
 use serde::{Deserialize, Serialize};
 
 /// An evaluation does not count events of fewer rows: the threshold is set so that single rows above it are chance.
 pub const SHORTEST: usize = 2;
-/// Runs of training rows closer than this are one event to the threshold, which counts rows and not time.
+/// Runs of training rows closer than this are one event to the threshold. That is not the rule above, and stays as it is: the
+/// rows it sees are those that are left of the history after labels, gaps and trimming, of which times say nothing, and it
+/// belongs to what model files of format 1 are, for ever. No event that anybody is told of is made by it.
 const TRAINING_GAP: usize = 3;
 
 /// One row of a result.

@@ -3,6 +3,8 @@
 //! Keys and their order are the contract's (5.3). The API allows 50,000 characters: where all predicted ranges with the
 //! shares of all sensors do not fit, every range keeps the shares of as many of its heaviest sensors as there is room for.
 //! Where not even one each fits, the ranges that weigh least (sum of `u`) are left out, and a last member says how many.
+//! Labelled ranges leave the predicted ones half of the room where those need it: then the latest are listed, and a member
+//! says how many are not. The counts of events are those of all.
 
 use serde::Serialize;
 
@@ -12,17 +14,23 @@ use super::{Sensor, Span};
 
 /// The longest text the API allows.
 pub const LONGEST: usize = 50_000;
-/// Room for the member that says how many ranges were left out.
+/// Room for each member that says how many ranges were left out.
 const LEFT_OUT: usize = r#","predicted_ranges_left_out":4294967295"#.len();
 
 #[derive(Serialize)]
 struct Metrics<'a> {
-    labeled_ranges: Vec<Range>,
+    labeled_ranges: &'a [Range],
     labeled_event_metrics: LabeledEvents,
-    predicted_ranges: Vec<&'a PredictedRange>,
+    predicted_ranges: &'a [PredictedRange],
     unknown_event_metrics: UnknownEvents,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    predicted_ranges_left_out: Option<usize>,
+    #[serde(skip_serializing_if = "is_none_left_out")]
+    predicted_ranges_left_out: usize,
+    #[serde(skip_serializing_if = "is_none_left_out")]
+    labeled_ranges_left_out: usize,
+}
+
+fn is_none_left_out(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -63,14 +71,58 @@ pub fn model_metrics(evaluation: &Evaluation) -> String {
 }
 
 fn within(evaluation: &Evaluation, longest: usize) -> String {
-    // A range takes its own text and the comma before it.
-    let length = |ranges: &[PredictedRange]| -> usize {
-        ranges.iter().map(|range| to_text(range).len() + 1).sum()
+    // Without ranges, and without a word of them.
+    let bare = text(evaluation, &[], &[], (0, 0)).len();
+    let room = longest.saturating_sub(bare);
+    let (labelled, left) = labelled_within(evaluation, room);
+    let predicted = predicted_within(evaluation, left);
+    let left_out = (
+        evaluation.labelled.len() - labelled.len(),
+        evaluation.predicted.len() - predicted.len(),
+    );
+    text(evaluation, &labelled, &predicted, left_out)
+}
+
+/// What ranges take in a text: each its own, and the comma before it.
+fn length<T: Serialize>(ranges: &[T]) -> usize {
+    ranges.iter().map(|range| to_text(range).len() + 1).sum()
+}
+
+/// The labelled ranges that are listed, and the room that they leave.
+fn labelled_within(evaluation: &Evaluation, room: usize) -> (Vec<Range>, usize) {
+    let range = |span: &Span| Range {
+        start: format_micros(span.start),
+        end: format_micros(span.end),
     };
-    let room = longest.saturating_sub(text(evaluation, Vec::new()).len());
+    let mut all: Vec<Range> = evaluation
+        .labelled
+        .iter()
+        .map(|label| range(&label.span))
+        .collect();
+    let needed = length(&ranges(evaluation, 1));
+    let most = room.saturating_sub(needed).max(room / 2);
+    let taken = length(&all);
+    if taken <= most {
+        return (all, room - taken);
+    }
+    let mut left = most.saturating_sub(LEFT_OUT);
+    let fits = |range: &&Range| {
+        let length = to_text(range).len() + 1;
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    };
+    let kept = all.iter().rev().take_while(fits).count();
+    let kept = all.split_off(all.len() - kept);
+    let taken = length(&kept) + LEFT_OUT;
+    (kept, room.saturating_sub(taken))
+}
+
+/// The predicted ranges that are listed, with as many shares as there is room for.
+fn predicted_within(evaluation: &Evaluation, room: usize) -> Vec<PredictedRange> {
     let all = ranges(evaluation, evaluation.sensors.len());
     if length(&all) <= room {
-        return text(evaluation, all.iter().collect());
+        return all;
     }
     // More sensors never make a shorter text: halve to the most that fit.
     let (mut fits, mut too_many) = (1, evaluation.sensors.len());
@@ -98,19 +150,16 @@ fn within(evaluation: &Evaluation, longest: usize) -> String {
     if lengths.iter().sum::<usize>() > room {
         left = room.saturating_sub(LEFT_OUT);
     }
-    let mut kept: Vec<usize> = Vec::new();
+    let mut kept = vec![false; ranges.len()];
     for index in heaviest {
         if lengths[index] > left {
             break;
         }
         left -= lengths[index];
-        kept.push(index);
+        kept[index] = true;
     }
-    kept.sort_unstable();
-    text(
-        evaluation,
-        kept.into_iter().map(|index| &ranges[index]).collect(),
-    )
+    let kept_ranges = ranges.into_iter().zip(kept).filter(|(_, kept)| *kept);
+    kept_ranges.map(|(range, _)| range).collect()
 }
 
 /// Every predicted range with the shares of its `most` heaviest sensors, in the order of the sensors.
@@ -123,29 +172,21 @@ fn ranges(evaluation: &Evaluation, most: usize) -> Vec<PredictedRange> {
     evaluation.predicted.iter().map(range).collect()
 }
 
-fn text(evaluation: &Evaluation, predicted_ranges: Vec<&PredictedRange>) -> String {
-    // Asked for its length without any range, the text is as long as it is with all.
-    let left_out = match predicted_ranges.len() {
-        0 => 0,
-        listed => evaluation.predicted.len() - listed,
-    };
+fn text(
+    evaluation: &Evaluation,
+    labelled: &[Range],
+    predicted: &[PredictedRange],
+    (labelled_left_out, predicted_left_out): (usize, usize),
+) -> String {
     let unknown = evaluation.predicted.iter().filter(|event| !event.labelled);
-    let range = |span: &Span| Range {
-        start: format_micros(span.start),
-        end: format_micros(span.end),
-    };
     to_text(&Metrics {
-        labeled_ranges: evaluation
-            .labelled
-            .iter()
-            .map(|label| range(&label.span))
-            .collect(),
+        labeled_ranges: labelled,
         labeled_event_metrics: LabeledEvents {
             num_labeled: evaluation.labelled.len(),
             num_identified: evaluation.found(),
             total_warning_time_in_seconds: evaluation.total_warning_seconds(),
         },
-        predicted_ranges,
+        predicted_ranges: predicted,
         unknown_event_metrics: UnknownEvents {
             num_identified: unknown.clone().count(),
             total_duration_in_seconds: unknown
@@ -153,7 +194,8 @@ fn text(evaluation: &Evaluation, predicted_ranges: Vec<&PredictedRange>) -> Stri
                 .sum::<i64>() as f64
                 / 1e6,
         },
-        predicted_ranges_left_out: (left_out > 0).then_some(left_out),
+        predicted_ranges_left_out: predicted_left_out,
+        labeled_ranges_left_out: labelled_left_out,
     })
 }
 
@@ -307,5 +349,64 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["unknown_event_metrics"]["num_identified"], 999);
         assert_eq!(value["predicted_ranges_left_out"], 1000 - ranges.len());
+    }
+
+    fn with_labels(events: usize, labels: usize) -> Evaluation {
+        let mut evaluation = evaluation(events);
+        let label = |n: usize| LabelledEvent {
+            span: Span {
+                start: n as i64 * 7_200_000_000,
+                end: n as i64 * 7_200_000_000 + 3_600_000_000,
+            },
+            warning: (n % 2 == 0).then_some(1_000_000),
+        };
+        evaluation.labelled = (0..labels).map(label).collect();
+        evaluation
+    }
+
+    #[test]
+    fn labels_that_would_be_too_long_leave_room_for_what_was_predicted_and_say_how_many_are_not_listed()
+     {
+        for (labels, events) in [(700, 0), (700, 3), (5000, 1000), (5000, 0), (300, 1000)] {
+            let evaluation = with_labels(events, labels);
+            let text = model_metrics(&evaluation);
+            let length = text.len();
+            assert!(length <= LONGEST && length > LONGEST - 500 || labels == 300);
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let labelled = value["labeled_ranges"].as_array().unwrap();
+            let left_out = value["labeled_ranges_left_out"].as_u64().unwrap_or(0);
+            assert_eq!(
+                labelled.len() + left_out as usize,
+                labels,
+                "{labels} {events}"
+            );
+            let predicted = listed(&text);
+            let left_out = value["predicted_ranges_left_out"].as_u64().unwrap_or(0);
+            assert_eq!(
+                predicted.len() + left_out as usize,
+                events,
+                "{labels} {events}"
+            );
+            // The latest are listed, in their order, and all are counted.
+            let last = evaluation.labelled[labels - 1].span.start;
+            assert_eq!(labelled.last().unwrap()["start"], format_micros(last));
+            assert!(labelled.is_sorted_by_key(|range| range["start"].as_str().unwrap()));
+            assert_eq!(value["labeled_event_metrics"]["num_labeled"], labels);
+            assert!(events == 0 || !predicted.is_empty());
+            if events == 1000 {
+                let half: usize = predicted.iter().map(|range| range.to_string().len()).sum();
+                assert!(half > LONGEST / 3, "{half}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_in_which_nothing_fits_says_so() {
+        let evaluation = with_labels(3, 2);
+        let value: serde_json::Value = serde_json::from_str(&within(&evaluation, 10)).unwrap();
+        assert_eq!(value["labeled_ranges"], serde_json::json!([]));
+        assert_eq!(value["predicted_ranges"], serde_json::json!([]));
+        assert_eq!(value["predicted_ranges_left_out"], 3);
+        assert_eq!(value["labeled_ranges_left_out"], 2);
     }
 }

@@ -58,10 +58,11 @@ pub fn extend(
     for event in before.iter().chain(&after) {
         start_us = start_us.min(event.start_us);
         end_us = end_us.max(event.end_us);
-        let shares: Vec<Share> = serde_json::from_str(&event.diagnostics).map_err(|error| {
-            tracing::error!(%error, "stored JSON is damaged");
-            Fault::internal()
-        })?;
+        // Of damaged shares the event goes on without: the end of an execution is never held up by what was before it.
+        let shares: Vec<Share> = serde_json::from_str(&event.diagnostics).unwrap_or_else(|error| {
+            tracing::warn!(scheduler_uuid, start_us = event.start_us, %error, "the shares of an event are damaged");
+            Vec::new()
+        });
         let shares = shares
             .iter()
             .map(|share| (share.name.as_str(), share.value));
@@ -96,6 +97,34 @@ fn neighbour(
         .prepare_cached(sql)?
         .query_row(params![scheduler_uuid, time_us], read)
         .optional()?)
+}
+
+/// The mean shares of an event as the API tells them: in at most `longest` characters those of as many of its heaviest sensors
+/// as fit, in their order. What is stored stays whole, since the next rows join it.
+pub fn told(diagnostics: String, longest: usize) -> String {
+    if diagnostics.len() <= longest {
+        return diagnostics;
+    }
+    let Ok(shares) = serde_json::from_str::<Vec<Share>>(&diagnostics) else {
+        return "[]".to_owned();
+    };
+    let mut heaviest: Vec<usize> = (0..shares.len()).collect();
+    heaviest.sort_by(|a, b| shares[*b].value.total_cmp(&shares[*a].value));
+    let mut left = longest.saturating_sub("[]".len());
+    let mut kept = vec![false; shares.len()];
+    for index in heaviest {
+        // With the comma before it.
+        let length =
+            serde_json::to_string(&shares[index]).map_or(usize::MAX, |text| text.len() + 1);
+        if length > left {
+            break;
+        }
+        left -= length;
+        kept[index] = true;
+    }
+    let kept = shares.iter().zip(kept).filter(|(_, kept)| *kept);
+    let kept: Vec<&Share> = kept.map(|(share, _)| share).collect();
+    serde_json::to_string(&kept).unwrap_or_default()
 }
 
 /// One entry of an event's diagnostics.
@@ -194,6 +223,28 @@ mod tests {
     }
 
     #[test]
+    fn an_event_goes_on_over_shares_that_are_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(crate::service::store::Store::open(directory.path()).unwrap());
+        let db = Connection::open(directory.path().join("state.db")).unwrap();
+        db.execute_batch(
+            "PRAGMA foreign_keys = OFF; INSERT INTO event (scheduler_uuid, start_us, end_us, rows, diagnostics)
+                 VALUES ('s', 0, 0, 1, '[{');",
+        )
+        .unwrap();
+        let anomaly = Anomaly {
+            time_us: MINUTE,
+            shares: vec![("c\\a".to_owned(), 1.0)],
+        };
+        extend(&db, "s", &anomaly, MINUTE).unwrap();
+        let sql = "SELECT end_us, rows, diagnostics FROM event";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let event: (i64, i64, String) = db.query_row(sql, [], read).unwrap();
+        assert_eq!((event.0, event.1), (MINUTE, 2));
+        assert!(event.2.contains("c\\\\a"), "{}", event.2);
+    }
+
+    #[test]
     fn rows_that_jitter_are_one_event() {
         let rows: Vec<(i64, f64)> = (0..40)
             .map(|n| (n * MINUTE - n * 7 % 4 * 1_000_000, 0.5))
@@ -224,5 +275,29 @@ mod tests {
         );
         let events = events_of(&[(5 * MINUTE, 1.0), (4 * MINUTE, 1.0)]);
         assert_eq!((events.len(), events[0].0), (1, 4 * MINUTE));
+    }
+
+    #[test]
+    fn diagnostics_of_many_sensors_are_told_as_the_heaviest_that_fit() {
+        let share = |n: usize| Share {
+            name: format!("{n:0>200}"),
+            value: if n == 150 { 0.5 } else { n as f64 / 1e5 },
+        };
+        let mean = Mean {
+            rows: 1,
+            shares: (0..300).map(share).collect(),
+        };
+        let stored = mean.json();
+        assert!(stored.len() > 60_000);
+        let told = told(stored, 50_000);
+        assert!((49_000..=50_000).contains(&told.len()), "{}", told.len());
+        let shares: Vec<Share> = serde_json::from_str(&told).unwrap();
+        let names: Vec<&str> = shares.iter().map(|share| share.name.as_str()).collect();
+        assert!(names.is_sorted());
+        assert!(names.contains(&format!("{:0>200}", 150).as_str()));
+        assert!(names.contains(&format!("{:0>200}", 299).as_str()));
+        assert!(!names.contains(&format!("{:0>200}", 0).as_str()));
+        let short = r#"[{"name":"c\\a","value":1.0}]"#;
+        assert_eq!(super::told(short.to_owned(), 50_000), short);
     }
 }

@@ -11,12 +11,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::executions::ExecutionStatus;
-use super::{Store, json_column};
+use super::{Store, events, json_column};
 use crate::service::faults::Fault;
 use crate::signal::Cadence;
 
 /// Only events longer than this are listed (contract 5.4).
 const LONGER_THAN_US: i64 = 300_000_000;
+/// Characters that the API allows for an event's diagnostics.
+const LONGEST_DIAGNOSTICS: usize = 50_000;
 /// Rows that one transaction removes.
 const BATCH: i64 = 5_000;
 
@@ -132,7 +134,7 @@ impl Store {
                 Ok(PastEvent {
                     start_us: row.get(0)?,
                     end_us: row.get(1)?,
-                    diagnostics: row.get(2)?,
+                    diagnostics: events::told(row.get(2)?, LONGEST_DIAGNOSTICS),
                 })
             };
             let bounds = params![uuid, before_us, from_us, to_us, LONGER_THAN_US, limit];
