@@ -18,6 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::shape::ShapeArgs;
+use crate::disk::{Disk, LocalDisk};
 use crate::model::evaluate::Evaluator;
 use crate::model::table::read_labels;
 use crate::model::{Model, OffCondition, Options, Progress, Sampling, Stage, Training, timestamp};
@@ -321,7 +322,9 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        std::fs::rename(&temporary, path)?;
+        let directory = path.parent().filter(|parent| *parent != Path::new(""));
+        LocalDisk.sync_dir(directory.unwrap_or(Path::new(".")))
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -20,7 +20,7 @@ use crate::service::buckets::Buckets;
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::executions::{
-    CatchUp, Claim, Due, End, Failed, FailureKind, Look, Rewound,
+    CatchUp, Claim, Due, End, Failed, FailureKind, Look, Refused, Rewound,
 };
 use crate::service::store::schedulers::SchedulerStatus;
 use crate::vitals::{Code, Pulse, Trouble};
@@ -174,7 +174,9 @@ impl Runner {
     /// Does again what a crash interrupted.
     async fn resume(&mut self) -> Result<(), Fault> {
         let now = self.context.clock.now();
-        for claim in self.context.store.interrupted(now).await? {
+        let (claims, refused) = self.context.store.interrupted(now).await?;
+        tell_refused(&refused);
+        for claim in claims {
             tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "execution resumed");
             self.start(claim, None);
         }
@@ -333,10 +335,15 @@ fn tell(due: &Due) {
     for (scheduler, missed) in &due.passed {
         tracing::warn!(scheduler, missed, "windows passed without an execution");
     }
-    for refused in &due.refused {
+    tell_refused(&due.refused);
+}
+
+fn tell_refused(refused: &[Refused]) {
+    for refused in refused {
         tracing::warn!(
             scheduler = refused.scheduler,
-            window = %refused.window,
+            end = refused.end.to_rfc3339(),
+            kind = refused.failed.kind.as_sql(),
             reason = refused.failed.reason,
             "execution failed"
         );

@@ -46,7 +46,7 @@ pub use opening::examine;
 pub use registering::{NewModel, schema_json, with_range};
 
 /// Forward migrations; the database's `user_version` counts how many were applied.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("store/0001_inference.sql"),
     include_str!("store/0002_training.sql"),
     include_str!("store/0003_leftovers.sql"),
@@ -55,6 +55,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("store/0006_files.sql"),
     include_str!("store/0007_past.sql"),
     include_str!("store/0008_scores.sql"),
+    include_str!("store/0009_configurations.sql"),
 ];
 /// The migration that gives files of earlier builds their names.
 const FILES: usize = 5;
@@ -202,6 +203,7 @@ impl Store {
         }
         if !clean || found < MIGRATIONS.len() {
             opening::refuse_if_odd(&connection, &path)?;
+            opening::tell_if_odd_alone(&connection, &path).map_err(wrap)?;
         }
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
@@ -261,6 +263,20 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+/// What was read of a row, or why this build does not understand it; a failure of the database stays one. For the rows of many
+/// that are read together, of which none is to stop the others.
+fn understood<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Result<T, String>> {
+    use rusqlite::Error;
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(Error::FromSqlConversionFailure(_, _, problem)) => Ok(Err(problem.to_string())),
+        Err(error @ (Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..))) => {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// A JSON column that holds a value of that type.
 fn json_column<T: serde::de::DeserializeOwned>(
     row: &rusqlite::Row<'_>,
@@ -279,14 +295,6 @@ fn stored_json(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<serde_
     Ok(text
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default())
-}
-
-/// JSON that this service stored.
-fn parse(text: &str) -> Result<serde_json::Value, Fault> {
-    serde_json::from_str(text).map_err(|error| {
-        tracing::error!(%error, "stored JSON is damaged");
-        Fault::internal()
-    })
 }
 
 /// `micros` since the epoch as the API's number of seconds.

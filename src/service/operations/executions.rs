@@ -32,6 +32,10 @@ pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
             Value::Null,
             |(bucket, key)| json!({"Bucket": bucket, "Key": key}),
         );
+        let input = match past.input.is_null() {
+            true => Value::Null,
+            false => json!({"S3InputConfiguration": past.input["S3InputConfiguration"]}),
+        };
         let summary = json!({
             "ModelName": scheduler.model_name,
             "ModelArn": scheduler.model_arn,
@@ -40,7 +44,7 @@ pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
             "ScheduledStartTime": time(past.scheduled_us),
             "DataStartTime": time(past.start_us),
             "DataEndTime": time(past.boundary_us),
-            "DataInputConfiguration": {"S3InputConfiguration": past.input["S3InputConfiguration"]},
+            "DataInputConfiguration": input,
             "DataOutputConfiguration": past.output,
             "CustomerResultObject": result,
             "Status": past.status,

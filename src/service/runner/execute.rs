@@ -193,6 +193,10 @@ enum Attempt {
 /// beside the results that says so; `None` if it has not.
 pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
     let _slot = context.late_slots.acquire().await;
+    let now = context.clock.now();
+    if let Err(fault) = context.store.late_look(claim, now).await {
+        tracing::warn!(%fault, "a look at a late window is not noted, it may have another turn before the others");
+    }
     let end = tokio::time::timeout(TIMEOUT, attempt(context, claim, &mut None))
         .await
         .ok()?
@@ -211,12 +215,20 @@ pub async fn run_late(context: &Context, claim: &Claim) -> Option<End> {
         };
         let key = format!("{folder}late.json");
         let body = record.to_string();
-        let created = async {
-            let place = context.buckets.write(bucket, folder).await?;
-            place.create_as(&key, body.as_bytes(), attributes).await
-        };
-        if let Err(error) = created.await {
-            tracing::warn!(%error, "side record of late results not written");
+        let mut patience = Patience::begin();
+        loop {
+            let created = async {
+                let place = context.buckets.write(bucket, folder).await?;
+                place.create_as(&key, body.as_bytes(), attributes).await
+            };
+            match created.await {
+                Ok(_) => break,
+                Err(error) if error.passes() && patience.is_left() => patience.pause().await,
+                Err(error) => {
+                    tracing::warn!(%error, "side record of late results not written");
+                    break;
+                }
+            }
         }
     }
     Some(end)

@@ -9,13 +9,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Store;
 use super::events::{self, Anomaly};
-use super::parse;
 use super::schedulers::{self, COLUMNS, LatestResult, Scheduler};
 use super::words::words;
+use super::{Store, json_column, understood};
 use crate::service::faults::Fault;
 use crate::service::options::Options;
 use crate::signal::{Cadence, Window};
@@ -24,7 +23,8 @@ mod claim;
 mod late;
 mod rewind;
 
-pub use claim::{CatchUp, Due, Look, Refused, begin, due};
+pub(super) use claim::begin;
+pub use claim::{CatchUp, Due, Look, Refused, due};
 pub use rewind::Rewound;
 
 /// A claimed execution with everything it needs.
@@ -136,9 +136,12 @@ impl Failed {
 }
 
 impl Store {
-    /// The executions a crash left IN_PROGRESS, oldest first, to be done again as they were claimed. What cannot be done again
-    /// is recorded as FAILED.
-    pub async fn interrupted(&self, now: DateTime<Utc>) -> Result<Vec<Claim>, Fault> {
+    /// The executions a crash left IN_PROGRESS, oldest first, to be done again as they were claimed; and those that cannot be
+    /// done again, which are recorded as FAILED.
+    pub async fn interrupted(
+        &self,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Claim>, Vec<Refused>), Fault> {
         self.transact(move |db| interrupted(db, now)).await
     }
 
@@ -160,40 +163,79 @@ impl Store {
     }
 }
 
-fn interrupted(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Claim>, Fault> {
+fn interrupted(db: &Connection, now: DateTime<Utc>) -> Result<(Vec<Claim>, Vec<Refused>), Fault> {
     let sql = format!(
-        "SELECT {COLUMNS}, e.boundary_us, e.start_us, e.input, e.output, e.model_version, m.uuid
+        "SELECT {COLUMNS}, e.boundary_us, e.start_us, coalesce(c.input, e.input), coalesce(c.output, e.output), e.model_version,
+                m.uuid
          FROM execution e JOIN scheduler s ON s.uuid = e.scheduler_uuid JOIN model m ON m.name = s.model_name
+         LEFT JOIN scheduler_configuration c ON c.id = e.configuration_id
          WHERE e.status = 'IN_PROGRESS' ORDER BY e.boundary_us"
     );
     let mut statement = db.prepare(&sql)?;
     let mut rows = statement.query([])?;
-    let mut claims = Vec::new();
+    let (mut claims, mut refused) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
-        let mut scheduler = schedulers::read(row)?;
-        let (boundary_us, start_us): (i64, i64) = (row.get(16)?, row.get(17)?);
-        scheduler.input = parse(&row.get::<_, String>(18)?)?;
-        scheduler.output = parse(&row.get::<_, String>(19)?)?;
-        let window = window_of(start_us, boundary_us)?;
-        let options = match options(db, &scheduler)? {
-            Ok(options) => options,
-            Err(failed) => {
-                fail(db, &scheduler.uuid, boundary_us, now, &failed)?;
+        let failed = match again(db, row)? {
+            Ok(claim) => {
+                claims.push(claim);
                 continue;
             }
+            Err(failed) => failed,
         };
-        let scoring_state = scoring_state(db, &scheduler.uuid)?;
-        let (model_version, model_uuid) = (row.get(20)?, row.get(21)?);
-        claims.push(Claim {
+        let (scheduler, uuid): (String, String) = (row.get(0)?, row.get(1)?);
+        let boundary_us = row.get(16)?;
+        fail(db, &uuid, boundary_us, now, &failed)?;
+        refused.push(Refused {
             scheduler,
-            options,
-            window,
-            model_uuid,
-            model_version,
-            scoring_state,
+            end: DateTime::from_timestamp_micros(boundary_us).unwrap_or(now),
+            failed,
         });
     }
-    Ok(claims)
+    Ok((claims, refused))
+}
+
+/// The claim of an execution to be done again, or why this build cannot.
+fn again(db: &Connection, row: &Row<'_>) -> Result<Result<Claim, Failed>, Fault> {
+    let claimed = || {
+        let mut scheduler = schedulers::read(row)?;
+        (scheduler.input, scheduler.output) = (json_column(row, 18)?, json_column(row, 19)?);
+        Ok(scheduler)
+    };
+    let scheduler = match understood(claimed())? {
+        Ok(scheduler) => scheduler,
+        Err(problem) => return Ok(Err(not_understood(&problem))),
+    };
+    let schedule = schedulers::schedule(db, &scheduler.uuid)?;
+    if let Some(problem) = schedule.and_then(|schedule| schedule.problem) {
+        return Ok(Err(not_understood(&problem)));
+    }
+    let Some(window) = window_of(row.get(17)?, row.get(16)?) else {
+        return Ok(Err(not_understood("its window has an unknown length")));
+    };
+    let options = match options(db, &scheduler.arn)? {
+        Ok(options) => options,
+        Err(failed) => return Ok(Err(failed)),
+    };
+    let scoring_state = scoring_state(db, &scheduler.uuid)?;
+    Ok(Ok(Claim {
+        scheduler,
+        options,
+        window,
+        model_uuid: row.get(21)?,
+        model_version: row.get(20)?,
+        scoring_state,
+    }))
+}
+
+/// What a scheduler fails with that another build may understand, or that is damaged.
+fn not_understood(problem: &str) -> Failed {
+    Failed::new(
+        FailureKind::Configuration,
+        format!(
+            "This build of the service does not understand the scheduler: {problem}. Start the build that stored it, or delete \
+             the scheduler and create it again"
+        ),
+    )
 }
 
 fn fail(
@@ -308,23 +350,22 @@ pub(super) fn in_progress(db: &Connection, scheduler_uuid: &str) -> Result<bool,
     Ok(found.is_some())
 }
 
-/// The window of a stored execution.
-fn window_of(start_us: i64, boundary_us: i64) -> Result<Window, Fault> {
+/// The window of a stored execution, where it has a length that this build knows.
+fn window_of(start_us: i64, boundary_us: i64) -> Option<Window> {
+    let length = boundary_us.checked_sub(start_us)?;
     let cadence = Cadence::ALL
         .into_iter()
-        .find(|cadence| cadence.micros() == boundary_us - start_us);
-    match (cadence, DateTime::from_timestamp_micros(start_us)) {
-        (Some(cadence), Some(start)) => Ok(Window::containing(start, cadence)),
-        _ => Err(Fault::internal()),
-    }
+        .find(|cadence| cadence.micros() == length)?;
+    let start = DateTime::from_timestamp_micros(start_us)?;
+    Some(Window::containing(start, cadence))
 }
 
 /// The options of a scheduler's tags, or why this build cannot go by them.
-fn options(db: &Connection, scheduler: &Scheduler) -> Result<Result<Options, Failed>, Fault> {
+fn options(db: &Connection, arn: &str) -> Result<Result<Options, Failed>, Fault> {
     let mut statement =
         db.prepare_cached("SELECT key, value FROM tag WHERE arn = ?1 ORDER BY key")?;
     let tags: Vec<(String, String)> = statement
-        .query_map([&scheduler.arn], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map([arn], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let options = Options::from_tags(
         tags.iter()

@@ -160,6 +160,22 @@ fn refuse_model(
             model.name, dataset.name
         )));
     }
+    refuse_version(model, schema, sampling_us)?;
+    if !tags.is_empty() {
+        return Err(Fault::validation(format!(
+            "Model '{}' exists: Tags can be given only with a new model, use TagResource",
+            model.name
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a version of other sensors or another sampling than the model's.
+pub(super) fn refuse_version(
+    model: &Model,
+    schema: &str,
+    sampling_us: Option<i64>,
+) -> Result<(), Fault> {
     let (own, other) = (Schema::parse(&model.schema)?, Schema::parse(schema)?);
     let refuse = |what: String| {
         Fault::validation(format!(
@@ -182,12 +198,6 @@ fn refuse_model(
             "its sampling rate is {}, the model's is {}",
             shown(sampling_us),
             shown(model.sampling_us)
-        )));
-    }
-    if !tags.is_empty() {
-        return Err(Fault::validation(format!(
-            "Model '{}' exists: Tags can be given only with a new model, use TagResource",
-            model.name
         )));
     }
     Ok(())

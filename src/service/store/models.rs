@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::retraining::{self, RetrainingTold};
 use super::versions::{self, NewVersion, SourceType, Version};
 use super::words::words;
-use super::{Once, Store, datasets, making, schedulers, stored_json, tags};
+use super::{Once, Store, datasets, making, schedulers, stored_json, tags, understood};
 use crate::model::{OffCondition, Sampling};
 use crate::service::faults::Fault;
 use crate::service::schema::Schema;
@@ -348,6 +348,16 @@ pub(super) fn by_name(db: &Connection, name: &str) -> Result<Option<Model>, Faul
         .prepare_cached(&sql)?
         .query_row([name], read)
         .optional()?)
+}
+
+/// The same, or why this build does not understand its row.
+pub(super) fn if_understood(
+    db: &Connection,
+    name: &str,
+) -> Result<Result<Option<Model>, String>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM model WHERE name = ?1");
+    let read = db.prepare_cached(&sql)?.query_row([name], read);
+    Ok(understood(read.optional())?)
 }
 
 /// Refuses what the shape cannot say about a model's inputs.

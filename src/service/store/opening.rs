@@ -1,8 +1,8 @@
 //! Opening the database: what must hold before anything is started over it.
 //!
 //! Guarantees: a database that is gone while models or datasets lie beside it, that SQLite finds damaged, or that holds
-//! what no build wrote, is refused before anything is changed, and the refusal says how to go on. It never begins an empty
-//! state over what is there.
+//! what no build wrote, is refused before anything is changed, and the refusal says how to go on. What is odd of one scheduler
+//! alone is said, and that scheduler's trouble. It never begins an empty state over what is there.
 //!
 //! To look at every page and row takes longer the more there was: it is done where the last stop was not a clean one, where
 //! the file is not the one that was left then, after an upgrade, and in `lookoutd check`.
@@ -14,9 +14,10 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, leftovers};
+use crate::disk::{Disk, LocalDisk};
 
-/// Rows that no build wrote: the table, and the condition that finds them.
-const ODD: [(&str, &str); 9] = [
+/// Rows that no build wrote, in which nothing can be relied on: the table, and the condition that finds them.
+const ODD: [(&str, &str); 8] = [
     (
         "model",
         "status NOT IN ('IN_PROGRESS', 'SUCCESS', 'FAILED', 'IMPORT_IN_PROGRESS') OR NOT json_valid(schema)
@@ -29,21 +30,11 @@ const ODD: [(&str, &str); 9] = [
     ),
     (
         "scheduler",
-        "status NOT IN ('PENDING', 'RUNNING', 'STOPPING', 'STOPPED') OR delay_minutes NOT BETWEEN 0 AND 60
-         OR frequency NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H') OR NOT json_valid(input) OR NOT json_valid(output)
-         OR coalesce(next_boundary_us, 0) % 300000000 <> 0
-         OR latest_result NOT IN ('ANOMALOUS', 'NORMAL')",
+        "status NOT IN ('PENDING', 'RUNNING', 'STOPPING', 'STOPPED')",
     ),
     (
         "execution",
-        "status NOT IN ('IN_PROGRESS', 'SUCCESS', 'FAILED') OR boundary_us % 300000000 <> 0
-         OR (failed_kind IS NOT NULL AND status <> 'FAILED')
-         OR boundary_us - start_us NOT IN (300000000, 600000000, 900000000, 1800000000, 3600000000)
-         OR NOT json_valid(input) OR NOT json_valid(output) OR rows < 0 OR anomalous < 0 OR anomalous > rows",
-    ),
-    (
-        "event",
-        "start_us > end_us OR rows < 1 OR NOT json_valid(diagnostics)",
+        "status NOT IN ('IN_PROGRESS', 'SUCCESS', 'FAILED')",
     ),
     (
         "dataset",
@@ -56,6 +47,32 @@ const ODD: [(&str, &str); 9] = [
     ("label_group", "NOT json_valid(fault_codes)"),
     ("label", "rating NOT IN ('ANOMALY', 'NO_ANOMALY', 'NEUTRAL')"),
 ];
+
+/// Rows that no build wrote, or another one, and that are their own scheduler's trouble alone: what cannot be run of it fails, by
+/// name. The table, the scheduler's identity in it, and the condition.
+const ODD_ALONE: [(&str, &str, &str); 3] = [
+    (
+        "scheduler",
+        "uuid",
+        "delay_minutes NOT BETWEEN 0 AND 60 OR frequency NOT IN ('PT5M', 'PT10M', 'PT15M', 'PT30M', 'PT1H')
+         OR NOT json_valid(input) OR NOT json_valid(output) OR coalesce(next_boundary_us, 0) % 300000000 <> 0
+         OR latest_result NOT IN ('ANOMALOUS', 'NORMAL')",
+    ),
+    (
+        "execution",
+        "scheduler_uuid",
+        "boundary_us % 300000000 <> 0 OR (failed_kind IS NOT NULL AND status <> 'FAILED')
+         OR boundary_us - start_us NOT IN (300000000, 600000000, 900000000, 1800000000, 3600000000)
+         OR NOT json_valid(input) OR NOT json_valid(output) OR rows < 0 OR anomalous < 0 OR anomalous > rows",
+    ),
+    (
+        "event",
+        "scheduler_uuid",
+        "start_us > end_us OR rows < 1 OR NOT json_valid(diagnostics)",
+    ),
+];
+/// Schedulers that are named.
+const NAMED: usize = 5;
 
 /// SQLite's smallest page; over what is shorter it begins an empty database.
 const LEAST: u64 = 512;
@@ -94,8 +111,55 @@ pub fn examine(directory: &Path) -> Result<(), StoreError> {
     refuse_if_damaged(&connection, &path)?;
     if usize::try_from(version) == Ok(super::MIGRATIONS.len()) {
         refuse_if_odd(&connection, &path)?;
+        if let Some(what) = odd_alone(&connection).map_err(wrap)? {
+            return Err(StoreError::Damaged { path, what });
+        }
     }
     Ok(())
+}
+
+/// Says which schedulers have rows that are their trouble alone; they are started over, since the others have none.
+pub(super) fn tell_if_odd_alone(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    if let Some(what) = odd_alone(connection)? {
+        tracing::warn!(
+            path = %path.display(),
+            what,
+            "the state holds what this build does not understand: what cannot be run of it fails by name, everything else runs"
+        );
+    }
+    Ok(())
+}
+
+/// What rows there are that are their own scheduler's trouble alone.
+fn odd_alone(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut found = Vec::new();
+    for (table, uuid, condition) in ODD_ALONE {
+        let sql = format!("SELECT {uuid}, count(*) FROM {table} WHERE {condition} GROUP BY 1");
+        let mut statement = connection.prepare(&sql)?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+        })?;
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            continue;
+        }
+        let mut named = Vec::new();
+        for (uuid, _) in rows.iter().take(NAMED) {
+            let sql = "SELECT name FROM scheduler WHERE uuid = ?1";
+            let name = connection.query_row(sql, [uuid], |row| row.get::<_, String>(0));
+            named.push(name.unwrap_or_else(|_| uuid.clone()));
+        }
+        let count: i64 = rows.iter().map(|(_, count)| count).sum();
+        let more = match rows.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        found.push(format!(
+            "{count} rows of {table} hold values that this build never wrote, of the schedulers {}{more}",
+            named.join(", ")
+        ));
+    }
+    Ok((!found.is_empty()).then(|| found.join("; ")))
 }
 
 /// Copies a database of format `found` before it is brought to another: `state.db.format-N` beside it, until the next such time.
@@ -108,9 +172,12 @@ pub(super) fn keep_copy(
     let making = path.with_extension("db.format.new");
     let _ = std::fs::remove_file(&making);
     connection.execute("VACUUM INTO ?1", [making.to_string_lossy()])?;
+    let directory = path.parent().unwrap_or(Path::new("."));
     let kept = std::fs::File::open(&making)
         .and_then(|copy| copy.sync_all())
-        .and_then(|()| std::fs::rename(&making, name(found)));
+        .and_then(|()| std::fs::rename(&making, name(found)))
+        // Or a power cut after the migration leaves neither name.
+        .and_then(|()| LocalDisk.sync_dir(directory));
     kept.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     for earlier in 0..found {
         let _ = std::fs::remove_file(name(earlier));
@@ -217,6 +284,42 @@ mod tests {
         for _ in 0..2 {
             assert!(Store::open(at).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_odd_of_one_scheduler_stops_no_service_and_check_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        drop(Store::open(at).unwrap());
+        let database = at.join("state.db");
+        Connection::open(&database)
+            .unwrap()
+            .execute_batch(
+                "INSERT INTO model (name, uuid, arn, status, schema, created_us, updated_us) VALUES ('m', 'mu', 'ma', 'SUCCESS', '{}', 0, 0);
+                 INSERT INTO scheduler (name, uuid, arn, model_name, status, delay_minutes, frequency, input, output, role_arn,
+                                        created_us, updated_us, latest_result)
+                     VALUES ('odd-one', 'su', 'sa', 'm', 'RUNNING', 0, 'PT2H', '{', '{}', 'r', 0, 0, 'UNCLEAR');
+                 INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output, model_version,
+                                        model_version_arn)
+                     VALUES ('su', 7200000000, 0, 7200000000, 'SUCCESS', '{}', '{}', 1, 'v');",
+            )
+            .unwrap();
+        // Another has written since the clean stop: everything is looked at.
+        drop(Store::open(at).unwrap());
+        let error = examine(at).unwrap_err().to_string();
+        assert!(
+            error.contains("1 rows of scheduler")
+                && error.contains("odd-one")
+                && error.contains("1 rows of execution"),
+            "{error}"
+        );
+        // A state that nobody could go by is refused as before.
+        Connection::open(&database)
+            .unwrap()
+            .execute_batch("UPDATE scheduler SET status = 'DREAMING'")
+            .unwrap();
+        std::fs::remove_file(at.join("state.clean")).unwrap();
+        assert!(Store::open(at).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::executions::ExecutionStatus;
-use super::{Store, events, json_column};
+use super::{Store, events, stored_json};
 use crate::service::faults::Fault;
 use crate::signal::Cadence;
 
@@ -87,8 +87,8 @@ impl Store {
                     start_us: row.get(1)?,
                     scheduled_us: row.get(2)?,
                     status: row.get(3)?,
-                    input: json_column(row, 4)?,
-                    output: json_column(row, 5)?,
+                    input: stored_json(row, 4)?,
+                    output: stored_json(row, 5)?,
                     model_version: row.get(6)?,
                     model_version_arn: row.get(7)?,
                     result: bucket.zip(row.get(9)?),
@@ -191,10 +191,11 @@ fn executions_sql(by_status: bool) -> String {
         false => ("", "?6 IS NULL"),
     };
     format!(
-        "SELECT boundary_us, start_us, scheduled_us, status, input, output, model_version, model_version_arn, result_bucket,
-                result_key, failed_reason
-         FROM execution {index}
-         WHERE scheduler_uuid = ?1 AND boundary_us < ?2 AND boundary_us > ?3 AND boundary_us <= ?4 AND start_us >= ?3 AND {status}
+        "SELECT boundary_us, start_us, scheduled_us, status, coalesce(c.input, execution.input), coalesce(c.output, execution.output),
+                model_version, model_version_arn, result_bucket, result_key, failed_reason
+         FROM execution {index} LEFT JOIN scheduler_configuration c ON c.id = execution.configuration_id
+         WHERE execution.scheduler_uuid = ?1 AND boundary_us < ?2 AND boundary_us > ?3 AND boundary_us <= ?4 AND start_us >= ?3
+               AND {status}
          ORDER BY boundary_us DESC LIMIT ?5"
     )
 }

@@ -8,14 +8,14 @@
 //!
 //! The two plain arrows are the runner's (`super::transitions`).
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::models::ModelStatus;
 use super::words::words;
-use super::{Once, Store, json_column, tags};
+use super::{Once, Store, json_column, stored_json, tags, understood};
 use crate::service::faults::Fault;
 use crate::signal::Cadence;
 
@@ -151,6 +151,32 @@ pub struct Scheduler {
     /// What the last result said, once there was one.
     pub latest_result: Option<LatestResult>,
 }
+
+/// What the times of a scheduler go by, as far as this build understands its row.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// Name, unique.
+    pub name: String,
+    /// Identity.
+    pub uuid: String,
+    /// ARN.
+    pub arn: String,
+    /// The model it scores with.
+    pub model_name: String,
+    /// Delay offset.
+    pub delay: TimeDelta,
+    /// How long its windows are.
+    pub cadence: Cadence,
+    /// End of the next window to run.
+    pub next_boundary: Option<DateTime<Utc>>,
+    /// Why this build cannot run it. Then delay and cadence are such that it fails now and then.
+    pub problem: Option<String>,
+}
+
+/// Delay offsets that the API takes, minutes.
+const DELAYS: std::ops::RangeInclusive<i64> = 0..=60;
+/// How often a scheduler fails whose frequency is unknown.
+const UNKNOWN: Cadence = Cadence::Pt1h;
 
 /// The columns `read` expects, from `scheduler s JOIN model m`.
 pub(super) const COLUMNS: &str = "s.name, s.uuid, s.arn, s.model_name, m.arn, s.status, s.delay_minutes, s.frequency, s.input, \
@@ -308,7 +334,36 @@ impl Store {
     }
 }
 
-/// Reads one row of [`COLUMNS`].
+/// When the scheduler `uuid` runs; nothing of it has to be understood.
+pub(super) fn schedule(db: &Connection, uuid: &str) -> Result<Option<Schedule>, Fault> {
+    let sql = "SELECT name, uuid, arn, model_name, delay_minutes, frequency, next_boundary_us FROM scheduler WHERE uuid = ?1";
+    let read = |row: &Row<'_>| {
+        let (minutes, frequency): (i64, String) = (row.get(4)?, row.get(5)?);
+        let cadence = frequency.parse::<Cadence>();
+        let problem = match cadence {
+            Err(_) => Some(format!("its frequency '{frequency}' is unknown")),
+            Ok(_) if !DELAYS.contains(&minutes) => {
+                Some(format!("its delay of {minutes} minutes is unknown"))
+            }
+            Ok(_) => None,
+        };
+        let next: Option<i64> = row.get(6)?;
+        Ok(Schedule {
+            name: row.get(0)?,
+            uuid: row.get(1)?,
+            arn: row.get(2)?,
+            model_name: row.get(3)?,
+            delay: TimeDelta::minutes(minutes.clamp(*DELAYS.start(), *DELAYS.end())),
+            cadence: cadence.unwrap_or(UNKNOWN),
+            next_boundary: next.and_then(DateTime::from_timestamp_micros),
+            problem,
+        })
+    };
+    Ok(db.prepare_cached(sql)?.query_row([uuid], read).optional()?)
+}
+
+/// Reads one row of [`COLUMNS`]. A configuration that is damaged is null: the list of all tells the others, and who goes by it
+/// asks [`by_uuid`].
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Scheduler> {
     Ok(Scheduler {
         name: row.get(0)?,
@@ -319,15 +374,38 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Scheduler> {
         status: row.get(5)?,
         delay_minutes: row.get(6)?,
         frequency: row.get(7)?,
-        input: json_column(row, 8)?,
-        output: json_column(row, 9)?,
+        input: stored_json(row, 8)?,
+        output: stored_json(row, 9)?,
         role_arn: row.get(10)?,
         kms_key: row.get(11)?,
         created_us: row.get(12)?,
         updated_us: row.get(13)?,
         next_boundary_us: row.get(14)?,
-        latest_result: row.get(15)?,
+        latest_result: latest_result(row, 15)?,
     })
+}
+
+/// What the last result said; the next one says it anew, so a word that only another build knows is none.
+fn latest_result(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<LatestResult>> {
+    let word: Option<String> = row.get(column)?;
+    Ok(word.and_then(|word| LatestResult::from_sql(&word)))
+}
+
+/// The scheduler of that identity, or why this build does not understand it.
+pub(super) fn by_uuid(db: &Connection, uuid: &str) -> Result<Result<Scheduler, String>, Fault> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM scheduler s JOIN model m ON m.name = s.model_name WHERE s.uuid = ?1"
+    );
+    let whole = |row: &Row<'_>| {
+        Ok(Scheduler {
+            input: json_column(row, 8)?,
+            output: json_column(row, 9)?,
+            ..read(row)?
+        })
+    };
+    Ok(understood(
+        db.prepare_cached(&sql)?.query_row([uuid], whole),
+    )?)
 }
 
 /// The scheduler of that name.

@@ -1,11 +1,10 @@
 //! The two states of a scheduler that the runner ends: PENDING becomes RUNNING, STOPPING becomes STOPPED.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, params};
 
 use super::Store;
 use super::executions::{self, CatchUp};
-use super::schedulers::{self, COLUMNS, SchedulerStatus};
+use super::schedulers::{self, SchedulerStatus};
 use crate::service::faults::Fault;
 
 /// A scheduler that left a state that passes by itself.
@@ -40,18 +39,17 @@ impl Store {
         self.transact(move |db| {
             let mut settled = Vec::new();
             for (uuid, from) in ready {
-                let sql = format!(
-                    "SELECT {COLUMNS} FROM scheduler s JOIN model m ON m.name = s.model_name WHERE s.uuid = ?1 AND s.status = ?2"
-                );
-                let scheduler = db
-                    .prepare_cached(&sql)?
-                    .query_row(params![uuid, from], schedulers::read)
-                    .optional()?;
-                let Some(scheduler) = scheduler else { continue };
+                let Some(schedule) = schedulers::schedule(db, &uuid)? else {
+                    continue;
+                };
                 let left = match from {
                     SchedulerStatus::Pending => {
-                        executions::begin(db, &scheduler, now, catch_up)?;
-                        schedulers::transition(db, &uuid, from, SchedulerStatus::Running)?
+                        let left =
+                            schedulers::transition(db, &uuid, from, SchedulerStatus::Running)?;
+                        if left {
+                            executions::begin(db, &schedule, now, catch_up)?;
+                        }
+                        left
                     }
                     SchedulerStatus::Stopping => {
                         !executions::in_progress(db, &uuid)?
@@ -61,7 +59,7 @@ impl Store {
                 };
                 if left {
                     settled.push(Settled {
-                        scheduler: scheduler.name,
+                        scheduler: schedule.name,
                         from,
                     });
                 }

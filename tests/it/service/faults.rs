@@ -223,6 +223,67 @@ async fn what_is_over_the_limit_is_not_fetched_and_fails_no_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_a_late_window_is_tried_again() {
+    let (plant, proxy) = behind_a_proxy().await;
+    plant
+        .run("s", |request| {
+            request.tags(tag("lookoutd:late-files", "score"))
+        })
+        .await;
+    let failed = plant.execute("s", "2026-03-01T10:05:00Z").await;
+    assert_eq!(failed.status().unwrap().as_str(), "FAILED");
+    let conflict = Fault::Answer(409, "OperationAborted");
+    proxy.inject(Rule::puts("late.json", 1, conflict));
+    plant.feed("2026-03-01T10:00:00Z").await;
+    plant.feed("2026-03-01T10:05:00Z").await;
+    plant.execute("s", "2026-03-01T10:10:00Z").await;
+    for _ in 0..2_400 {
+        let executions = plant.executions("s").await;
+        let ended = |status: &str| status == "SUCCESS";
+        if executions
+            .iter()
+            .all(|execution| ended(execution.status().unwrap().as_str()))
+        {
+            assert_eq!(proxy.pending(), 0);
+            let record = plant.get("out/2026-03-01T10:00:00Z/late.json").await;
+            assert!(record.contains("\"late\":true"), "{record}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{:?}", plant.executions("s").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_of_reading_fails_at_once_or_passes() {
+    let (plant, proxy) = behind_a_proxy().await;
+    plant.run("s", |request| request).await;
+    let mut start = at("2026-03-01T10:00:00Z");
+    for (fault, failed) in [
+        (Fault::Portal, None),
+        (Fault::Answer(409, "OperationAborted"), None),
+        (Fault::Answer(301, ""), Some("in another region")),
+        (Fault::Answer(403, "AccessDenied"), Some("AccessDenied")),
+    ] {
+        plant.feed(&start.to_rfc3339()).await;
+        // The window's own file; those of its neighbours are read, too.
+        let name = format!("/in/pump-1-{}", start.format("%Y%m%d%H%M%S"));
+        proxy.inject(Rule {
+            method: Some(Method::GET),
+            ..Rule::puts(&name, 1, fault)
+        });
+        start += TimeDelta::minutes(5);
+        let done = plant.execute("s", &start.to_rfc3339()).await;
+        assert_eq!(proxy.pending(), 0);
+        let reason = done.failed_reason().unwrap_or_default();
+        match failed {
+            None => assert_eq!(done.status().unwrap().as_str(), "SUCCESS", "{reason}"),
+            Some(word) => assert!(reason.contains(word), "{word}: {reason}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_files_holds_no_place() {
     const LATE: usize = 34;
     let plant = Plant::start().await;

@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rewind::{self, Rewound};
-use super::{Claim, ExecutionStatus, Failed, FailureKind, options, scoring_state};
+use super::{Claim, ExecutionStatus, Failed, FailureKind, not_understood, options, scoring_state};
 use crate::service::faults::Fault;
 use crate::service::store::Store;
-use crate::service::store::schedulers::{self, COLUMNS, Scheduler};
-use crate::signal::{Cadence, Window};
+use crate::service::store::schedulers::{self, Schedule, Scheduler};
+use crate::signal::Window;
 
 /// Windows that are overdue for longer are a backlog, which goes after what has just become due.
 const BACKLOG: TimeDelta = TimeDelta::hours(1);
@@ -61,8 +61,8 @@ pub struct Due {
 pub struct Refused {
     /// The scheduler's name.
     pub scheduler: String,
-    /// Its window.
-    pub window: Window,
+    /// The end of its window.
+    pub end: DateTime<Utc>,
     /// Why.
     pub failed: Failed,
 }
@@ -136,125 +136,140 @@ fn claim(db: &Connection, look: &Look) -> Result<Due, Fault> {
     Ok(found)
 }
 
-/// Claims the window that is due of one scheduler.
+/// Claims the window that is due of one scheduler; one that cannot be run is recorded as FAILED, and its schedule goes on.
 fn one(db: &Connection, look: &Look, uuid: &str, found: &mut Due) -> Result<(), Fault> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM scheduler s JOIN model m ON m.name = s.model_name WHERE s.uuid = ?1"
-    );
-    let scheduler = db
-        .prepare_cached(&sql)?
-        .query_row([uuid], schedulers::read)
-        .optional()?;
-    let Some(scheduler) = scheduler else {
+    let Some(schedule) = schedulers::schedule(db, uuid)? else {
         return Ok(());
     };
-    let (Ok(cadence), Some(next)) = (
-        scheduler.frequency.parse::<Cadence>(),
-        scheduler
-            .next_boundary_us
-            .and_then(DateTime::from_timestamp_micros),
-    ) else {
-        return Ok(());
-    };
-    let options = options(db, &scheduler)?;
-    let delay = TimeDelta::minutes(scheduler.delay_minutes);
-    let next = Window::containing(next, cadence).previous();
+    let options = options(db, &schedule.arn)?;
+    let next = schedule.next_boundary.unwrap_or(look.now);
+    let next = Window::containing(next, schedule.cadence).previous();
     let asked = look.catch_up.all || options.as_ref().is_ok_and(|options| options.catch_up);
     let catch_up = asked.then_some(look.catch_up.max_age);
-    let Some((window, missed)) = due(next, delay, look.now, catch_up) else {
-        return Ok(());
+    let Some((window, missed)) = due(next, schedule.delay, look.now, catch_up) else {
+        // It was written down for another time than it is due at, as with a delay that nobody understands.
+        return set_next(db, uuid, next, schedule.delay);
     };
     if missed > 0 {
-        found.passed.push((scheduler.name.clone(), missed));
+        found.passed.push((schedule.name.clone(), missed));
     }
-    set_next(db, &scheduler.uuid, window.next(), delay)?;
-    let version = active_version(db, &scheduler.model_name)?;
-    let ready = options.and_then(|options| match &version {
-        Some((model_uuid, version, _)) => Ok((options, model_uuid.clone(), *version)),
-        None => Err(Failed::new(
-            FailureKind::Model,
-            format!(
-                "Model '{}' has no active version that is there: activate one with UpdateActiveModelVersion",
-                scheduler.model_name
-            ),
-        )),
-    });
-    let failed = ready.as_ref().err();
+    set_next(db, uuid, window.next(), schedule.delay)?;
+    let version = active_version(db, &schedule.model_name)?;
+    let scheduler = schedulers::by_uuid(db, uuid)?;
+    let configuration = match &scheduler {
+        Ok(scheduler) => Some(configuration(db, scheduler)?),
+        Err(_) => None,
+    };
+    let scoring_state = scoring_state(db, uuid)?;
+    let ready = || {
+        let scheduler = match schedule.problem {
+            Some(problem) => Err(problem),
+            None => scheduler,
+        };
+        let scheduler = scheduler.map_err(|problem| not_understood(&problem))?;
+        let options = options?;
+        let Some((model_uuid, model_version, _)) = &version else {
+            return Err(Failed::new(
+                FailureKind::Model,
+                format!(
+                    "Model '{}' has no active version that is there: activate one with UpdateActiveModelVersion",
+                    schedule.model_name
+                ),
+            ));
+        };
+        Ok(Claim {
+            scheduler,
+            options,
+            window,
+            model_uuid: model_uuid.clone(),
+            model_version: *model_version,
+            scoring_state,
+        })
+    };
+    let claim = ready();
+    let failed = claim.as_ref().err();
     let inserted = db
         .prepare_cached(
             "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, failed_kind,
-                                    failed_reason, finished_us, input, output, model_version, model_version_arn)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                                    failed_reason, finished_us, input, output, model_version, model_version_arn,
+                                    configuration_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'null', 'null', ?9, ?10, ?11)
              ON CONFLICT (scheduler_uuid, boundary_us) DO NOTHING",
         )?
         .execute(params![
-            scheduler.uuid,
+            uuid,
             window.end().timestamp_micros(),
             window.start().timestamp_micros(),
-            (window.end() + delay).timestamp_micros(),
+            (window.end() + schedule.delay).timestamp_micros(),
             if failed.is_some() { ExecutionStatus::Failed } else { ExecutionStatus::InProgress },
             failed.map(|failed| failed.kind),
             failed.map(|failed| &failed.reason),
             failed.map(|_| look.now.timestamp_micros()),
-            scheduler.input.to_string(),
-            scheduler.output.to_string(),
             version.as_ref().map_or(1, |(_, version, _)| *version),
             version.as_ref().map_or("", |(_, _, arn)| arn),
+            configuration,
         ])?;
     // A boundary that was run before (the clock was ahead, or went back) is not run again.
     if inserted == 0 {
         return Ok(());
     }
-    match ready {
-        Ok((options, model_uuid, model_version)) => {
-            let scoring_state = scoring_state(db, &scheduler.uuid)?;
-            found.claims.push(Claim {
-                scheduler,
-                options,
-                window,
-                model_uuid,
-                model_version,
-                scoring_state,
-            });
-        }
+    match claim {
+        Ok(claim) => found.claims.push(claim),
         Err(failed) => found.refused.push(Refused {
-            scheduler: scheduler.name,
-            window,
+            scheduler: schedule.name,
+            end: window.end(),
             failed,
         }),
     }
     Ok(())
 }
 
+/// The configuration that an execution is claimed with: stored with the first one, referred to by all until it is edited.
+fn configuration(db: &Connection, scheduler: &Scheduler) -> Result<i64, Fault> {
+    let (input, output) = (scheduler.input.to_string(), scheduler.output.to_string());
+    let latest: Option<(i64, String, String)> = db
+        .prepare_cached(
+            "SELECT id, input, output FROM scheduler_configuration WHERE scheduler_uuid = ?1 ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([&scheduler.uuid], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    if let Some((id, before_in, before_out)) = latest
+        && before_in == input
+        && before_out == output
+    {
+        return Ok(id);
+    }
+    db.prepare_cached(
+        "INSERT INTO scheduler_configuration (scheduler_uuid, input, output) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![scheduler.uuid, input, output])?;
+    Ok(db.last_insert_rowid())
+}
+
 /// Makes a scheduler that has just become RUNNING run from its next boundary on: the first after `now`, or the one it
 /// stopped at if the windows since are to be caught up.
-pub fn begin(
+pub(in crate::service::store) fn begin(
     db: &Connection,
-    scheduler: &Scheduler,
+    schedule: &Schedule,
     now: DateTime<Utc>,
     catch_up: CatchUp,
 ) -> Result<(), Fault> {
-    let cadence: Cadence = scheduler.frequency.parse().map_err(|_| Fault::internal())?;
-    let current = Window::containing(now, cadence);
-    rewind::void(db, &scheduler.uuid, current)?;
-    let left_at = scheduler
-        .next_boundary_us
-        .and_then(DateTime::from_timestamp_micros)
+    let current = Window::containing(now, schedule.cadence);
+    rewind::void(db, &schedule.uuid, current)?;
+    let left_at = schedule
+        .next_boundary
         .filter(|boundary| *boundary <= current.end());
     let asked = || -> Result<bool, Fault> {
-        let options = options(db, scheduler)?;
+        let options = options(db, &schedule.arn)?;
         Ok(catch_up.all || options.is_ok_and(|options| options.catch_up))
     };
     let window = match left_at {
-        Some(boundary) if asked()? => Window::containing(boundary, cadence).previous(),
+        Some(boundary) if asked()? => Window::containing(boundary, schedule.cadence).previous(),
         _ => current,
     };
-    set_next(
-        db,
-        &scheduler.uuid,
-        window,
-        TimeDelta::minutes(scheduler.delay_minutes),
-    )
+    set_next(db, &schedule.uuid, window, schedule.delay)
 }
 
 pub(super) fn set_next(

@@ -1,7 +1,8 @@
 //! Windows that failed for want of data, and looking at them again.
 //!
-//! Every one of the last day is reached, in turns: those that were looked at longest ago come first, and a look is noted
-//! with the choice, so that windows whose data never come hold up no other.
+//! Every one of the last day is reached, in turns: those that were looked at longest ago come first. A turn is used up when
+//! its look begins, and not before: what is never come to keeps its place, and windows whose data never come, or whose look is
+//! cut off each time, hold up no other.
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
@@ -27,6 +28,20 @@ impl Store {
             .await
     }
 
+    /// Notes that a look for the data of a late window begins.
+    pub async fn late_look(&self, claim: &Claim, now: DateTime<Utc>) -> Result<(), Fault> {
+        let uuid = claim.scheduler.uuid.clone();
+        let boundary_us = claim.window.end().timestamp_micros();
+        self.transact(move |db| {
+            db.prepare_cached(
+                "UPDATE execution SET looked_us = ?3 WHERE scheduler_uuid = ?1 AND boundary_us = ?2",
+            )?
+            .execute(params![uuid, boundary_us, now.timestamp_micros()])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Turns a failed execution into the success it became when its data had come.
     pub async fn end_late(&self, claim: &Claim, now: DateTime<Utc>, end: End) -> Result<(), Fault> {
         let uuid = claim.scheduler.uuid.clone();
@@ -46,7 +61,7 @@ fn choose(
     now: DateTime<Utc>,
     most: usize,
 ) -> Result<Vec<Claim>, Fault> {
-    let Ok(options) = options(db, scheduler)? else {
+    let Ok(options) = options(db, &scheduler.arn)? else {
         return Ok(Vec::new());
     };
     let options = at_once(options);
@@ -72,21 +87,17 @@ fn choose(
         if !kind.is_some_and(FailureKind::may_come) {
             continue;
         }
+        let Some(window) = window_of(row.get(0)?, row.get(1)?) else {
+            continue;
+        };
         claims.push(Claim {
             scheduler: scheduler.clone(),
             options,
-            window: window_of(row.get(0)?, row.get(1)?)?,
+            window,
             model_uuid: row.get(3)?,
             model_version: row.get(2)?,
             scoring_state: None,
         });
-    }
-    let mut looked = db.prepare_cached(
-        "UPDATE execution SET looked_us = ?3 WHERE scheduler_uuid = ?1 AND boundary_us = ?2",
-    )?;
-    for claim in &claims {
-        let boundary_us = claim.window.end().timestamp_micros();
-        looked.execute(params![scheduler.uuid, boundary_us, now.timestamp_micros()])?;
     }
     Ok(claims)
 }

@@ -43,8 +43,8 @@ async fn store(names: &[&str], now: &str) -> (tempfile::TempDir, Store) {
                      VALUES (?1, ?1, ?1, ?1, 'RUNNING', 0, 'PT5M', '{}', '{}', 'r', 0, 0)",
                     [&name],
                 )?;
-                let scheduler = schedulers::by_name(db, &name)?.unwrap();
-                begin(db, &scheduler, now, CATCH_UP)
+                let schedule = schedulers::schedule(db, &name)?.unwrap();
+                begin(db, &schedule, now, CATCH_UP)
             })
             .await
             .unwrap();
@@ -314,6 +314,7 @@ async fn every_window_without_data_has_its_turn_and_no_other_kind_has() {
         let since = first - TimeDelta::hours(1);
         let claims = store.late_windows(scheduler.clone(), since, until, now, 4);
         for claim in claims.await.unwrap() {
+            store.late_look(&claim, now).await.unwrap();
             assert!(seen.insert(claim.window.end()), "{} twice", claim.window);
         }
     }
@@ -330,6 +331,226 @@ async fn every_window_without_data_has_its_turn_and_no_other_kind_has() {
     store.end_late(&claim, now, success()).await.unwrap();
     let end = claim.window.end().format("%dT%H:%M").to_string();
     assert!(executions(&store).await.contains(&(end, "SUCCESS".into())));
+}
+
+#[tokio::test]
+async fn a_turn_that_was_not_come_to_is_not_used_up() {
+    let (_directory, store) = store(&["s"], "2026-03-01T10:02:00Z").await;
+    let first = at("2026-03-01T10:05:00Z");
+    for nth in 0..6 {
+        let now = (first + TimeDelta::minutes(5 * nth)).to_rfc3339();
+        execute(&store, &now, failed(FailureKind::NoFile)).await;
+    }
+    let scheduler = store
+        .transact(|db| Ok(schedulers::by_name(db, "s")?.unwrap()))
+        .await
+        .unwrap();
+    let mut now = first + TimeDelta::hours(1);
+    let mut looked = Vec::new();
+    for _ in 0..6 {
+        now += TimeDelta::minutes(5);
+        let (since, until) = (first - TimeDelta::hours(1), first + TimeDelta::hours(1));
+        let chosen = store.late_windows(scheduler.clone(), since, until, now, 4);
+        let chosen = chosen.await.unwrap();
+        assert_eq!(chosen.len(), 4);
+        // Time for one of them.
+        store.late_look(&chosen[0], now).await.unwrap();
+        looked.push(chosen[0].window.end());
+    }
+    looked.sort_unstable();
+    looked.dedup();
+    assert_eq!(looked.len(), 6);
+}
+
+/// What `odd` does to the row of the scheduler of that name.
+async fn spoil(store: &Store, odd: &'static str) {
+    let spoil = store.transact(move |db| Ok(db.execute_batch(odd)?));
+    spoil.await.unwrap();
+}
+
+#[tokio::test]
+async fn each_row_that_no_build_of_this_kind_wrote_fails_its_own_scheduler_and_its_schedule_goes_on()
+ {
+    for (odd, word) in [
+        (
+            "UPDATE scheduler SET frequency = 'PT2H' WHERE name = 'odd'",
+            "'PT2H'",
+        ),
+        (
+            "UPDATE scheduler SET delay_minutes = 9000000000000 WHERE name = 'odd'",
+            "9000000000000",
+        ),
+        (
+            "UPDATE scheduler SET input = '{\"S3' WHERE name = 'odd'",
+            "EOF",
+        ),
+        (
+            "UPDATE scheduler SET output = 'x' WHERE name = 'odd'",
+            "expected value",
+        ),
+    ] {
+        let (_directory, store) = store(&["a", "odd", "z"], "2026-03-01T10:02:00Z").await;
+        spoil(&store, odd).await;
+        let mut refused = Vec::new();
+        let mut claimed = 0;
+        for minute in (5..=240).step_by(5) {
+            let now = at("2026-03-01T10:00:00Z") + TimeDelta::minutes(minute);
+            let due = store.claim_due(look(&now.to_rfc3339())).await.unwrap();
+            for claim in due.claims {
+                assert_ne!(claim.scheduler.name, "odd");
+                claimed += 1;
+                let boundary_us = claim.window.end().timestamp_micros();
+                let uuid = claim.scheduler.uuid;
+                store
+                    .end_execution(&uuid, boundary_us, now, success())
+                    .await
+                    .unwrap();
+            }
+            refused.extend(due.refused);
+        }
+        assert_eq!(claimed, 2 * 48, "{odd}");
+        let all = crate::service::store::schedulers::SchedulersAsked {
+            prefix: String::new(),
+            model: None,
+            status: None,
+            after: String::new(),
+            limit: 10,
+        };
+        assert_eq!(store.schedulers(all).await.unwrap().len(), 3, "{odd}");
+        assert!(
+            (3..=48).contains(&refused.len()),
+            "{odd}: {}",
+            refused.len()
+        );
+        for refused in &refused {
+            assert_eq!(refused.scheduler, "odd");
+            assert_eq!(refused.failed.kind, FailureKind::Configuration);
+            assert!(
+                refused.failed.reason.contains(word),
+                "{}",
+                refused.failed.reason
+            );
+        }
+        let asked = crate::service::store::past::ExecutionsAsked {
+            scheduler_uuid: "odd".into(),
+            before_us: i64::MAX,
+            from_us: i64::MIN,
+            to_us: i64::MAX,
+            status: None,
+            limit: 1000,
+        };
+        assert_eq!(store.executions(asked).await.unwrap().len(), refused.len());
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_interrupted_and_cannot_be_done_again_fails_alone() {
+    for odd in [
+        "UPDATE scheduler SET frequency = 'PT2H' WHERE name = 'odd'",
+        "UPDATE scheduler_configuration SET output = '{' WHERE scheduler_uuid = 'odd'",
+        "UPDATE execution SET start_us = boundary_us - 7 WHERE scheduler_uuid = 'odd'",
+    ] {
+        let (_directory, store) = store(&["a", "odd", "z"], "2026-03-01T10:02:00Z").await;
+        let due = store.claim_due(look("2026-03-01T10:05:00Z")).await.unwrap();
+        assert_eq!(due.claims.len(), 3);
+        spoil(&store, odd).await;
+        let (claims, refused) = store.interrupted(at("2026-03-01T10:06:00Z")).await.unwrap();
+        let mut names: Vec<String> = claims
+            .into_iter()
+            .map(|claim| claim.scheduler.name)
+            .collect();
+        names.sort();
+        assert_eq!(names, ["a", "z"], "{odd}");
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].failed.kind, FailureKind::Configuration);
+        let (claims, refused) = store.interrupted(at("2026-03-01T10:06:00Z")).await.unwrap();
+        assert_eq!((claims.len(), refused.len()), (2, 0), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_of_another_build_about_the_last_result_is_forgotten_with_the_next() {
+    let (_directory, store) = store(&["s"], "2026-03-01T10:02:00Z").await;
+    spoil(&store, "UPDATE scheduler SET latest_result = 'UNCLEAR'").await;
+    assert_eq!(store.scheduler("s").await.unwrap().latest_result, None);
+    assert_eq!(
+        execute(&store, "2026-03-01T10:05:00Z", success()).await,
+        ["01T10:05"]
+    );
+    let latest = store.scheduler("s").await.unwrap().latest_result;
+    assert_eq!(latest, Some(LatestResult::Normal));
+}
+
+#[tokio::test]
+async fn a_scheduler_that_begins_with_an_unknown_frequency_holds_up_no_other() {
+    let (_directory, store) = store(&["a", "odd"], "2026-03-01T10:02:00Z").await;
+    spoil(
+        &store,
+        "UPDATE scheduler SET status = 'PENDING'; UPDATE scheduler SET frequency = 'PT2H' WHERE name = 'odd'",
+    )
+    .await;
+    let passing = store.passing().await.unwrap();
+    assert_eq!(passing.len(), 2);
+    let settled = store
+        .settle(passing, at("2026-03-01T10:02:00Z"), CATCH_UP)
+        .await
+        .unwrap();
+    assert_eq!(settled.len(), 2);
+    let due = store.claim_due(look("2026-03-01T11:00:00Z")).await.unwrap();
+    assert_eq!((due.claims.len(), due.refused.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_configuration_is_stored_once_per_edit_and_each_execution_tells_its_own() {
+    let (_directory, store) = store(&["s"], "2026-03-01T10:02:00Z").await;
+    let edits = ["{\"n\":1}", "{\"n\":2}", "{\"n\":1}"];
+    for (nth, edit) in edits.iter().enumerate() {
+        let edit = (*edit).to_owned();
+        store
+            .transact(move |db| Ok(db.execute("UPDATE scheduler SET input = ?1", [edit])?))
+            .await
+            .unwrap();
+        for window in 0..3 {
+            let minutes = 5 * (3 * nth as i64 + window);
+            let now = at("2026-03-01T10:05:00Z") + TimeDelta::minutes(minutes);
+            assert_eq!(execute(&store, &now.to_rfc3339(), success()).await.len(), 1);
+        }
+    }
+    // One of an earlier build, with its own copy.
+    spoil(
+        &store,
+        "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output, model_version,
+                                model_version_arn)
+         VALUES ('s', 600000000, 300000000, 600000000, 'SUCCESS', '{\"n\":0}', '{}', 1, 'v')",
+    )
+    .await;
+    let stored = store.transact(|db| {
+        let sql = "SELECT (SELECT count(*) FROM scheduler_configuration), (SELECT count(*) FROM execution WHERE input = 'null')";
+        Ok(db.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?)
+    });
+    assert_eq!(stored.await.unwrap(), (3, 9));
+    let asked = crate::service::store::past::ExecutionsAsked {
+        scheduler_uuid: "s".into(),
+        before_us: i64::MAX,
+        from_us: i64::MIN,
+        to_us: i64::MAX,
+        status: None,
+        limit: 1000,
+    };
+    let past = store.executions(asked).await.unwrap();
+    let told: Vec<i64> = past
+        .iter()
+        .map(|past| past.input["n"].as_i64().unwrap())
+        .collect();
+    assert_eq!(told, [1, 1, 1, 2, 2, 2, 1, 1, 1, 0]);
+    // They go with their scheduler.
+    spoil(&store, "UPDATE scheduler SET status = 'STOPPED'").await;
+    store.delete_scheduler("s").await.unwrap();
+    let left = store.transact(|db| {
+        let sql = "SELECT count(*) FROM scheduler_configuration";
+        Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(left.await.unwrap(), 0);
 }
 
 #[test]
