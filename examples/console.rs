@@ -93,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
         Err(_) => Vec::new(),
     };
     let (_sites, seen) = watch::channel(Some(Site {
+        inputs: Vec::new(),
         store: None,
         clock,
         assets,

@@ -2,9 +2,10 @@
 //!
 //! Guarantees: every finding is reported at once, with its origin and key; unknown keys are errors with the nearest known
 //! key; `config/lookoutd.toml` lists every key with its default (held by a test). Cross-checks that need more than one
-//! component live here. It opens no network connection, and reads no file but the configuration.
+//! component live in `checks`. It opens no network connection, and reads no file but the configuration.
 
 mod assets;
+mod checks;
 mod lines;
 mod reference;
 mod secrets;
@@ -19,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::NameFormat;
-use crate::{feed, inference, notify, ops, s3, service, source, store};
+use crate::{feed, inference, input, notify, ops, s3, service, source, store};
 
 pub use assets::{Assets, Own, PLACEHOLDER};
 pub use reference::{Allowed, Key, keys, schema};
@@ -54,6 +55,8 @@ pub struct Config {
     pub log: ops::log::Config,
     /// What differs for one asset of several.
     pub asset: Assets,
+    /// What brings the samples of a live plant.
+    pub input: input::Inputs,
 }
 
 /// One thing that is wrong with a configuration.
@@ -102,6 +105,25 @@ impl Loaded {
         found.map_or("default", |(_, origin)| origin)
     }
 
+    /// Where a key's value came from, or that of one below it.
+    fn origin_below(&self, key: &str) -> &str {
+        let is_below = |known: &str| {
+            known == key
+                || known
+                    .strip_prefix(key)
+                    .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let name = key.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        let found = self.origins.iter().find(|(known, _)| is_below(known));
+        let found = found.or_else(|| {
+            let origins = self.origins.iter();
+            origins
+                .into_iter()
+                .find(|(known, _)| known.starts_with(&format!("{name}.")))
+        });
+        found.map_or("default", |(_, origin)| origin)
+    }
+
     /// Every value in force with its origin, secrets redacted.
     pub fn settings(&self) -> Vec<Setting> {
         let values = serde_json::to_value(&self.config).unwrap_or_default();
@@ -118,7 +140,19 @@ impl Loaded {
                 Setting { key, value, origin }
             })
         });
-        common.chain(own).collect()
+        let inputs = self.config.input.iter().flat_map(|(name, settings)| {
+            let whole = serde_json::to_value(settings).unwrap_or_default();
+            input::paths(&whole).into_iter().map(move |own| {
+                let key = format!("input.{name}.{own}");
+                let value = whole.pointer(&format!("/{}", own.replace('.', "/")));
+                Setting {
+                    value: value.map_or_else(Default::default, |value| redact(&key, value)),
+                    origin: self.origin(&key).to_owned(),
+                    key,
+                }
+            })
+        });
+        common.chain(own).chain(inputs).collect()
     }
 }
 
@@ -199,6 +233,7 @@ fn merge(
     let mut findings = Vec::new();
     let mut origins: Vec<(String, String)> = Vec::new();
     let mut own = Assets::new();
+    let mut inputs = Vec::new();
     let mut merged = config::Config::builder().add_source(defaults.clone());
     for (place, layer) in layers {
         for (key, value) in leaves(&Value::new(None, ValueKind::Table(table(&layer))), "") {
@@ -220,6 +255,19 @@ fn merge(
                         problem,
                     }),
                 }
+                continue;
+            }
+            if key.starts_with("input.") {
+                match input::given(&key, &value) {
+                    Ok(given) => inputs.push(given),
+                    Err(problem) => findings.push(Finding {
+                        origin: origin.clone(),
+                        key: key.clone(),
+                        problem,
+                    }),
+                }
+                origins.retain(|(known, _)| *known != key);
+                origins.push((key, origin));
                 continue;
             }
             if !known.contains(&key) {
@@ -251,7 +299,21 @@ fn merge(
         .and_then(|config| config.try_deserialize())
         .map_err(|error| one("configuration", "", &error))?;
     config.asset = own;
-    Ok((Loaded { config, origins }, findings))
+    let (inputs, wrong) = input::read(&inputs);
+    config.input = inputs;
+    let loaded = Loaded { config, origins };
+    findings.extend(wrong.into_iter().map(|(name, own, problem)| {
+        let key = match own.as_str() {
+            "" => format!("input.{name}"),
+            own => format!("input.{name}.{own}"),
+        };
+        Finding {
+            origin: loaded.origin_below(&key).to_owned(),
+            key,
+            problem,
+        }
+    }));
+    Ok((loaded, findings))
 }
 
 impl Config {
@@ -266,109 +328,14 @@ impl Config {
         }
     }
 
+    /// Whether samples come from inputs, and not from a history.
+    pub fn is_live(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Whether S3 is served in process.
     pub fn is_embedded(&self) -> bool {
         self.s3.bucket.is_empty()
-    }
-
-    /// What the components' values say about each other.
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        let mut say = |key, problem: &str| problems.push((key, problem.to_owned()));
-        let prefix = self.s3.input_prefix.as_str();
-        let right = match prefix.trim_matches('/') {
-            "" => String::new(),
-            bare => format!("{bare}/"),
-        };
-        if prefix.starts_with('/') {
-            say(
-                "s3.input_prefix",
-                &format!("must not start with a slash, keys have none: write it as \"{right}\""),
-            );
-        } else if !prefix.is_empty() && !prefix.ends_with('/') {
-            say(
-                "s3.input_prefix",
-                &format!(
-                    "must end with a slash, or the scheduler will not find the files: write it as \"{right}\""
-                ),
-            );
-        }
-        let history = self.source.location();
-        match (history.is_empty(), self.source.tags.is_empty()) {
-            (false, true) => say(
-                "source.tags",
-                "is needed with source.history: the tags_description.csv with columns Tag, UOM, Subsystem",
-            ),
-            (true, false) => say(
-                "source.history",
-                "is needed with source.tags: the Parquet history, a path or s3://bucket/key",
-            ),
-            _ => {}
-        }
-        if history.is_empty() && !self.is_embedded() {
-            say(
-                "source.history",
-                "is needed with s3.bucket: the Parquet history, a path or s3://bucket/key",
-            );
-        }
-        for (key, problem) in self.s3.problems() {
-            say(key, &problem);
-        }
-        if self.is_embedded() && !self.s3.endpoint_url.is_empty() {
-            say("s3.bucket", "is needed with s3.endpoint_url");
-        }
-        if self.feed.drain_per_minute == 0 {
-            say("feed.drain_per_minute", "must be at least 1");
-        }
-        for (key, problem) in self.admin.problems() {
-            say(key, &problem);
-        }
-        for (key, problem) in self.notify.problems() {
-            say(key, &problem);
-        }
-        for (key, problem) in self.service.problems() {
-            say(key, &problem);
-        }
-        for (key, address) in [
-            ("service.listen", &self.service.listen),
-            ("service.s3_listen", &self.service.s3_listen),
-        ] {
-            match address.parse::<std::net::SocketAddr>() {
-                Ok(address) if address.ip().is_loopback() => {}
-                Ok(_) => say(
-                    key,
-                    &format!(
-                        "\"{address}\" can be reached from other machines, and what runs embedded has no TLS: listen on \
-                         127.0.0.1, or run `lookoutd serve --tls-cert --tls-key` for others"
-                    ),
-                ),
-                Err(_) => say(
-                    key,
-                    &format!("\"{address}\" is not an address: write it like 127.0.0.1:9190"),
-                ),
-            }
-        }
-        if let Err(problem) = self.log.filter() {
-            say("log.level", &problem);
-        }
-        for (key, problem) in self.source.problems() {
-            say(key, &problem);
-        }
-        if self.inference.wanted == inference::Wanted::Running
-            && !self.inference.scheduler.is_empty()
-            && self.feed.publish == feed::Publish::Behind
-            && self.inference.delay_offset_minutes == 0
-        {
-            say(
-                "inference.delay_offset_minutes",
-                "must be at least 1 with feed.publish = \"behind\": the file of a window is cut at its end, when the scheduler \
-                 would already look for it",
-            );
-        }
-        for (key, problem) in self.inference.problems() {
-            say(key, &problem);
-        }
-        problems
     }
 }
 

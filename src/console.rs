@@ -21,6 +21,7 @@ mod api;
 mod asset;
 mod assets;
 mod coverage;
+mod inputs;
 mod layout;
 mod models;
 mod overview;
@@ -41,6 +42,7 @@ pub fn router() -> Router<Shared> {
         .route("/scheduler", get(scheduler::show))
         .route("/models", get(models::show))
         .route("/coverage", get(coverage::show))
+        .route("/inputs", get(inputs::show))
         .route("/api/score", get(api::score))
         .route("/api/contribution", get(api::contribution))
         .route("/api/signals", get(api::signals))

@@ -9,6 +9,7 @@ mod feeder;
 mod gateway;
 mod histories;
 mod line;
+mod live;
 mod lookout;
 mod plant;
 pub mod retention;
@@ -40,6 +41,7 @@ use gateway::Gateway;
 pub use crate::service::{ACCOUNT, REGION};
 pub use feeder::{Feeder, Parts, Shared, View};
 pub use line::{Beginning, Line, LineError};
+pub use live::closes_by;
 pub use lookout::{
     EMBEDDED_SCHEDULER, Keeping, Lookout, Watch, archive, deliveries, service_config,
 };

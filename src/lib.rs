@@ -15,6 +15,7 @@ pub mod executions;
 pub mod feed;
 pub mod hold;
 pub mod inference;
+pub mod input;
 pub mod journal;
 pub mod model;
 pub mod notify;

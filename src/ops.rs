@@ -6,6 +6,7 @@ pub mod ask;
 pub mod cors;
 pub mod date;
 pub mod health;
+pub mod inputs;
 pub mod judgement;
 pub mod lock;
 pub mod log;

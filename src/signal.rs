@@ -16,7 +16,7 @@ mod window;
 
 pub use asset::Asset;
 pub use cadence::{Cadence, CadenceError};
-pub use component::{Component, TagList, TagListError};
+pub use component::{Component, Place, Scale, TagList, TagListError};
 pub use frame::{ABSENT, BAD, Column, Frame, Values, WORD};
 pub use input_file::{
     Delimiter, DelimiterError, InputFileNameError, NameFormat, TimestampFormat,

@@ -4,18 +4,22 @@
 //! window may be read again, late, or out of order, and the answer for the same samples is the same.
 //! Deliberately absent: which windows are due, files, S3.
 
+pub mod live;
 pub mod replay;
 pub mod shape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use chrono::{NaiveDate, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
+use crate::config::{ByteSize, Span};
 use crate::signal::{Frame, RowRule, Window, timestamp};
+use live::{Aggregate, Grid};
 use replay::AtEnd;
 use shape::{LocalClock, Long, Never, Shape, Ticks, Twice};
 
@@ -23,6 +27,43 @@ use shape::{LocalClock, Long, Never, Shape, Ticks, Twice};
 pub trait Source: Send {
     /// The rows of `window`, chosen by `rows` and rebased to wall-clock UTC.
     fn read(&mut self, window: &Window, rows: RowRule) -> Result<Reading, SourceError>;
+
+    /// As [`Source::read`], with what was known at a position that an earlier reading says; what has none reads as ever.
+    fn read_at(
+        &mut self,
+        window: &Window,
+        rows: RowRule,
+        position: Option<u64>,
+    ) -> Result<Reading, SourceError> {
+        let _ = position;
+        self.read(window, rows)
+    }
+
+    /// Whether all rows of a window are here that it will be cut with, at `now`. What is recorded already is here.
+    fn closed(&self, window: &Window, now: DateTime<Utc>) -> Closed {
+        let _ = (window, now);
+        Closed::Yes
+    }
+
+    /// Every window that ends before is shipped: what only they have rows of may go.
+    fn release(&self, before: DateTime<Utc>) {
+        let _ = before;
+    }
+
+    /// Hands on samples that may have come after their window was cut; `is_late` says whether they have, and counts them.
+    fn late(&mut self, is_late: &mut dyn FnMut(&Late<'_>) -> bool) {
+        let _ = is_late;
+    }
+
+    /// Whether it holds the present: a window is cut when it has ended, and not ahead.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// What is notified when a window may have closed that was not; never by default.
+    fn news(&self) -> Option<Arc<Notify>> {
+        None
+    }
 
     /// Where it notes that a reading goes on, for those that wait for one; nothing is noted by default.
     fn progress(&self) -> Progress {
@@ -33,6 +74,46 @@ pub trait Source: Send {
     fn gate(&self) -> Option<Arc<Semaphore>> {
         None
     }
+}
+
+/// Whether a window has closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It may be cut.
+    Yes,
+    /// Not yet.
+    Until {
+        /// It may have by then, or when [`Source::news`] tells.
+        time: DateTime<Utc>,
+        /// It has by then in any case.
+        latest: DateTime<Utc>,
+        /// What is waited for, for people.
+        waits: String,
+    },
+}
+
+impl Closed {
+    /// Not before `time`, in any case.
+    pub fn until(time: DateTime<Utc>, waits: &str) -> Self {
+        Self::Until {
+            time,
+            latest: time,
+            waits: waits.to_owned(),
+        }
+    }
+}
+
+/// Samples that may have come after their window was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late<'a> {
+    /// Start of the window.
+    pub start: DateTime<Utc>,
+    /// The component.
+    pub component: &'a str,
+    /// What a reading would have to be later than to have them.
+    pub position: u64,
+    /// How many they are.
+    pub samples: u64,
 }
 
 /// Counts what was read, so that a reading that takes long can be told from one that hangs. Cheap to clone.
@@ -66,6 +147,8 @@ pub struct Reading {
     pub words: usize,
     /// Values of this window whose quality is bad, and that count as missing.
     pub bad: usize,
+    /// Where in the journal of a live source it was read: at the same position it reads the same again.
+    pub position: Option<u64>,
     /// Whether the history is over: neither this window nor a later one will ever have rows.
     pub ended: bool,
 }
@@ -152,6 +235,18 @@ pub struct Config {
     pub start: String,
     /// What happens at the end of the history.
     pub at_end: AtEnd,
+    /// The interval of the rows that are cut from inputs.
+    pub grid: Grid,
+    /// What a cell is of the samples of its interval.
+    pub aggregate: Aggregate,
+    /// How long a value stands after the last sign that its input lives.
+    pub stale: Span,
+    /// How far the time of a sample may be ahead of this machine's.
+    pub future: Span,
+    /// How long the journal keeps what inputs brought; the history that grows from it stays.
+    pub keep: Span,
+    /// How large the journal may become before the oldest goes.
+    pub max_bytes: ByteSize,
 }
 
 impl Default for Config {
@@ -171,6 +266,12 @@ impl Default for Config {
             quality_good: "good, ok, uncertain, 192".to_owned(),
             start: String::new(),
             at_end: AtEnd::default(),
+            grid: Grid::default(),
+            aggregate: Aggregate::default(),
+            stale: Span(Duration::from_secs(600)),
+            future: Span(Duration::from_secs(60)),
+            keep: Span(Duration::from_secs(7 * 24 * 3600)),
+            max_bytes: ByteSize(10 << 30),
         }
     }
 }
@@ -212,6 +313,10 @@ impl Config {
     /// What is wrong with the values: key and problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
+        if self.stale.0 < Duration::from_secs(self.grid.seconds() as u64) {
+            let problem = "must be at least source.grid: a sample would not reach the end of its own interval";
+            problems.push(("source.stale", problem.to_owned()));
+        }
         if !self.history.is_empty() && !self.parquet.is_empty() {
             problems.push((
                 "source.parquet",

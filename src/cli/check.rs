@@ -17,6 +17,7 @@ use crate::daemon::{EMBEDDED_SCHEDULER, Plant, PlantInfo, Store, format_recorded
 use crate::executions::Place;
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::{Advice, ApiError};
+use crate::input::{Tag, tags_of};
 use crate::ops::lock;
 use crate::ops::tls::{Tls, Validity};
 use crate::s3::{Conditional, Disposition};
@@ -71,10 +72,15 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     looks.extend(service_state(&config));
     looks.extend(certificate(&config));
     if !config.source.tags.is_empty() {
+        let mut brought = Vec::new();
         looks.push(match TagList::read(&config.source.tags) {
-            Ok(tags) => good("tag list", describe_list(&tags)),
+            Ok(tags) => {
+                brought = inputs(&config, &tags);
+                good("tag list", describe_list(&tags))
+            }
             Err(error) => bad("tag list", &error.into()),
         });
+        looks.extend(brought);
     }
     if config.notify.is_on() {
         looks.push(notifications(&config));
@@ -275,6 +281,19 @@ fn describe_history(info: &PlantInfo) -> String {
         ));
     }
     text
+}
+
+/// What each input brings by the tag list. Whether the two fit is said with the assets.
+fn inputs(config: &Config, tags: &TagList) -> Vec<Look> {
+    let by_input = tags_of(&config.input, tags);
+    let look = |(name, tags): (String, Vec<Tag>)| {
+        let kind = config.input.get(&name).map_or("", |input| input.kind());
+        good(
+            "input",
+            format!("{name} ({kind}) brings {} tags", tags.len()),
+        )
+    };
+    by_input.into_iter().map(look).collect()
 }
 
 /// What is in a tag list.

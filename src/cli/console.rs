@@ -111,6 +111,7 @@ async fn show(
     let state = directory.join("service/state.db");
     let assets = assets(config, directory, &store, ledger.zip(tags), &vitals);
     let site = Site {
+        inputs: Vec::new(),
         clock,
         assets,
         history: Some(match state.exists() {

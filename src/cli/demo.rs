@@ -251,7 +251,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
             () = shutdown.cancelled() => {}
             () = changed.notified() => {
                 let assets = lines.iter().map(Line::site).collect();
-                sites.send_replace(Some(wiring.site(&config, assets)));
+                sites.send_replace(Some(wiring.site(&config, assets, Vec::new())));
                 for line in &mut lines {
                     match line.ended().await {
                         None => {}

@@ -13,8 +13,10 @@ use super::lookout::{self, Comparison};
 use super::output::{self, Output};
 use super::{ConfigArgs, runtime};
 use crate::clock::Clock;
-use crate::daemon::Plant;
+use crate::daemon::{Plant, closes_by};
 use crate::feed::{Ledger, Policy, Publish};
+use crate::ops::ask::{Question, ask};
+use crate::signal::{TagList, Window};
 use crate::source::SourceError;
 
 #[derive(Debug, Args)]
@@ -43,6 +45,9 @@ struct Planned {
     start: String,
     end: String,
     cut_at: String,
+    /// When it is cut at the latest, where inputs bring its samples: before, as soon as all of them have passed its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closes_by: Option<String>,
     expected_rows: Option<usize>,
     history_over: bool,
     files: Vec<PlannedFile>,
@@ -65,6 +70,9 @@ struct Plan {
     cadence: String,
     bucket: String,
     windows: Vec<Planned>,
+    /// How the inputs are that its windows wait for, where the daemon answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<String>,
     /// What the scheduler looks for, compared with the above.
     scheduler: Option<Comparison>,
     /// Why it could not be compared.
@@ -96,8 +104,14 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         let expected = window
             .expected_rows
             .map_or_else(String::new, |rows| format!(", {rows} rows expected"));
+        let latest = window
+            .closes_by
+            .as_ref()
+            .map_or_else(String::new, |latest| {
+                format!(" as soon as its inputs have passed it, {latest} at the latest")
+            });
         say!(
-            "window {}..{}   cut at {}{expected}",
+            "window {}..{}   cut at {}{latest}{expected}",
             window.start,
             window.end,
             window.cut_at
@@ -115,6 +129,9 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
                 file.rows
             );
         }
+    }
+    for input in &plan.inputs {
+        say!("input      {input}");
     }
     if let Some(error) = &plan.scheduler_error {
         say!("scheduler  cannot be compared: {error}");
@@ -135,6 +152,9 @@ async fn plan(one: &One, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan>
     let config = &one.config;
     let data_dir = config.data_dir();
     let tags = one.tags.clone().unwrap_or_default();
+    if config.is_live() {
+        return live(one, now, count).await;
+    }
     let mut plant = Plant::look_of(&one.asset, tags, config, &data_dir, now).await?;
     let (bucket, prefix) = lookout::input(config);
     let policy = Policy {
@@ -186,6 +206,7 @@ async fn plan(one: &One, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan>
                 Publish::Ahead => window.start(),
                 Publish::Behind => window.end(),
             }),
+            closes_by: None,
             expected_rows: reading.expected_rows,
             history_over: reading.ended,
             files,
@@ -201,6 +222,60 @@ async fn plan(one: &One, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan>
         cadence: config.feed.cadence.to_string(),
         bucket,
         windows,
+        inputs: Vec::new(),
+        scheduler,
+        scheduler_error,
+    })
+}
+
+/// The windows that inputs bring: nothing is known of their samples, but when they close, and what they will be called.
+async fn live(one: &One, now: DateTime<Utc>, count: u32) -> anyhow::Result<Plan> {
+    let config = &one.config;
+    let tags = match &one.tags {
+        Some(tags) => tags.clone(),
+        None => TagList::read(&config.source.tags)?.of(&one.asset),
+    };
+    let (bucket, prefix) = lookout::input(config);
+    let cadence = config.feed.cadence;
+    let rows = (cadence.seconds() / config.source.grid.seconds()) as usize;
+    let first = config.feed.publish.live(now, cadence);
+    let planned = |window: Window| Planned {
+        start: output::utc(window.start()),
+        end: output::utc(window.end()),
+        cut_at: output::utc(window.end()),
+        closes_by: Some(output::utc(closes_by(config, &window))),
+        expected_rows: Some(rows),
+        history_over: false,
+        files: tags
+            .components
+            .iter()
+            .map(|component| PlannedFile {
+                component: component.name.clone(),
+                key: format!(
+                    "{prefix}{}",
+                    config.naming.file_name(&component.name, window.start())
+                ),
+                columns: component.signals.clone(),
+                rows,
+            })
+            .collect(),
+    };
+    let windows = (0..i64::from(count)).map(|n| planned(first.offset(n)));
+    let asked = ask(&config.data_dir(), Question::All).unwrap_or_default();
+    let at = asked.at.unwrap_or(now);
+    let inputs = asked.inputs.iter();
+    let inputs = inputs.map(|input| format!("{} {}", input.name, input.line(at)));
+    let (scheduler, scheduler_error) = match lookout::compare(config, Some(&tags)).await {
+        Ok(comparison) => (comparison, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    Ok(Plan {
+        asset: one.asset.name().to_owned(),
+        now: output::utc(now),
+        cadence: cadence.to_string(),
+        bucket,
+        windows: windows.collect(),
+        inputs: inputs.collect(),
         scheduler,
         scheduler_error,
     })

@@ -216,6 +216,7 @@ async fn serve(
     )
     .await?;
     sites.send_replace(Some(Site {
+        inputs: Vec::new(),
         clock,
         assets: Vec::new(),
         history: Some(Place::service(args.data_dir.join("service/state.db"))),

@@ -21,6 +21,7 @@ use crate::feed::disk::LocalDisk;
 use crate::feed::{Census, Entry, Ledger, Spool};
 use crate::inference::{Archived, Index};
 use crate::ops::ask::{Question, Reason, ask};
+use crate::ops::inputs::InputSnapshot;
 use crate::ops::lock;
 use crate::signal::Asset;
 use crate::store::export::Contents;
@@ -88,6 +89,12 @@ pub(super) struct Status {
     last_execution: Option<Archived>,
     /// The embedded store: what it holds, and what it keeps for how long.
     store: Option<Standing>,
+    /// The inputs of a live plant, of a daemon that answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<InputSnapshot>,
+    /// When the daemon answered, by its clock.
+    #[serde(skip)]
+    asked_at: Option<DateTime<Utc>>,
 }
 
 /// What is going on with one asset.
@@ -273,6 +280,8 @@ fn look(config: &Config, assets: &[One], now: DateTime<Utc>) -> anyhow::Result<S
             .cloned(),
         assets: Vec::new(),
         store: None,
+        inputs: Vec::new(),
+        asked_at: None,
         spool_free_bytes: Spool::attach(Arc::new(LocalDisk), &data_dir).free().ok(),
     };
     // A probe that was not given the daemon's configuration goes by the windows it finds.
@@ -288,6 +297,7 @@ fn look(config: &Config, assets: &[One], now: DateTime<Utc>) -> anyhow::Result<S
             (status.verdict, status.why) = rendered(&status, &told.reasons);
             status.reasons = told.reasons;
             status.store = told.store;
+            (status.inputs, status.asked_at) = (told.inputs, told.at);
         }
         None => {
             (status.verdict, status.why) = judge(&status, cadence, now);
@@ -485,6 +495,10 @@ fn print(status: &Status) {
             output::bytes(free),
             status.data_dir
         );
+    }
+    for input in &status.inputs {
+        let now = status.asked_at.unwrap_or_default();
+        say!("input      {} {}", input.name, input.line(now));
     }
     if let Some(store) = &status.store {
         tell_store(store);

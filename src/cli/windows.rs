@@ -295,10 +295,15 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
     let window = Window::new(start, entry.cadence)?;
     let manifest = desk.spool.manifest(&window).ok();
     let executions = executions(desk, &window)?;
+    let late = desk.ledger.late(start)?;
     if output == Output::Json {
-        output::json(
-            &serde_json::json!({ "window": entry, "spooled": manifest, "executions": executions }),
-        )?;
+        let late: serde_json::Map<_, _> = late
+            .into_iter()
+            .map(|(component, samples)| (component, samples.into()))
+            .collect();
+        output::json(&serde_json::json!({
+            "window": entry, "late": late, "spooled": manifest, "executions": executions
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     if desk.asset.is_named() {
@@ -342,6 +347,9 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
             "infinite   {} values are written as missing",
             entry.infinite
         );
+    }
+    for (component, samples) in late {
+        say!("late       {samples} samples of {component} came after it was cut");
     }
     if let Some(cut_at) = entry.cut_at {
         say!("cut        {}", output::utc(cut_at));

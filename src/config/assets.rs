@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Finding, suggestion};
+use crate::feed::Publish;
 use crate::inference::Wanted;
+use crate::input;
 use crate::signal::{Asset, Cadence, TagList};
 
 /// What stands for the asset's name.
@@ -102,6 +104,10 @@ impl Config {
     pub fn of(&self, asset: &Asset) -> Config {
         let mut config = self.clone();
         config.asset.clear();
+        if config.is_live() {
+            // What is to come is not known: a window is cut when it has ended.
+            config.feed.publish = Publish::Behind;
+        }
         if !asset.is_named() {
             return config;
         }
@@ -170,7 +176,8 @@ impl Config {
             .into_iter()
             .map(|asset| (asset.clone(), self.of(&asset)))
             .collect();
-        let problems = self.problems_of(&found);
+        let mut problems = self.problems_of(&found);
+        problems.extend(input::problems(&self.input, tags));
         if problems.is_empty() {
             return Ok(found);
         }

@@ -28,6 +28,7 @@ pub fn page(
         ("/schedulers", "Schedulers"),
         ("/models", "Models"),
         ("/coverage", "Coverage"),
+        ("/inputs", "Inputs"),
     ];
     let markup = html! {
         (DOCTYPE)

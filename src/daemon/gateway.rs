@@ -19,6 +19,7 @@ use super::beside::{Beside, Surroundings};
 use super::feeder::View;
 use super::histories::History;
 use super::line::{Beginning, Line, LineError};
+use super::live::{Inputs, keep_courses};
 use super::lookout::Keeping;
 use super::plant::{Plant, may_come};
 use super::retention::{self, Running};
@@ -63,6 +64,7 @@ pub(super) struct Gateway {
     lines: Vec<Line>,
     /// Lines of assets that have left, until they have ended.
     leaving: Vec<Line>,
+    inputs: Inputs,
     changed: Arc<Notify>,
     began: Instant,
     ready: bool,
@@ -114,6 +116,7 @@ impl Gateway {
             beside,
             lines: Vec::new(),
             leaving: Vec::new(),
+            inputs: Inputs::default(),
             changed: Arc::default(),
             began: Instant::now(),
             ready: false,
@@ -183,6 +186,7 @@ impl Gateway {
             Ok(plans) => {
                 self.wiring.vitals.health().cutting_works();
                 self.begin(plans, None, false);
+                self.begin_inputs().await?;
                 Ok(true)
             }
             Err(error) if !self.once && may_come(&error) => {
@@ -202,6 +206,7 @@ impl Gateway {
     /// Has a line for each plan: those that are as they were go on, unless all begin `anew`.
     fn begin(&mut self, mut plans: Vec<Plan>, mut plant: Option<Plant>, anew: bool) {
         keep_histories(&mut plans, &self.lines);
+        keep_courses(&mut plans, self.lines.iter().map(|line| &line.plan));
         let assets = plans.len();
         let mut known: HashMap<Asset, Line> = HashMap::new();
         for line in self.leaving.drain(..).chain(self.lines.drain(..)) {
@@ -254,6 +259,15 @@ impl Gateway {
         }));
     }
 
+    /// Has the inputs run that are configured.
+    async fn begin_inputs(&mut self) -> anyhow::Result<()> {
+        let plans: Vec<&Plan> = self.lines.iter().map(|line| &line.plan).collect();
+        let common = self.wiring.common();
+        self.inputs.apply(&self.config, &plans, &common).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
     fn look_at_schedulers(&mut self) {
         let kept = self.lines.iter().filter_map(|line| {
             let inference = &line.plan.config.inference;
@@ -270,7 +284,7 @@ impl Gateway {
     /// Lets others see what runs now, and systemd know that it does.
     fn show(&mut self) {
         let assets = self.lines.iter().map(Line::site).collect();
-        let site = self.wiring.site(&self.config, assets);
+        let site = self.wiring.site(&self.config, assets, self.inputs.sites());
         self.sites.send_replace(Some(site));
         let waits = self.lines.is_empty() || !self.lines.iter().any(Line::feeds);
         let said = self.lines.iter().all(Line::has_said);
@@ -406,7 +420,7 @@ impl Gateway {
         };
         let plant = match plans.as_deref() {
             // What one asset is fed from is opened first; where there are several, one that cannot be waits alone.
-            Some([plan]) if fed && !plan.asset.is_named() => {
+            Some([plan]) if fed && !plan.asset.is_named() && plan.course.is_none() => {
                 Some(Plant::open(&plan.config, &data_dir, self.wiring.clock.now()).await?)
             }
             _ => None,
@@ -416,6 +430,7 @@ impl Gateway {
         self.beside.apply(&self.config).await;
         if let Some(plans) = plans {
             self.begin(plans, plant, anew);
+            self.begin_inputs().await?;
         } else {
             self.keep();
         }
@@ -428,12 +443,16 @@ impl Gateway {
     /// Ends everything, what is sealed stays sealed.
     pub async fn end(mut self) {
         systemd::stopping();
+        let inputs = std::mem::take(&mut self.inputs);
+        inputs.stop();
         let lines: Vec<Line> = self.lines.drain(..).chain(self.leaving.drain(..)).collect();
         for line in &lines {
             line.stop();
         }
-        let aborts: Vec<_> = lines.iter().filter_map(Line::abort_handle).collect();
-        let all = futures_util::future::join_all(lines.into_iter().map(Line::end));
+        let mut aborts: Vec<_> = lines.iter().filter_map(Line::abort_handle).collect();
+        aborts.extend(inputs.abort_handles());
+        let lines = futures_util::future::join_all(lines.into_iter().map(Line::end));
+        let all = futures_util::future::join(lines, inputs.end());
         if tokio::time::timeout(DRAIN, all).await.is_err() {
             warn!("a loop did not finish in time: what is sealed stays sealed");
             for task in aborts {

@@ -276,6 +276,7 @@ impl Decoder {
             expected_rows: decoded.reading.expected_rows,
             duplicates: decoded.reading.duplicates,
             ended: decoded.reading.ended,
+            position: None,
             frames,
         };
         if decoded.taken.len() >= self.readers {

@@ -14,11 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::feeder::{Feeder, Parts, View};
+use super::live::Course;
 use super::lookout::{Api, Watch};
 use super::plant::{Plant, may_come};
 use super::wiring::{Common, Plan, Wiring};
 use crate::clock;
 use crate::ops::site::{AssetSite, FeedSite, Watched};
+use crate::signal::TagList;
+use crate::source::Source;
 
 /// How often it is looked whether the plant is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -218,7 +221,7 @@ impl Work {
                 return Ok(());
             }
             let opened = match plant.take() {
-                Some(opened) => Some(opened),
+                Some(opened) => Some((opened.tags, opened.source)),
                 // A history that is far away, or a sample plant in the making, must not hold a stop up.
                 None => tokio::select! {
                     () = stop.cancelled() => None,
@@ -245,13 +248,16 @@ impl Work {
     }
 
     /// Opens the plant, as long as it takes.
-    async fn plant(&self) -> Result<Plant, LineError> {
+    async fn plant(&self) -> Result<(TagList, Box<dyn Source>), LineError> {
         let mut told = String::new();
         loop {
             let (now, named) = (self.common.clock.now(), self.plan.asset.is_named());
-            let opened = match &self.plan.history {
-                Some(history) => history.plant(&self.plan.asset, now).await,
-                None => Plant::open(&self.plan.config, &self.common.data_dir, now).await,
+            let opened = match (&self.plan.course, &self.plan.history) {
+                (Some(course), _) => self.live(course).await,
+                (None, Some(history)) => fed(history.plant(&self.plan.asset, now).await),
+                (None, None) => {
+                    fed(Plant::open(&self.plan.config, &self.common.data_dir, now).await)
+                }
             };
             match opened {
                 Ok(plant) => {
@@ -266,6 +272,14 @@ impl Work {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// What inputs bring, from the journal.
+    async fn live(&self, course: &Course) -> anyhow::Result<(TagList, Box<dyn Source>)> {
+        let site = self.common.live(&self.plan.config).await?;
+        let health = self.vitals.health();
+        let source = course.source(&self.plan, &self.common, site, health)?;
+        Ok((course.tags().clone(), source))
     }
 
     fn waits(&self, text: &str, told: &mut String) {
@@ -292,17 +306,21 @@ impl Work {
     }
 
     /// Feeds until it is told to stop; true where it is to begin again, because the clock was not set.
-    async fn feed(&self, plant: Plant, stop: &CancellationToken) -> Result<bool, LineError> {
+    async fn feed(
+        &self,
+        (tags, source): (TagList, Box<dyn Source>),
+        stop: &CancellationToken,
+    ) -> Result<bool, LineError> {
         let until = CancellationToken::new();
         let mut feeder = self
-            .feeder(&plant.tags, plant.source, &until)
+            .feeder(&tags, source, &until)
             .await
             .map_err(LineError::Refused)?;
         let mut watch = match self.once {
             true => None,
             false => self.watch(&until),
         };
-        let site = self.site(&feeder, plant.tags);
+        let site = self.site(&feeder, tags);
         self.say(Said::Feeds(Arc::new(site), feeder.view()));
         let unset = !clock::is_set(self.common.clock.now());
         let ended = tokio::select! {
@@ -333,8 +351,8 @@ impl Work {
 
     async fn feeder(
         &self,
-        tags: &crate::signal::TagList,
-        source: Box<dyn crate::source::Source>,
+        tags: &TagList,
+        source: Box<dyn Source>,
         until: &CancellationToken,
     ) -> anyhow::Result<Feeder> {
         let shared = self.common.shared(self.assets).await?;
@@ -361,7 +379,7 @@ impl Work {
         Ok(feeder)
     }
 
-    fn site(&self, feeder: &Feeder, tags: crate::signal::TagList) -> FeedSite {
+    fn site(&self, feeder: &Feeder, tags: TagList) -> FeedSite {
         let config = &self.plan.config;
         let (ledger, spool) = feeder.parts();
         FeedSite {
@@ -376,6 +394,11 @@ impl Work {
             delay: TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes)),
         }
     }
+}
+
+/// What of a plant is fed.
+fn fed(plant: anyhow::Result<Plant>) -> anyhow::Result<(TagList, Box<dyn Source>)> {
+    plant.map(|plant| (plant.tags, plant.source))
 }
 
 /// Returns when the watcher ends before it was told to.

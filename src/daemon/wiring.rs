@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::feeder::Shared;
 use super::histories::History;
+use super::live::{Course, LiveSite};
 use super::lookout::{Api, Lookout, archive};
 use super::{EMBEDDED_PREFIX, Store};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::Index;
-use crate::ops::site::{AssetSite, Site};
+use crate::ops::site::{AssetSite, InputSite, Site};
 use crate::signal::{Asset, Component, TagList, TagListError};
 use crate::store::retention::Retention;
 use crate::vitals::Vitals;
@@ -55,6 +56,7 @@ pub(super) struct Common {
     pub is_embedded: bool,
     shared: Arc<OnceCell<Shared>>,
     index: Arc<OnceCell<Index>>,
+    live: Arc<OnceCell<LiveSite>>,
 }
 
 /// What one asset is run by.
@@ -68,6 +70,8 @@ pub struct Plan {
     pub(super) tags: Option<TagList>,
     /// The history that it shares, where it has a name.
     pub(super) history: Option<Arc<History>>,
+    /// How far its samples have come, where inputs bring them.
+    pub(super) course: Option<Arc<Course>>,
 }
 
 impl PartialEq for Plan {
@@ -77,7 +81,12 @@ impl PartialEq for Plan {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
+        let same_course = match (&self.course, &other.course) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
         same_history
+            && same_course
             && self.asset == other.asset
             && self.config == other.config
             && self.tags == other.tags
@@ -107,6 +116,7 @@ impl Wiring {
                 is_embedded: store.embedded.is_some(),
                 shared: Arc::default(),
                 index: Arc::default(),
+                live: Arc::default(),
             },
             clock,
             vitals,
@@ -127,10 +137,11 @@ impl Wiring {
     }
 
     /// What runs here, for those who look at it.
-    pub fn site(&self, config: &Config, assets: Vec<AssetSite>) -> Site {
+    pub fn site(&self, config: &Config, assets: Vec<AssetSite>, inputs: Vec<InputSite>) -> Site {
         Site {
             clock: self.clock.clone(),
             assets,
+            inputs,
             history: self.lookout.history(config, &self.data_dir),
             archive: Some(Lookout::archived(config, &self.data_dir)),
             s3: Some(self.store.bucket.client().clone()),
@@ -155,6 +166,13 @@ impl Common {
             Shared::open(&self.data_dir, disk, &self.clock, vitals, assets)
         };
         self.shared.get_or_try_init(open).await
+    }
+
+    /// The journal, opened when the first needs it.
+    pub async fn live(&self, config: &Config) -> anyhow::Result<&LiveSite> {
+        self.live
+            .get_or_try_init(|| LiveSite::open(self, config))
+            .await
     }
 
     /// Ledger and spool, where a line has opened them.
@@ -182,6 +200,7 @@ impl Plan {
             config,
             tags: None,
             history: None,
+            course: None,
         };
         let Some(list) = list(config)? else {
             let origin = |key: &str| loaded.origin(key).to_owned();
@@ -190,6 +209,19 @@ impl Plan {
             return Ok(one.into_iter().map(|(_, config)| only(config)).collect());
         };
         let configs = Self::configs(loaded, &list)?;
+        if config.is_live() {
+            let live = configs.into_iter().map(|(asset, config)| {
+                let tags = list.of(&asset);
+                Plan {
+                    course: Some(Arc::new(Course::of(&config, tags.clone()))),
+                    tags: Some(tags),
+                    history: None,
+                    asset,
+                    config,
+                }
+            });
+            return Ok(live.collect());
+        }
         if let [(asset, config)] = configs.as_slice()
             && !asset.is_named()
         {
@@ -209,6 +241,7 @@ impl Plan {
             config,
             tags: Some(tags),
             history: Some(history),
+            course: None,
         };
         let shared = History::of_all(assets.collect(), data_dir);
         Ok(shared.into_iter().map(plan).collect())

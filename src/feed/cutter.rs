@@ -19,14 +19,18 @@ use tracing::{error, info, warn};
 use self::cut::HISTORY_OVER;
 pub use self::cut::{Cut, CutError};
 use self::held::Held;
-use super::{Config, Due, Entry, Ledger, LedgerError, Policy, Pulse, Spool, State, blocking};
+use super::{
+    Config, Due, Entry, Ledger, LedgerError, Policy, Publish, Pulse, Spool, State, blocking,
+};
 use crate::clock::{self, Clock};
 use crate::signal::Window;
-use crate::source::{Progress, SourceError};
+use crate::source::{Closed, Progress, SourceError};
 use crate::vitals::{Code, Trouble};
 
 /// How long the loop waits before it looks again when nothing wakes it, or after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// So many windows that wait are asked whether they have closed: more than a day has.
+const WAITING: usize = 400;
 /// How often it is asked whether a reading goes on.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -45,6 +49,9 @@ pub struct Cutter {
     shutdown: CancellationToken,
     progress: Progress,
     gate: Option<Arc<Semaphore>>,
+    /// What a source that holds the present tells of windows that wait, and until when they do.
+    news: Option<Arc<Notify>>,
+    waits: Option<DateTime<Utc>>,
     /// Components without a value in the last live window.
     blank: Vec<String>,
     state: Mood,
@@ -79,14 +86,19 @@ impl Cutter {
             spool: cut.spool.clone(),
             progress: cut.source.progress(),
             gate: cut.source.gate(),
-            cut: Arc::new(Mutex::new(cut)),
+            news: cut.source.news(),
+            waits: None,
             policy: Policy {
                 cadence: config.cadence,
-                publish: config.publish,
+                publish: match cut.source.is_live() {
+                    true => Publish::Behind,
+                    false => config.publish,
+                },
                 catch_up: config.catch_up,
                 max_age: TimeDelta::from_std(config.max_age.0).unwrap_or(TimeDelta::MAX),
                 resumed_at: begins,
             },
+            cut: Arc::new(Mutex::new(cut)),
             min_free: config.min_free.0,
             clock,
             wake,
@@ -127,15 +139,56 @@ impl Cutter {
                 }
             }
             self.pulse.beat();
+            self.keep_up().await?;
             // From when it looked: a boundary that passed since is due at once.
             let next = self.policy.next_wake(looked);
+            let next = self.waits.map_or(next, |waits| waits.min(next));
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.wake.notified() => {}
+                () = told(self.news.as_ref()) => {}
                 () = self.clock.sleep_until(next) => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+
+    /// Counts what came after its window was cut, and lets go what is shipped.
+    pub async fn keep_up(&self) -> anyhow::Result<()> {
+        if self.news.is_none() {
+            return Ok(());
+        }
+        let (cut, live) = (self.cut.clone(), self.policy.live(self.clock.now()));
+        blocking(move || {
+            let mut cut = cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            cut.keep_up(&live);
+        })
+        .await
+    }
+
+    /// Of windows that are due the first that has closed; and until when the others wait.
+    fn first_closed(
+        &mut self,
+        due: Vec<(Window, bool)>,
+        now: DateTime<Utc>,
+    ) -> Option<(Window, bool)> {
+        self.waits = None;
+        let cut = self
+            .cut
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (window, live) in due {
+            match cut.source.closed(&window, now) {
+                Closed::Yes => return Some((window, live)),
+                Closed::Until { time, .. } => {
+                    let waits = self
+                        .waits
+                        .map_or(time, |known: DateTime<Utc>| known.min(time));
+                    self.waits = Some(waits);
+                }
+            }
+        }
+        None
     }
 
     /// Cuts what is due next, if anything is and the disk allows it; true if there may be more.
@@ -233,7 +286,7 @@ impl Cutter {
         }
     }
 
-    /// The live window if it is not recorded, else the oldest of the backlog.
+    /// The live window if it is not recorded and has closed, else the oldest of the backlog that has: what waits holds nothing up.
     async fn next_due(&mut self, now: DateTime<Utc>) -> anyhow::Result<Option<(Window, bool)>> {
         self.policy.resumed_at = self.resumed_at(now);
         let (ledger, policy, held) = (
@@ -242,21 +295,21 @@ impl Cutter {
             self.held.alone(Instant::now()),
         );
         let left_alone = held.clone();
-        let decided = blocking(
-            move || -> Result<(Due, Option<Window>, usize), LedgerError> {
-                let live = policy.live(now);
-                let voided = ledger.void_future(&live, now)?;
-                let recorded = ledger
-                    .get(live.start())?
-                    .is_some_and(|entry| entry.state != State::Due);
-                let frontier = ledger.frontier(live.start())?;
-                let due = policy.due(frontier, recorded, now);
-                ledger.plan(&due)?;
-                ledger.time_came(frontier, &live)?;
-                let oldest = ledger.oldest_due_but(&held)?;
-                Ok((due, oldest, voided))
-            },
-        )
+        // What is recorded has closed.
+        let limit = if self.news.is_some() { WAITING } else { 1 };
+        let decided = blocking(move || -> Result<(Due, Vec<Window>, usize), LedgerError> {
+            let live = policy.live(now);
+            let voided = ledger.void_future(&live, now)?;
+            let recorded = ledger
+                .get(live.start())?
+                .is_some_and(|entry| entry.state != State::Due);
+            let frontier = ledger.frontier(live.start())?;
+            let due = policy.due(frontier, recorded, now);
+            ledger.plan(&due)?;
+            ledger.time_came(frontier, &live)?;
+            let oldest = ledger.oldest_due_but(&held, limit)?;
+            Ok((due, oldest, voided))
+        })
         .await?;
         match decided {
             Ok((due, oldest, voided)) => {
@@ -272,11 +325,12 @@ impl Cutter {
                 if let Some((from, to)) = due.backlog {
                     info!(from = %from.start(), to = %to.start(), "backlog to cut");
                 }
-                Ok(due
-                    .live
-                    .filter(|window| !left_alone.contains(&window.start()))
-                    .map(|window| (window, true))
-                    .or(oldest.map(|window| (window, false))))
+                let live = due.live.into_iter();
+                let live = live.filter(|window| !left_alone.contains(&window.start()));
+                let live = live.map(|window| (window, true));
+                let backlog = oldest.into_iter().map(|window| (window, false));
+                let due = live.chain(backlog).collect();
+                Ok(self.first_closed(due, now))
             }
             Err(error) if error.is_full() => {
                 self.say(Mood::Paused, &error.to_string());
@@ -423,6 +477,14 @@ impl Cutter {
             }
         }
         *before = (wall, mono);
+    }
+}
+
+/// Returns when there is news, where there may be.
+async fn told(news: Option<&Arc<Notify>>) {
+    match news {
+        Some(news) => news.notified().await,
+        None => std::future::pending().await,
     }
 }
 

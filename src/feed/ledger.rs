@@ -7,6 +7,7 @@
 
 mod changes;
 mod future;
+mod late;
 mod pages;
 mod schema;
 mod tally;
@@ -321,26 +322,31 @@ impl Ledger {
 
     /// The oldest window that is due.
     pub fn oldest_due(&self) -> Result<Option<Window>, LedgerError> {
-        self.oldest_due_but(&[])
+        Ok(self.oldest_due_but(&[], 1)?.into_iter().next())
     }
 
-    /// The oldest window that is due and does not start at one of these times.
-    pub fn oldest_due_but(&self, held: &[DateTime<Utc>]) -> Result<Option<Window>, LedgerError> {
+    /// The oldest windows that are due and do not start at one of these times, at most `limit`.
+    pub fn oldest_due_but(
+        &self,
+        held: &[DateTime<Utc>],
+        limit: usize,
+    ) -> Result<Vec<Window>, LedgerError> {
         let due: Vec<(i64, String)> = self.run(|connection| {
             connection
                 .prepare_cached(
                     "SELECT start, cadence FROM window WHERE asset = ?1 AND state = 'due' ORDER BY start LIMIT ?2",
                 )?
-                .query_map(params![self.asset, held.len() as i64 + 1], |row| {
+                .query_map(params![self.asset, (held.len() + limit) as i64], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect()
         })?;
         let is_free = |start: i64| !held.iter().any(|held| held.timestamp() == start);
         due.into_iter()
-            .find(|(start, _)| is_free(*start))
+            .filter(|(start, _)| is_free(*start))
+            .take(limit)
             .map(|(start, cadence)| self.window(start, &cadence))
-            .transpose()
+            .collect()
     }
 
     /// The windows recorded as spooled, oldest first.

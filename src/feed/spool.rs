@@ -84,6 +84,9 @@ pub struct Found {
     /// Rows that were dropped because a later one has the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub doubled: u64,
+    /// Where in the journal of a live source they were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<u64>,
 }
 
 fn is_zero(count: &u64) -> bool {

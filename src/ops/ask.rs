@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::health::judge;
+use super::inputs::InputSnapshot;
 use super::judgement::Judgement;
 use crate::store::standing::Standing;
 
@@ -40,6 +41,9 @@ pub struct Told {
     /// How the embedded store stands.
     #[serde(default)]
     pub store: Option<Standing>,
+    /// How its inputs are.
+    #[serde(default)]
+    pub inputs: Vec<InputSnapshot>,
 }
 
 /// A reason as /readyz has it.
@@ -148,6 +152,7 @@ async fn tell(mut stream: tokio::net::UnixStream, judgement: &Judgement) -> anyh
                 told.ready = readiness.ready;
                 told.at = Some(snapshot.now);
                 told.store.clone_from(&snapshot.store);
+                told.inputs.clone_from(&snapshot.inputs);
                 told.reasons = readiness.reasons.iter().map(Reason::from).collect();
             }
             None => told.reasons.push(Reason {

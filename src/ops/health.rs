@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
+use super::inputs::InputSnapshot;
 use super::site::{FeedSnapshot, Snapshot, Standing};
 use crate::executions::Unscored;
 use crate::feed::State;
@@ -308,7 +309,7 @@ fn judge_source(
         reasons.push(reason(
             Code::SourceSilent,
             since,
-            format!("the last {silent} windows had no row"),
+            format!("the last {silent} windows had no row{}", silence(snapshot, asset)),
             "check that the source still writes; lookoutd plan shows which rows the next window expects",
         ));
     } else if let (Some(usual), State::Shipped | State::Partial | State::Covered | State::Spooled) =
@@ -322,6 +323,14 @@ fn judge_source(
             "see the coverage page of the console: it names the sensors that miss values",
         ));
     }
+}
+
+/// Which inputs of an asset bring nothing, and of what.
+fn silence(snapshot: &Snapshot, asset: &Asset) -> String {
+    let of_asset = |input: &&InputSnapshot| input.assets.iter().any(|name| name == asset.name());
+    let inputs = snapshot.inputs.iter().filter(of_asset);
+    let lines = inputs.map(|input| format!("; input {}: {}", input.name, input.line(snapshot.now)));
+    lines.collect()
 }
 
 fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {

@@ -4,6 +4,8 @@
 //! out instead of being zero. Labels are bounded: states, statuses, and the names of schedulers with an active event, of
 //! which there are at most a hundred.
 
+mod inputs;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -71,6 +73,7 @@ impl Collector for Scrape {
             Some(snapshot.started.timestamp() as f64),
         )?;
         feed_metrics(&mut sheet, snapshot)?;
+        inputs::encode(&mut sheet, &snapshot.inputs)?;
         if snapshot.service.is_some() {
             let windows = snapshot
                 .assets
@@ -564,6 +567,7 @@ mod tests {
         entry.cut_at = Some(at(0));
         entry.shipped_at = Some(at(1));
         Snapshot {
+            inputs: Vec::new(),
             now: at(4),
             started: at(0),
             assets: vec![AssetSnapshot {

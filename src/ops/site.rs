@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::health::judge;
+use super::inputs::InputSnapshot;
 use crate::clock::Clock;
 use crate::disk::trend::Trend;
 use crate::executions::{
@@ -24,6 +25,7 @@ use crate::feed::disk::Room;
 use crate::feed::{
     self, Census, Conditions, Entry, Ledger, LedgerError, Spool, State as WindowState, Waiting,
 };
+use crate::input::Intake;
 use crate::s3::{Bucket, Readings};
 use crate::signal::{Asset, NameFormat, TagList};
 use crate::store::retention::Retention;
@@ -46,6 +48,8 @@ pub struct Site {
     pub clock: Clock,
     /// What runs for each asset, in the order of the tag list; one without a name where that names none.
     pub assets: Vec<AssetSite>,
+    /// The inputs that run.
+    pub inputs: Vec<InputSite>,
     /// Where executions can be looked up.
     pub history: Option<Place>,
     /// The archive beside it, which may know schedulers that were imported or deleted.
@@ -67,6 +71,17 @@ pub struct AssetSite {
     pub feed: Option<Arc<FeedSite>>,
     /// The scheduler that the gateway keeps for it.
     pub watched: Watched,
+}
+
+/// An input that runs.
+#[derive(Clone)]
+pub struct InputSite {
+    /// What kind it is of.
+    pub kind: &'static str,
+    /// Its way in.
+    pub intake: Intake,
+    /// A tag that brought nothing for so long is silent.
+    pub stale: TimeDelta,
 }
 
 /// The feeder's parts.
@@ -101,6 +116,8 @@ pub struct Snapshot {
     pub started: DateTime<Utc>,
     /// What is known of each asset.
     pub assets: Vec<AssetSnapshot>,
+    /// The inputs that run.
+    pub inputs: Vec<InputSnapshot>,
     /// The service.
     pub service: Option<Counts>,
     /// Finished executions that wait to be archived, where an archive is looked at.
@@ -446,6 +463,7 @@ impl Snapshot {
                     ..AssetSnapshot::default()
                 })
                 .collect(),
+            inputs: site.inputs.iter().map(|input| input.look(now)).collect(),
             service: None,
             unarchived: None,
             store: site.store.as_ref().and_then(Retention::standing),

@@ -25,7 +25,32 @@ pub struct Component {
     pub tags: Vec<String>,
     /// The unit of each signal, empty where the list has none; as long as `signals`.
     pub units: Vec<String>,
+    /// Which input brings each signal, and how it finds it there; as long as `signals`.
+    pub places: Vec<Place>,
 }
+
+/// Where the values of a signal come from in a live plant. All of it is empty where the list does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The input.
+    pub input: String,
+    /// What it is there: a topic, a node, a register.
+    pub address: String,
+    /// What makes its unit of what comes.
+    pub scale: Option<Scale>,
+}
+
+/// A value is multiplied and then moved. Both numbers are finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// What it is multiplied by.
+    pub factor: f64,
+    /// What is added then.
+    pub offset: f64,
+}
+
+// No part of it is NaN.
+impl Eq for Scale {}
 
 /// Every component, of one asset or of all, in order of first appearance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +106,7 @@ impl TagList {
         }
     }
 
-    /// Parses a CSV with the columns Tag, UOM, Subsystem, Asset, Name; `file` names the source in errors.
+    /// Parses a CSV with the columns Tag, UOM, Subsystem, Asset, Name, Input, Address, Scale, Offset; `file` names the source in errors.
     ///
     /// With a header, the columns are found by name in any case and order, others are ignored, and all but Tag and Subsystem
     /// may be absent. Without one, the first three columns are taken. A byte order mark and CRLF are tolerated.
@@ -196,6 +221,8 @@ struct Reading {
     assets: HashMap<String, (Asset, u64)>,
     by_name: HashMap<(Asset, String), usize>,
     by_folded: HashMap<(Asset, String), (usize, u64)>,
+    /// Asset, input and address, and the line they are in.
+    addresses: HashMap<(Asset, String, String), u64>,
 }
 
 impl Reading {
@@ -232,13 +259,56 @@ impl Reading {
                 "the signal of line {first}{of} is called \"{signal}\" already; give one of the two another Name"
             ));
         }
+        let place = self.place(columns, &cell, &asset, line)?;
         let at = self.component(&asset, subsystem, line)?;
         let component = &mut self.components[at];
         component.signals.push(signal.to_owned());
         component.tags.push(tag.to_owned());
         let unit = columns.unit.map(cell).unwrap_or("");
         component.units.push(unit.to_owned());
+        component.places.push(place);
         Ok(())
+    }
+
+    /// Where the values of a line come from. Columns of these names mean something else to a list without addresses.
+    fn place<'a>(
+        &mut self,
+        columns: Columns,
+        cell: &impl Fn(usize) -> &'a str,
+        asset: &Asset,
+        line: u64,
+    ) -> Result<Place, String> {
+        let text = |column: Option<usize>| column.map(cell).unwrap_or("");
+        let (input, address) = (text(columns.input), text(columns.address));
+        if address.is_empty() {
+            return Ok(Place::default());
+        }
+        let key = (asset.clone(), input.to_owned(), address.to_owned());
+        if let Some(first) = self.addresses.insert(key, line) {
+            return Err(format!(
+                "address \"{address}\" is already that of line {first}; two tags of one machine cannot be one value"
+            ));
+        }
+        let number = |column: Option<usize>, name: &str, otherwise: f64| match text(column) {
+            "" => Ok(otherwise),
+            text => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(number),
+                _ => Err(format!("{name} \"{text}\" is not a number")),
+            },
+        };
+        let scale = Scale {
+            factor: number(columns.scale, "Scale", 1.0)?,
+            offset: number(columns.offset, "Offset", 0.0)?,
+        };
+        if scale.factor == 0.0 {
+            return Err("Scale is 0: every value would be the same".to_owned());
+        }
+        let is_none = scale.factor == 1.0 && scale.offset == 0.0;
+        Ok(Place {
+            input: input.to_owned(),
+            address: address.to_owned(),
+            scale: (!is_none).then_some(scale),
+        })
     }
 
     /// The asset of a cell; two whose names differ only in case would share a directory somewhere.
@@ -290,6 +360,10 @@ struct Columns {
     subsystem: usize,
     asset: Option<usize>,
     name: Option<usize>,
+    input: Option<usize>,
+    address: Option<usize>,
+    scale: Option<usize>,
+    offset: Option<usize>,
 }
 
 impl Columns {
@@ -319,6 +393,10 @@ impl Columns {
                     subsystem,
                     asset: find("Asset")?,
                     name: find("Name")?,
+                    input: find("Input")?,
+                    address: find("Address")?,
+                    scale: find("Scale")?,
+                    offset: find("Offset")?,
                 },
                 true,
             )),
@@ -329,6 +407,10 @@ impl Columns {
                     subsystem: 2,
                     asset: None,
                     name: None,
+                    input: None,
+                    address: None,
+                    scale: None,
+                    offset: None,
                 },
                 false,
             )),
@@ -454,6 +536,38 @@ mod tests {
         assert_eq!(
             parse("Tag,Subsystem\ns1,a\n").unwrap().components[0].units,
             [""]
+        );
+    }
+
+    #[test]
+    fn a_line_says_which_input_brings_its_values_and_how_they_are_scaled() {
+        let list = parse(
+            "Tag,Subsystem,Input,Address,Scale,Offset\na,m,plc,plant/a,0.1,-40\nb,m,,plant/b,,\nc,m,,,many,\n",
+        )
+        .unwrap();
+        let places = &list.components[0].places;
+        assert_eq!(
+            (places[0].input.as_str(), places[0].address.as_str()),
+            ("plc", "plant/a")
+        );
+        let scale = places[0].scale.unwrap();
+        assert_eq!((scale.factor, scale.offset), (0.1, -40.0));
+        assert_eq!(
+            (places[1].address.as_str(), places[1].scale),
+            ("plant/b", None)
+        );
+        // A column of that name means something else to a list without addresses.
+        assert_eq!(places[2], Place::default());
+        let head = "Asset,Tag,Subsystem,Input,Address,Scale\n";
+        let refused = refusal(&format!("{head}p,a,m,x,t,\np,b,m,x,t,\n"));
+        assert!(
+            refused.contains("tags.csv:3: address \"t\" is already that of line 2"),
+            "{refused}"
+        );
+        // One of two machines may have what the other has, and one input what another has.
+        assert!(parse(&format!("{head}p,a,m,x,t,\nq,b,m,x,t,\np,c,m,y,t,\n")).is_ok());
+        assert!(
+            refusal(&format!("{head}p,a,m,x,t,none\n")).contains("Scale \"none\" is not a number")
         );
     }
 

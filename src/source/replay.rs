@@ -252,6 +252,7 @@ impl<R: ChunkReader + 'static> Replay<R> {
             expected_rows: self.history.expected_rows(window.cadence()),
             duplicates,
             ended: is_over(rebase, &segments, self.history.last()),
+            position: None,
         })
     }
 

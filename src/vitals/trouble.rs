@@ -60,6 +60,9 @@ codes! {
     StoreUnreachable "store-unreachable" Blocking "The store cannot be reached";
     SpoolPaused "spool-paused" Blocking "Cutting is paused, the disk is full";
     SourceFailing "source-failing" Blocking "Windows cannot be cut";
+    JournalFailing "journal-failing" Blocking "What inputs bring cannot be kept";
+    InputUnreachable "input-unreachable" Blocking "An input is not connected";
+    InputRefusing "input-refusing" Blocking "All that an input brings is refused for its time";
     WindowsLate "windows-late" Blocking "Windows are not delivered";
     ClockStepped "clock-stepped" Blocking "The machine's clock was stepped";
     ClockOffset "clock-offset" Blocking "The machine's clock differs from the store's";

@@ -138,6 +138,7 @@ fn site(
     config: lookoutd::feed::Config,
 ) -> Site {
     Site {
+        inputs: Vec::new(),
         store: None,
         clock: running.clock.clone(),
         assets: vec![AssetSite {
@@ -294,6 +295,7 @@ async fn a_scheduler_that_is_gone_is_a_reason_until_it_is_back() {
     let mut plant = Plant::start().await;
     let watched = Watched::default();
     let desk = Desk::over(Site {
+        inputs: Vec::new(),
         store: None,
         clock: plant.clock.clone(),
         assets: vec![AssetSite {
@@ -763,6 +765,7 @@ async fn desk_over_fleet(fleet: &Fleet, store: &Store, now: DateTime<Utc>) -> De
         )
         .await;
     let desk = Desk::over(Site {
+        inputs: Vec::new(),
         store: None,
         clock: Clock::manual(now),
         assets: Vec::new(),

@@ -252,6 +252,7 @@ fn folders_of_every_era_are_imported_once_and_shown_by_every_command_and_the_con
 async fn console(data: &Path) {
     let store = lookoutd::s3::local_client("http://127.0.0.1:9", "a", "b");
     let desk = Desk::over(Site {
+        inputs: Vec::new(),
         store: None,
         clock: Clock::manual(at("2026-11-24T10:00:00Z")),
         assets: Vec::new(),

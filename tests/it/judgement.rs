@@ -38,6 +38,7 @@ impl Shown {
         let held = lock::lock(directory.path()).unwrap();
         let (vitals, watched, clock) = (Vitals::default(), Watched::default(), Clock::system());
         let (sites, seen) = watch::channel(Some(Site {
+            inputs: Vec::new(),
             store: None,
             clock: clock.clone(),
             history: None,

@@ -34,6 +34,7 @@ mod inference;
 mod journal;
 mod judgement;
 mod listing;
+mod live;
 mod model;
 mod notify;
 mod peers;

@@ -297,6 +297,7 @@ async fn troubled(directory: &Path, failing: usize, name: &str) -> PathBuf {
 
 fn service_site(state: &Path, clock: Clock) -> Site {
     Site {
+        inputs: Vec::new(),
         store: None,
         clock,
         assets: Vec::new(),

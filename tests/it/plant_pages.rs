@@ -33,6 +33,7 @@ async fn plant(fleet: &Fleet, store: &Store, broken: usize, wrong: &[(&str, Code
     }
     let assets = fleet::assets(fleet, &data, &store.bucket(), now, &vitals, broken);
     Desk::over(Site {
+        inputs: Vec::new(),
         store: None,
         clock: Clock::manual(now),
         assets,

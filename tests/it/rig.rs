@@ -95,6 +95,7 @@ impl Source for Wave {
             infinite: 0,
             words: 0,
             bad: 0,
+            position: None,
             ended: self.ends.is_some_and(|ends| start >= ends),
         })
     }

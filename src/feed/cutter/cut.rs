@@ -75,7 +75,9 @@ impl Cut {
             entry.count(&manifest);
             return self.settle(window, entry);
         }
-        let reading = self.source.read(window, self.rows)?;
+        let before = self.position(window)?;
+        let reading = self.source.read_at(window, self.rows, before)?;
+        let position = reading.position;
         if reading.ended {
             let mut entry = Entry::new(window, State::Skipped);
             entry.reason = Some(HISTORY_OVER.into());
@@ -92,6 +94,7 @@ impl Cut {
         let mut entry = Entry::new(window, State::Empty);
         entry.components = components as u32;
         entry.cut_at = Some(now);
+        entry.journal = position.and_then(|position| i64::try_from(position).ok());
         if files.is_empty() {
             let lost = self
                 .ledger
@@ -110,6 +113,41 @@ impl Cut {
         self.settle(window, entry)
     }
 
+    /// Where in the journal a window was read that was cut before and is lost or damaged: what some of its files say already, all of
+    /// them must say.
+    fn position(&self, window: &Window) -> Result<Option<u64>, CutError> {
+        match self.spool.manifest(window) {
+            Ok(manifest) => return Ok(manifest.found.journal),
+            Err(SpoolError::Damaged { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let known = self.ledger.get(window.start())?;
+        let position = known.and_then(|known| known.journal);
+        Ok(position.and_then(|position| u64::try_from(position).ok()))
+    }
+
+    /// Counts what came after its window was cut, and lets the source go what is shipped, of windows before `live`.
+    pub fn keep_up(&mut self, live: &Window) {
+        let ledger = &self.ledger;
+        let waiting = || -> Result<Option<Window>, LedgerError> {
+            let spooled = ledger.oldest_spooled(1)?.into_iter();
+            Ok(spooled.chain(ledger.oldest_due()?).min())
+        };
+        match waiting() {
+            Ok(oldest) => {
+                let before = oldest.map_or(*live, |oldest| oldest.min(*live));
+                self.source.release(before.start());
+            }
+            Err(error) => warn!(%error, "the source keeps what may be shipped already"),
+        }
+        self.source.late(&mut |late| {
+            ledger.count_late(late).unwrap_or_else(|error| {
+                warn!(%error, "late samples cannot be counted");
+                false
+            })
+        });
+    }
+
     /// The input files of a window, and what was found beside them. Where others have rows, a component without a value has a
     /// file with empty cells: without it the service would fail the execution of the whole machine.
     fn files(&self, window: &Window, reading: Reading) -> (Vec<(InputFile, Vec<u8>)>, Found) {
@@ -119,6 +157,7 @@ impl Cut {
             blank: Vec::new(),
             infinite: reading.infinite as u64,
             doubled: reading.duplicates as u64,
+            journal: reading.position,
         };
         let mut files = Vec::with_capacity(reading.frames.len());
         if times.is_empty() {
@@ -181,6 +220,10 @@ impl Entry {
         self.blank = manifest.found.blank.clone();
         self.infinite = manifest.found.infinite;
         self.doubled = manifest.found.doubled;
+        self.journal = manifest
+            .found
+            .journal
+            .and_then(|position| i64::try_from(position).ok());
         self.cut_at = Some(manifest.cut_at);
     }
 }

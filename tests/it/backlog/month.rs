@@ -76,6 +76,7 @@ impl Source for Wide {
             infinite: 0,
             words: 0,
             bad: 0,
+            position: None,
             ended: false,
         })
     }

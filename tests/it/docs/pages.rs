@@ -61,6 +61,8 @@ fn files_are_refused_in_the_words_of_the_document() {
         "Tag,UOM,Subsystem\na,bar,pump\nb,bar,Pump\n",
         "Tag,UOM,Subsystem\nTimestamp,bar,pump\n",
         "Tag,Unit\na,bar\n",
+        "Tag,Subsystem,Address\na,pump,t/a\nb,pump,t/a\n",
+        "Tag,Subsystem,Address,Scale\na,pump,t/a,many\n",
     ] {
         write("tags.csv", tags);
         said.push(refused(

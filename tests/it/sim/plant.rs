@@ -195,6 +195,7 @@ impl Source for Reader {
             infinite: 0,
             words: 0,
             bad: 0,
+            position: None,
             ended: false,
         })
     }
