@@ -13,7 +13,9 @@
 mod aside;
 mod health;
 mod intake;
+pub mod mqtt;
 mod settings;
+pub mod sparkplug;
 mod supervise;
 mod tags;
 
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 
 pub use aside::{Refused, RefusedSample, refused};
-pub use health::{Figures, InputHealth, TagFigures};
+pub use health::{Figures, InputHealth, Remark, TagFigures};
 pub use intake::{Intake, IntakeError, Parts, Raw, Refusal, Tag, Taken, Trust};
 pub use settings::{Given, Inputs, Settings, given, paths, read};
 pub use supervise::supervise;

@@ -61,6 +61,9 @@ pub struct Figures {
     /// How far the source's clock is ahead of ours, in seconds, as the quickest sample of the last minutes says; what it has waited on
     /// its way makes it seem behind.
     pub offset_seconds: Option<f64>,
+    /// What is wrong though it is connected, for people.
+    #[serde(default)]
+    pub remarks: Vec<Remark>,
     /// Since when all that comes is refused for its time.
     pub refusing_since: Option<DateTime<Utc>>,
     /// Since when the journal takes nothing, and why.
@@ -72,6 +75,17 @@ impl Figures {
     pub fn refused(&self) -> u64 {
         self.future + self.ancient + self.unreadable
     }
+}
+
+/// Something that is wrong with an input though it is connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Remark {
+    /// What it is about.
+    pub about: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// What is wrong.
+    pub text: String,
 }
 
 /// What is known of one tag of an input.
@@ -167,6 +181,22 @@ impl InputHealth {
         }
         figures.parted_at.get_or_insert(now);
         figures.error = Some(why.to_owned());
+    }
+
+    /// Something is wrong with it though it is connected, or is not any more.
+    pub(super) fn remark(&self, about: &str, text: Option<String>, now: DateTime<Utc>) {
+        let remarks = &mut self.lock().figures.remarks;
+        let known = remarks.iter().position(|remark| remark.about == about);
+        match (text, known) {
+            (Some(text), Some(at)) => remarks[at].text = text,
+            (Some(text), None) => remarks.push(Remark {
+                about: about.to_owned(),
+                since: now,
+                text,
+            }),
+            (None, Some(at)) => drop(remarks.remove(at)),
+            (None, None) => {}
+        }
     }
 
     /// Something could not be read, or has no tag.

@@ -240,6 +240,11 @@ impl Intake {
         self.0.health.parted(why, self.0.clock.now());
     }
 
+    /// Something is wrong though the input is connected; `None`: it is not any more.
+    pub fn remark(&self, about: &str, text: Option<String>) {
+        self.0.health.remark(about, text, self.0.clock.now());
+    }
+
     /// Takes a batch: what of it can be is in the journal and durable when this returns, the rest is refused and set aside. With an
     /// error nothing of it is taken, and it is brought again.
     pub async fn take(&self, batch: Vec<Raw>) -> Result<Taken, IntakeError> {

@@ -67,7 +67,9 @@ macro_rules! kinds {
     };
 }
 
-kinds! {}
+kinds! {
+    Mqtt "mqtt" super::mqtt::Config, "An MQTT broker.";
+}
 
 /// A kind's keys: its defaults, and what is set.
 fn filled<K: Default + Serialize + for<'de> Deserialize<'de>>(

@@ -82,6 +82,7 @@ pub async fn supervise(settings: Settings, link: Link, troubles: Troubles) {
         Code::InputUnreachable,
         Code::InputRefusing,
         Code::JournalFailing,
+        Code::InputIncomplete,
     ] {
         troubles.over(code, &name);
     }
@@ -116,6 +117,23 @@ fn tell(link: &Link, troubles: &Troubles) {
             "check the network and what it connects to; it is tried again by itself, and what the other side keeps comes then",
         )),
         _ => troubles.over(Code::InputUnreachable, name),
+    }
+    match figures.remarks.first() {
+        Some(first) => raise(Trouble::new(
+            Code::InputIncomplete,
+            first.since,
+            format!(
+                "input {name}: {}",
+                figures
+                    .remarks
+                    .iter()
+                    .map(|remark| remark.text.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            ),
+            "compare its section and the addresses of the tag list with what the other side has, and look at its access rules",
+        )),
+        None => troubles.over(Code::InputIncomplete, name),
     }
     match figures.refusing_since {
         Some(since) if now - since >= REFUSING => raise(Trouble::new(

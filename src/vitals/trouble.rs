@@ -75,6 +75,7 @@ codes! {
     SchedulerNotRunning "scheduler-not-running" Blocking "The inference scheduler is not what it shall be";
     SchedulerRefused "scheduler-refused" Blocking "The inference scheduler cannot be made or changed";
     SchedulerDiffers "scheduler-differs" Attention "The inference scheduler is set up otherwise than configured";
+    InputIncomplete "input-incomplete" Attention "An input does not bring all that it should";
     ResultsUnreadable "results-unreadable" Attention "Results cannot be read";
     ResultsMissing "results-missing" Attention "Results of executions are gone";
     ArchiveBehind "archive-behind" Attention "Executions wait to be archived";

@@ -36,6 +36,7 @@ mod judgement;
 mod listing;
 mod live;
 mod model;
+mod mqtt;
 mod notify;
 mod peers;
 mod plant_pages;
