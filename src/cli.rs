@@ -28,6 +28,8 @@ mod sample;
 mod scheduler;
 mod serve;
 mod shape;
+mod simulate;
+mod source;
 mod status;
 mod store;
 mod windows;
@@ -94,6 +96,10 @@ enum Command {
     Status(status::StatusArgs),
     /// The recorded state of each window
     Windows(windows::WindowsArgs),
+    /// Looks at what inputs bring: every tag live, or what there is as a tag list
+    Source(source::SourceArgs),
+    /// Plays a recording live into a broker, as the plant would say it
+    Simulate(simulate::SimulateArgs),
     /// Trains, scores and evaluates model files from recorded history
     Model(model::ModelArgs),
     /// The inference scheduler: create, describe, update, start, stop, delete, list
@@ -312,6 +318,8 @@ pub fn main() -> ExitCode {
         Command::Console(args) => console::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Source(args) => source::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

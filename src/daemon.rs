@@ -45,7 +45,7 @@ pub use live::closes_by;
 pub use lookout::{
     EMBEDDED_SCHEDULER, Keeping, Lookout, Watch, archive, deliveries, service_config,
 };
-pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_replay};
+pub use plant::{Plant, PlantInfo, format_recorded, make_sample, open_history, open_replay};
 pub use wiring::{Plan, Wiring, input_prefix};
 
 /// The bucket of embedded mode.

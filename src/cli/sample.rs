@@ -1,11 +1,12 @@
 //! `lookoutd sample`: writes the sample plant, or one of many machines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::simulate::topic_of;
 use crate::sample::{SampleOptions, SampleSummary, write_plant, write_sample};
 
 #[derive(Debug, Args)]
@@ -14,6 +15,7 @@ Examples:
   lookoutd sample plant                           334 days, 122 signals in 24 components
   lookoutd sample plant --days 40 --signals 20    smaller and faster
   lookoutd sample plant --assets 12 --days 40     twelve machines, each with faults of its own
+  lookoutd sample plant --addresses               with the topics at which lookoutd simulate says it
 
 With --assets, DIRECTORY has one tag list, tags_description.csv, with the column Asset, and for each machine a directory
 of its name with signals.parquet, labels.csv and timeranges.txt: source.history = \"DIRECTORY/{asset}/signals.parquet\".")]
@@ -29,6 +31,9 @@ pub struct SampleArgs {
     /// Machines of a plant, each in a directory of its own; without it there is one, without a name
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     assets: Option<u16>,
+    /// Adds the column Address to the tag list, with topics as `lookoutd simulate` makes them up
+    #[arg(long)]
+    addresses: bool,
     /// Seed; the same seed gives the same bytes
     #[arg(long, default_value_t = SampleOptions::default().seed)]
     seed: u64,
@@ -54,10 +59,33 @@ pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
         Some(count) => write_plant(&args.directory, &options, count, &mut progress)?,
     };
     bar.finish_and_clear();
+    if args.addresses {
+        add_addresses(&args.directory.join("tags_description.csv"))?;
+    }
     for (name, summary) in &written {
         say!("{}", line(name, summary, args.assets.is_some()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds the column Address to a tag list.
+fn add_addresses(list: &Path) -> anyhow::Result<()> {
+    let mut lines = csv::Reader::from_path(list)?;
+    let mut header = lines.headers()?.clone();
+    let place = |name: &str| header.iter().position(|it| it == name);
+    let (asset, tag, subsystem) = (place("Asset"), place("Tag"), place("Subsystem"));
+    let mut with = csv::Writer::from_writer(Vec::new());
+    header.push_field("Address");
+    with.write_record(&header)?;
+    for line in lines.records() {
+        let mut line = line?;
+        let cell = |place: Option<usize>| place.and_then(|at| line.get(at)).unwrap_or_default();
+        let topic = topic_of(cell(asset), cell(subsystem), cell(tag));
+        line.push_field(&topic);
+        with.write_record(&line)?;
+    }
+    std::fs::write(list, with.into_inner()?)?;
+    Ok(())
 }
 
 fn line(name: &str, summary: &SampleSummary, is_one_of_many: bool) -> String {

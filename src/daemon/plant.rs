@@ -407,6 +407,17 @@ pub async fn open_replay(
     s3: &crate::s3::Config,
     rebase: Rebase,
 ) -> anyhow::Result<Box<dyn Source>> {
+    open_history(location, tags, shape, s3, move |_| rebase).await
+}
+
+/// As [`open_replay`], by a mapping that depends on the first recorded time.
+pub async fn open_history(
+    location: &str,
+    tags: &TagList,
+    shape: &Shape,
+    s3: &crate::s3::Config,
+    rebase: impl FnOnce(i64) -> Rebase + Send + 'static,
+) -> anyhow::Result<Box<dyn Source>> {
     let place = Somewhere::of(location, s3).await?;
     let (tags, shape) = (tags.clone(), shape.clone());
     tokio::task::spawn_blocking(move || match place {
@@ -420,13 +431,13 @@ fn play<P: Place + 'static>(
     place: P,
     tags: &TagList,
     shape: &Shape,
-    rebase: Rebase,
+    rebase: impl FnOnce(i64) -> Rebase,
 ) -> anyhow::Result<Box<dyn Source>>
 where
     P::Reader: Send,
 {
     let opened = follow::open(place, tags, shape, &Progress::default(), None)?;
-    let mapping = Mapping::new(rebase);
+    let mapping = Mapping::new(rebase(opened.extent().first()));
     // Without a period there is nothing to fit, and to keep.
     let keep: Keep = Box::new(|_| Ok(()));
     Ok(Box::new(

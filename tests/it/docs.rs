@@ -241,6 +241,8 @@ const NOT_RUN: &[(&str, &str)] = &[
         "it goes on until it is stopped",
     ),
     ("lookoutd healthcheck", "it asks a daemon that runs"),
+    ("lookoutd simulate", "it speaks to a broker"),
+    ("lookoutd source", "it looks at a broker"),
     ("lookoutd scheduler", "it asks a service"),
     ("lookoutd results import s3://", "it reads a bucket"),
     (
@@ -451,6 +453,14 @@ fn every_configuration_key_in_the_documents_exists() {
                     let own = section.starts_with("asset.").then(|| {
                         let own = serde_json::to_value(lookoutd::config::Own::default());
                         own.unwrap().get(&key[section.len()..]).is_some()
+                    });
+                    // And of one input.
+                    let own = own.or_else(|| {
+                        let (_, name) = section.strip_prefix("input.")?.split_once('.')?;
+                        let all = serde_json::to_value(lookoutd::input::mqtt::Config::default());
+                        let key = key.rsplit('.').next()?;
+                        let is_known = key == "kind" || all.unwrap().get(key).is_some();
+                        Some(name.is_empty() && is_known)
                     });
                     assert!(
                         own.unwrap_or_else(|| keys.contains(&key)),

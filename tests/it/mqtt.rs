@@ -3,7 +3,9 @@
 //! The faults of M1 to M14 are those that people met with such inputs. Without `mosquitto` the tests that need it skip loudly.
 
 mod mosquitto;
+mod site;
 mod sparkplug;
+mod tls;
 mod wire;
 
 use std::path::Path;

@@ -118,6 +118,14 @@ impl Mosquitto {
         self.say(&["-t", topic, "-m", payload], &[]);
     }
 
+    /// As [`Mosquitto::publish`], through TLS with `ca.pem`, `gateway.pem` and `gateway.key` of a directory.
+    pub fn publish_through(&self, directory: &Path, topic: &str, payload: &str) {
+        let file = |name: &str| directory.join(name).display().to_string();
+        let (ca, certificate, key) = (file("ca.pem"), file("gateway.pem"), file("gateway.key"));
+        let tls = ["--cafile", &ca, "--cert", &certificate, "--key", &key];
+        self.say(&[&tls[..], &["-t", topic, "-m", payload]].concat(), &[]);
+    }
+
     pub fn retain(&self, topic: &str, payload: &str) {
         self.say(&["-r", "-t", topic, "-m", payload], &[]);
     }
