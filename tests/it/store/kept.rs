@@ -194,3 +194,71 @@ fn an_export_by_the_command_is_told_in_numbers() {
     assert_eq!(std::fs::read(out.join("lookoutd/exports/a")).unwrap(), b"x");
     assert!(!data_dir.join("s3/hold").exists());
 }
+
+/// What strangers send to the real binary is a warning with a number, and nothing of the protocol's crate is an error of ours.
+#[test]
+fn what_strangers_ask_of_serve_is_counted_and_no_error() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let (data_dir, free) = (directory.path().join("data"), "127.0.0.1:0");
+    let mut serve = crate::commands::lookoutd()
+        .args([
+            "serve",
+            "--listen",
+            free,
+            "--s3-listen",
+            free,
+            "--admin-listen",
+            "",
+        ])
+        .args(["--data-dir", data_dir.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(serve.stdout.take().unwrap()).lines();
+    let line = said.find_map(|line| line.ok().filter(|line| line.starts_with("S3 ")));
+    let line = line.expect("where the store is reached");
+    let address = line.split("http://").nth(1).unwrap();
+    let address = address.split_whitespace().next().unwrap();
+    let ask = |first: &str, more: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let request = format!("{first} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for _ in 0..3 {
+        for first in [
+            "GET /",
+            "GET /lookoutd/k",
+            "DELETE /lookoutd/k",
+            "PUT /other",
+        ] {
+            let answer = ask(first, "Content-Length: 0\r\n");
+            assert!(answer.starts_with("HTTP/1.1 403"), "{first} {answer}");
+            assert!(answer.contains("x-amz-request-id"), "{answer}");
+        }
+    }
+    let odd = ask(
+        "GET /lookoutd/k",
+        "Authorization: AWS4-HMAC-SHA256 nonsense\r\n",
+    );
+    assert!(odd.contains("AuthorizationHeaderMalformed"), "{odd}");
+    let told = || std::fs::read_to_string(&log).unwrap();
+    for _ in 0..500 {
+        if told().contains("\"refused\":10,") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    let log = told();
+    assert!(!log.contains("ERROR"), "{log}");
+    for count in ["\"refused\":1,", "\"refused\":10,"] {
+        assert!(log.contains(count), "{count} {log}");
+    }
+}
