@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_sdk_lookoutequipment::Client;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -16,6 +15,7 @@ use super::standing::{self, Kept};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::console;
+use crate::inference::Roster;
 use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::judgement::Judgement;
@@ -153,14 +153,14 @@ impl Beside {
     }
 
     /// Looks from now on at how these schedulers stand.
-    pub fn look(&mut self, kept: Vec<Kept>, client: &Client) {
+    pub fn look(&mut self, kept: Vec<Kept>, roster: &Roster) {
         self.standing.cancel();
         self.standing = self.around.servers.child_token();
         if kept.is_empty() || self.around.once {
             return;
         }
         let (clock, stop) = (self.around.clock.clone(), self.standing.clone());
-        tokio::spawn(standing::watch(client.clone(), kept, clock, stop));
+        tokio::spawn(standing::watch(roster.clone(), kept, clock, stop));
     }
 
     /// Gives notifications a moment to end.

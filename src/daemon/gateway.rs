@@ -278,7 +278,7 @@ impl Gateway {
             })
         });
         let kept = kept.collect();
-        self.beside.look(kept, self.wiring.lookout.client());
+        self.beside.look(kept, self.wiring.lookout.roster());
     }
 
     /// Lets others see what runs now, and systemd know that it does.

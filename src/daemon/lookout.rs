@@ -18,7 +18,9 @@ use crate::config::Config;
 use crate::embedded::KeyPair;
 use crate::executions::Place;
 use crate::feed::Ledger;
-use crate::inference::{self, Archive, Deliveries, Delivery, Target, Wanted, Watcher, describe};
+use crate::inference::{
+    self, Archive, Deliveries, Delivery, Roster, Target, Wanted, Watcher, describe,
+};
 use crate::ops::cors::Cors;
 use crate::ops::lock;
 use crate::s3::{Bucket, Keeper};
@@ -83,7 +85,7 @@ impl Keeping {
 
 /// The API of a daemon.
 pub struct Lookout {
-    client: Client,
+    roster: Roster,
     keeper: Option<Keeper>,
     /// What its client was made from.
     opened: inference::Config,
@@ -106,7 +108,7 @@ impl Lookout {
         if store.embedded.is_none() || !config.inference.endpoint_url.is_empty() {
             let kept = config.inference.client(&config.s3).await;
             return Ok(Self {
-                client: kept.client,
+                roster: Roster::new(kept.client),
                 keeper: Some(kept.keeper),
                 opened: config.inference.clone(),
                 service: None,
@@ -143,8 +145,9 @@ impl Lookout {
             Service::start(config, store.bucket.client().clone(), clock, shutdown).await?;
         let url = format!("http://{}", service.address());
         info!(url, credentials = %data_dir.join("credentials").display(), "embedded Lookout API is up");
+        let client = inference::local_client(&url, &keys.access_key, &keys.secret_key);
         Ok(Self {
-            client: inference::local_client(&url, &keys.access_key, &keys.secret_key),
+            roster: Roster::new(client),
             keeper: None,
             opened: inference::Config::default(),
             service: Some(service),
@@ -153,7 +156,12 @@ impl Lookout {
 
     /// The client.
     pub fn client(&self) -> &Client {
-        &self.client
+        self.roster.client()
+    }
+
+    /// What all who look at schedulers share.
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Takes the client of another configuration, where the API is elsewhere. Whether it did.
@@ -164,7 +172,7 @@ impl Lookout {
         }
         self.opened = inference.clone();
         let reached = inference.client(&config.s3).await;
-        self.client = reached.client;
+        self.roster = Roster::new(reached.client);
         self.keeper = Some(reached.keeper);
         true
     }
@@ -209,7 +217,7 @@ impl Lookout {
     /// The API, for the lines of assets.
     pub(super) fn api(&self) -> Api {
         Api {
-            client: self.client.clone(),
+            roster: self.roster.clone(),
             in_process: self.service.is_some(),
         }
     }
@@ -218,7 +226,7 @@ impl Lookout {
 /// The API as the lines of assets use it. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Api {
-    client: Client,
+    roster: Roster,
     in_process: bool,
 }
 
@@ -245,12 +253,13 @@ impl Api {
             (bucket, inference.archive_prefix.clone())
         });
         let parts = inference::Parts {
-            client: self.client.clone(),
+            client: self.roster.client().clone(),
             target,
             s3,
             archive: archive(&common.data_dir),
             copy,
             poll: inference.poll.0,
+            roster: self.roster.clone(),
             clock: common.clock.clone(),
             vitals: vitals.clone(),
         };

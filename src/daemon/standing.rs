@@ -1,21 +1,17 @@
 //! Asks the inference API now and then how the scheduler stands that this gateway keeps, for health and the console.
 //! It changes nothing: bringing the scheduler to what it shall be is the watcher's work.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_lookoutequipment::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::inference::{Wanted, describe, list_schedulers};
+use crate::inference::{Roster, Wanted, describe};
 use crate::ops::site::Watched;
 
 /// How often the API is asked, in real time.
 const EVERY: Duration = Duration::from_secs(30);
-
-/// Schedulers that are asked for one by one; more are listed.
-const ONE_BY_ONE: usize = 8;
 
 /// A scheduler that is kept, and who is told how it stands.
 #[derive(Clone)]
@@ -29,11 +25,11 @@ pub struct Kept {
 }
 
 /// Runs until `shutdown`.
-pub async fn watch(client: Client, kept: Vec<Kept>, clock: Clock, shutdown: CancellationToken) {
+pub async fn watch(roster: Roster, kept: Vec<Kept>, clock: Clock, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = look_at_all(&client, &kept, &clock) => {}
+            () = look_at_all(&roster, &kept, &clock) => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -42,26 +38,22 @@ pub async fn watch(client: Client, kept: Vec<Kept>, clock: Clock, shutdown: Canc
     }
 }
 
-async fn look_at_all(client: &Client, kept: &[Kept], clock: &Clock) {
-    if kept.len() <= ONE_BY_ONE {
-        for one in kept {
-            look(client, &one.scheduler, one.wanted, &one.watched, clock).await;
-        }
-        return;
-    }
-    match list_schedulers(client, "").await {
-        Ok(found) => {
-            let found: HashMap<&str, &str> = found
-                .iter()
-                .filter_map(|one| Some((one.inference_scheduler_name()?, one.status()?.as_str())))
-                .collect();
+async fn look_at_all(roster: &Roster, kept: &[Kept], clock: &Clock) {
+    match roster.all(kept.len(), EVERY / 2).await {
+        None => {
             for one in kept {
-                let status = found.get(one.scheduler.as_str()).copied();
+                let client = roster.client();
+                look(client, &one.scheduler, one.wanted, &one.watched, clock).await;
+            }
+        }
+        Some(Ok(found)) => {
+            for one in kept {
+                let status = found.get(&one.scheduler).map(|brief| brief.status.as_str());
                 one.watched
                     .seen(&one.scheduler, status, shall(one.wanted), clock.now());
             }
         }
-        Err(error) => {
+        Some(Err(error)) => {
             let error = error.to_string();
             for one in kept {
                 one.watched

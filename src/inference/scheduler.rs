@@ -113,6 +113,9 @@ pub async fn describe(client: &Client, scheduler: &str) -> Result<Option<Describ
     }
 }
 
+/// Schedulers on a page, the most the service allows.
+const PAGE: i32 = 500;
+
 /// Every scheduler whose name begins with `prefix`.
 pub async fn list_schedulers(
     client: &Client,
@@ -126,6 +129,7 @@ pub async fn list_schedulers(
             .set_inference_scheduler_name_begins_with(
                 (!prefix.is_empty()).then(|| prefix.to_owned()),
             )
+            .max_results(PAGE)
             .set_next_token(token)
             .send()
             .await

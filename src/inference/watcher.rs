@@ -1,14 +1,18 @@
 //! The watcher: one loop that keeps the scheduler, lists its executions and archives them.
 //!
 //! ```text
+//!  turn: what has to be asked now (`asking`, `due`) ─► round
 //!  round: ensure ─► a part of the archive checked ─► list from the cursor ─► index ─► fetch results ─► archive file ─► copy in S3 ─► index: archived
 //! ```
 //!
 //! Guarantees: nothing here ends the loop but shutdown, so that an unreachable API only delays; a crash between any two
 //! steps is repaired by repeating them; history is listed once, afterwards only what is newer than the cursor, with an
-//! overlap for what comes out of order. An execution that should have come and did not is said once.
+//! overlap for what comes out of order. An execution that should have come and did not is said once. The API is asked for
+//! executions when they are due, and for the scheduler together with those of others where there are many.
 
 mod absent;
+mod asking;
+mod due;
 mod fetching;
 mod listing;
 mod patrol;
@@ -25,15 +29,17 @@ use tracing::{debug, error, info, warn};
 use super::Wanted;
 use super::api::{Advice, ApiError};
 use super::archive::Archive;
-use super::ensure::ensure;
+use super::ensure::{EnsureError, ensure};
 use super::hint::Deliveries;
 use super::index::Index;
+use super::roster::{Roster, Seat};
 use super::scheduler::{Described, Target};
 use crate::clock::{self, Clock};
 use crate::s3::{Bucket, Disposition, S3Error};
 use crate::signal::Window;
 use crate::vitals::{Pulse, Vitals};
 use absent::Absent;
+use asking::{Asks, Standing};
 
 /// What a watcher is made of.
 pub struct Parts {
@@ -49,6 +55,8 @@ pub struct Parts {
     pub copy: Option<(Bucket, String)>,
     /// How often to look.
     pub poll: Duration,
+    /// What is shared with the watchers of other schedulers of the API.
+    pub roster: Roster,
     /// The time.
     pub clock: Clock,
     /// The loops of this process.
@@ -68,6 +76,8 @@ pub struct Watcher {
     pulse: Pulse,
     absent: Absent,
     deliveries: Option<Deliveries>,
+    seat: Seat,
+    asked: asking::Asked,
 }
 
 /// How far back executions that did not come are looked for.
@@ -89,6 +99,8 @@ impl Watcher {
     pub fn on(parts: Parts, index: Index) -> Self {
         let pulse = parts.vitals.pulse("watcher", SILENT);
         Self {
+            seat: parts.roster.seat(),
+            asked: asking::Asked::default(),
             parts,
             pulse,
             index,
@@ -117,13 +129,13 @@ impl Watcher {
         loop {
             let more = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                more = self.round() => more,
+                more = self.turn() => more,
             };
             self.pulse.beat();
             if more {
                 continue;
             }
-            let pause = self.trouble.pause(self.parts.poll);
+            let pause = self.pause().await;
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.pulse.during(self.parts.clock.pause(pause)) => {}
@@ -131,25 +143,47 @@ impl Watcher {
         }
     }
 
-    /// One round. True where there is more to archive at once.
+    /// One round in which everything is asked. True where there is more to archive at once.
     pub async fn round(&mut self) -> bool {
+        self.round_with(Asks::all()).await
+    }
+
+    async fn round_with(&mut self, asks: Asks) -> bool {
         let mut failed = None;
-        if self.parts.target.wanted != Wanted::Observe {
-            let ensured = ensure(&self.parts.client, &self.parts.target).await;
-            self.ensured(ensured.as_ref().err());
-            match ensured {
-                Ok(ensured) => self.kept(ensured.scheduler, ensured.calls > 0).await,
-                Err(error) => {
-                    self.expected = None;
-                    failed = Some((error.to_string(), error.advice()));
+        let lists = asks.executions;
+        let answers = !matches!(asks.scheduler, Standing::Unknown(_));
+        match asks.scheduler {
+            _ if self.parts.target.wanted == Wanted::Observe => {}
+            Standing::Ask => {
+                let ensured = ensure(&self.parts.client, &self.parts.target).await;
+                self.ensured(ensured.as_ref().err());
+                match ensured {
+                    Ok(ensured) => {
+                        self.asked.described(ensured.scheduler.clone());
+                        self.kept(ensured.scheduler, ensured.calls > 0).await;
+                    }
+                    Err(error) => failed = Some(self.not_kept(&error)),
                 }
+            }
+            Standing::As(described) => {
+                self.ensured(None);
+                self.kept(Some(described), false).await;
+            }
+            Standing::Unknown(error) => {
+                let error = EnsureError::Api(error);
+                self.ensured(Some(&error));
+                failed = Some(self.not_kept(&error));
             }
         }
         let mut more = false;
         if let Err(error) = self.patrol().await {
             failed = failed.or(Some(told(error)));
         }
-        match self.look().await {
+        // One that has just been changed, or begun to run, may have executions.
+        match self
+            .look(lists || answers && self.asked.is_unlisted())
+            .await
+        {
             Ok(left) => more = left,
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -166,6 +200,12 @@ impl Watcher {
                 false
             }
         }
+    }
+
+    fn not_kept(&mut self, error: &EnsureError) -> (String, Advice) {
+        self.expected = None;
+        self.asked.described(None);
+        (error.to_string(), error.advice())
     }
 
     /// Begins to expect executions where the scheduler runs, from the last known one on if nothing was changed.
@@ -201,13 +241,18 @@ impl Watcher {
         });
     }
 
-    /// Lists, archives, and looks for what did not come.
-    async fn look(&mut self) -> Result<bool, (String, Advice)> {
-        self.list().await.map_err(told)?;
+    /// Lists where it `asks`, archives, and looks for what did not come.
+    async fn look(&mut self, asks: bool) -> Result<bool, (String, Advice)> {
+        if asks {
+            self.list().await.map_err(told)?;
+            self.asked.listed();
+        }
         let fetched = self.archive().await;
         self.fetched(fetched.as_ref().err());
         let more = fetched?;
-        self.missing().await.map_err(told)?;
+        if asks {
+            self.missing().await.map_err(told)?;
+        }
         Ok(more)
     }
 
@@ -253,6 +298,14 @@ impl Watcher {
 
     fn delay(&self) -> TimeDelta {
         TimeDelta::minutes(self.parts.target.delay_minutes)
+    }
+
+    /// A time of the clock's pace in real time.
+    fn real(&self, time: Duration) -> Duration {
+        match self.parts.clock.speed() {
+            speed if speed > 0.0 => time.div_f64(speed),
+            _ => time,
+        }
     }
 }
 
@@ -324,6 +377,10 @@ impl Trouble {
             info!(rounds = self.rounds, "the inference side works again");
         }
         self.rounds = 0;
+    }
+
+    fn is_so(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The pause after this round: twice as long after every failed one.

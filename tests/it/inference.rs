@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use lookoutd::inference::{
-    Archive, EnsureError, Execution, Index, Parts, ResultObject, Target, Wanted, Watcher, describe,
-    ensure, hint, read_results,
+    Archive, EnsureError, Execution, Index, Parts, ResultObject, Roster, Target, Wanted, Watcher,
+    describe, ensure, hint, read_results,
 };
 use lookoutd::s3::Bucket;
 use lookoutd::signal::{Cadence, Delimiter, NameFormat};
@@ -57,6 +57,7 @@ async fn watcher_of(
     let copy = (wanted != Wanted::Observe)
         .then(|| (Bucket::new(plant.s3.clone(), BUCKET), "archive/".into()));
     Watcher::open(Parts {
+        roster: Roster::new(client.clone()),
         client,
         target: target(wanted),
         s3: plant.s3.clone(),

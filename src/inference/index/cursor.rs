@@ -1,7 +1,7 @@
 //! Where listing has come to, under any clock: what was listed of a time to come moves nothing forward, and what is not
 //! archived in its time can be counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{OptionalExtension, params};
@@ -109,6 +109,30 @@ impl Index {
             params![scheduler, now.timestamp_micros()],
         )?;
         Ok(found.into_iter().next())
+    }
+
+    /// How executions stand whose windows begin from `from` up to `to`, both included, by data start: whether they are a success
+    /// or have failed, `None` while neither.
+    pub fn outcomes(
+        &self,
+        scheduler: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<BTreeMap<DateTime<Utc>, Option<bool>>, IndexError> {
+        self.transact(|db| {
+            db.prepare_cached(
+                "SELECT start_us, CASE status WHEN 'SUCCESS' THEN 1 WHEN 'FAILED' THEN 0 END FROM execution
+                 WHERE scheduler = ?1 AND start_us BETWEEN ?2 AND ?3",
+            )?
+            .query_map(
+                params![scheduler, from.timestamp_micros(), to.timestamp_micros()],
+                |row| {
+                    let start = DateTime::from_timestamp_micros(row.get(0)?).unwrap_or_default();
+                    Ok((start, row.get(1)?))
+                },
+            )?
+            .collect()
+        })
     }
 
     /// The data starts that are known from `from` up to `to`, both included.

@@ -103,10 +103,7 @@ impl Watcher {
 
     /// Notes that the results of an execution could not be had.
     fn failed(&mut self, start: DateTime<Utc>, why: Why) {
-        let pause = match self.parts.clock.speed() {
-            speed if speed > 0.0 => self.parts.poll.div_f64(speed),
-            _ => self.parts.poll,
-        };
+        let pause = self.real(self.parts.poll);
         self.absent.failed(start, why, pause, Instant::now());
     }
 

@@ -104,7 +104,7 @@ impl Watcher {
     }
 
     /// How far before the cursor is listed again, for executions that come out of order.
-    fn overlap(&self) -> TimeDelta {
+    pub(super) fn overlap(&self) -> TimeDelta {
         TimeDelta::hours(1).max(self.parts.target.cadence.duration() * 3)
     }
 }

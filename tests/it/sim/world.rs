@@ -511,8 +511,10 @@ impl World {
             ..inference::Config::default()
         };
         let target = wanted.target(self.config.cadence, NameFormat::default(), BUCKET, PREFIX);
+        let client = self.api.lookout(&self.keys);
         let watcher = Watcher::open(inference::Parts {
-            client: self.api.lookout(&self.keys),
+            roster: inference::Roster::new(client.clone()),
+            client,
             target,
             copy: Some((Bucket::new(s3.clone(), BUCKET), ARCHIVE_PREFIX.into())),
             s3,
