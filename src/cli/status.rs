@@ -418,7 +418,7 @@ fn judge(status: &Status, cadence: TimeDelta, now: DateTime<Utc>) -> (Verdict, S
         return (
             Verdict::Attention,
             format!(
-                "ATTENTION: {} windows are set aside: lookoutd windows list --state quarantined",
+                "ATTENTION: {} windows are set aside: lookoutd windows list --state set-aside",
                 status.windows.quarantined
             ),
         );
@@ -520,7 +520,7 @@ fn tell_assets(assets: &[AssetStatus]) {
                 one.state.to_owned(),
                 one.cadence.clone(),
                 last.map_or_else(String::new, |entry| output::utc(entry.start)),
-                last.map_or_else(String::new, |entry| entry.state.name().to_owned()),
+                last.map_or_else(String::new, |entry| entry.state.word().to_owned()),
                 (one.windows.due + one.windows.spooled).to_string(),
                 result.map_or_else(String::new, |row| {
                     let execution = &row.execution;

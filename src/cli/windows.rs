@@ -43,7 +43,7 @@ enum Command {
 Examples:
   lookoutd windows list -n 12
   lookoutd windows list --unscored
-  lookoutd windows list --state quarantined --output json")]
+  lookoutd windows list --state set-aside --output json")]
     List {
         #[command(flatten)]
         config: ConfigArgs,
@@ -80,7 +80,7 @@ Examples:
 Examples:
   lookoutd windows retry 2026-01-01T00:05:00Z
   lookoutd windows retry --from 2026-01-01T06:00:00Z --to 2026-01-01T09:00:00Z
-  lookoutd windows retry --state quarantined
+  lookoutd windows retry --state set-aside
 
 Windows that are set aside, empty or skipped can be retried, those of a downtime among them.")]
     Retry {
@@ -234,7 +234,7 @@ fn list(
             vec![
                 output::utc(entry.start),
                 output::utc(entry.end),
-                entry.state.name().to_owned(),
+                entry.state.word().to_owned(),
                 format!("{}/{}", entry.files, entry.components),
                 entry.rows.to_string(),
                 output::bytes(entry.bytes),
@@ -312,7 +312,7 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
     say!("window     {window}");
     say!(
         "state      {} ({})",
-        entry.state.name(),
+        entry.state.word(),
         describe(entry.state)
     );
     if let Some(reason) = &entry.reason {
@@ -490,7 +490,7 @@ impl Which {
             if !possible(entry.state) {
                 bail!(
                     "window {window} is {}: {}; there is nothing to {what}",
-                    entry.state.name(),
+                    entry.state.word(),
                     describe(entry.state)
                 );
             }
@@ -499,7 +499,7 @@ impl Which {
         if let Some(state) = self.state.filter(|state| !possible(*state)) {
             bail!(
                 "a {} window is {}; there is nothing to {what}",
-                state.name(),
+                state.word(),
                 describe(state)
             );
         }
@@ -551,7 +551,7 @@ fn find(ledger: &Ledger, start: DateTime<Utc>) -> anyhow::Result<Entry> {
 
 fn state(text: &str) -> Result<State, String> {
     State::from_name(text).ok_or_else(|| {
-        let names = State::ALL.map(State::name);
+        let names = State::ALL.map(|state| state.word().replace(' ', "-"));
         format!("use one of {}", names.join(", "))
     })
 }

@@ -90,8 +90,8 @@ fn rows(feed: &FeedSnapshot) -> Markup {
                             td { (bar(share)) " " (format!("{:.0} %", entry.rows as f64 * 100.0 / usual as f64)) }
                             td { (entry.files) " of " (entry.components) }
                             td { @match entry.state {
-                                WindowState::Empty | WindowState::Skipped | WindowState::Quarantined | WindowState::Due => (chip(entry.state.name())),
-                                WindowState::Partial | WindowState::Covered => (chip(entry.state.name())),
+                                WindowState::Empty | WindowState::Skipped | WindowState::Quarantined | WindowState::Due => (chip(entry.state.word())),
+                                WindowState::Partial | WindowState::Covered => (chip(entry.state.word())),
                                 _ if share < 0.9 => (chip("gap")),
                                 _ => (chip("ok")),
                             } }

@@ -112,7 +112,7 @@ pub fn chip(word: &str) -> Markup {
         "shipped" | "SUCCESS" | "RUNNING" | "NORMAL" | "ok" => "ok",
         "partial" | "due" | "spooled" | "PENDING" | "STOPPING" | "IN_PROGRESS" | "gap"
         | "missing" | "attention" => "warn",
-        "empty" | "quarantined" | "FAILED" | "ANOMALOUS" | "problem" => "bad",
+        "empty" | "set aside" | "FAILED" | "ANOMALOUS" | "problem" => "bad",
         _ => "plain",
     };
     html! { span class={ "chip " (class) } { (word) } }

@@ -93,13 +93,13 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
                 option value="" selected[state.is_none()] { "all" }
                 @for known in STATES {
                     option value=(known.name()) selected[state == Some(known)] {
-                        (known.name()) " (" (count(census, known)) ")"
+                        (known.word()) " (" (count(census, known)) ")"
                     }
                 }
             }
             button type="submit" { "Show" }
         }
-        @if let Some(known) = state { p class="dim" { (known.name()) ": " (known.describe()) "." } }
+        @if let Some(known) = state { p class="dim" { (known.word()) ": " (known.describe()) "." } }
         section id="windows" data-live aria-label="List" {
             @if rows.is_empty() { (absent("No such window.")) } @else {
                 div class="scroll" tabindex="0" role="region" aria-label="Windows" {
@@ -110,7 +110,7 @@ async fn draw(shared: &Shared, choice: &Choice) -> anyhow::Result<Response> {
                                 tr {
                                     th scope="row" { (time(entry.start)) }
                                     td { (time(entry.end)) }
-                                    td { (chip(entry.state.name())) }
+                                    td { (chip(entry.state.word())) }
                                     td class="num" { (entry.rows) }
                                     td class="num" { (entry.files) "/" (entry.components) }
                                     td class="num" { (bytes(entry.bytes)) }

@@ -170,7 +170,15 @@ impl State {
         State::Quarantined,
     ];
 
-    /// The state's name, as stored and shown.
+    /// What people call it, where they are shown it: its name but for one.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Quarantined => "set aside",
+            other => other.name(),
+        }
+    }
+
+    /// The state's name, as stored and given to programs.
     pub fn name(self) -> &'static str {
         match self {
             State::Due => "due",
@@ -203,9 +211,11 @@ impl State {
         matches!(self, State::Shipped | State::Partial | State::Covered)
     }
 
-    /// The state with this name.
+    /// The state with this name, or of which people say this; a hyphen stands for a blank.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
+        let name = name.replace(' ', "-");
+        let mut all = Self::ALL.into_iter();
+        all.find(|state| state.name() == name || state.word().replace(' ', "-") == name)
     }
 }
 

@@ -208,7 +208,7 @@ fn judge_feed(feed: &FeedSnapshot, asset: &Asset, snapshot: &Snapshot, reasons: 
             Code::WindowsQuarantined,
             since.unwrap_or_else(|| snapshot.first_seen(Code::WindowsQuarantined, asset)),
             format!("{} windows are set aside", feed.census.quarantined),
-            "lookoutd windows list --state quarantined, then windows retry or skip",
+            "lookoutd windows list --state set-aside, then windows retry or skip",
         ));
     }
     // Credentials that are shorter than the time between two windows are renewed with the next request.
