@@ -695,4 +695,47 @@ mod tests {
             assert!(mentioned, "{key} is not in config/lookoutd.toml");
         }
     }
+
+    #[test]
+    fn bucket_names_and_tags_are_held_to_one_rule_wherever_they_stand() {
+        let found = |text: &str| -> String {
+            let file = write(text);
+            match load(Some(file.path()), &[], &[]) {
+                Ok(_) => String::new(),
+                Err(error) => error.to_string(),
+            }
+        };
+        let of = |bucket: &str, endpoint: &str, more: &str| {
+            format!(
+                "[s3]\nbucket = \"{bucket}\"\nendpoint_url = \"{endpoint}\"\n[source]\nhistory = \"h.parquet\"\n\
+                 tags = \"t.csv\"\n[inference]\n{more}\n"
+            )
+        };
+        let aws = found(&of("plant", "", "output_bucket = \"Plant_Out\""));
+        assert!(aws.contains("inference.output_bucket"), "{aws}");
+        // A store of one's own takes more names, for the results as for the files.
+        let own = of(
+            "Plant_Data",
+            "http://127.0.0.1:9000",
+            "output_bucket = \"Plant_Out\"",
+        );
+        assert_eq!(found(&own), "");
+        let history = found("[source]\nhistory = \"s3://Bad_Bucket/key\"\ntags = \"t.csv\"\n");
+        assert!(
+            history.contains("source.history") && history.contains("Bad_Bucket"),
+            "{history}"
+        );
+
+        let twice = found(&of("plant", "", "tags = \"plant=a, line=1, plant=b\""));
+        assert!(
+            twice.contains("inference.tags") && twice.contains("\"plant\""),
+            "{twice}"
+        );
+        let option = found(&of("plant", "", "tags = \"lookoutd:late-files=yes\""));
+        assert!(option.contains("score or ignore"), "{option}");
+        assert_eq!(
+            found(&of("plant", "", "tags = \"plant=a, lookoutd:catch-up=on\"")),
+            ""
+        );
+    }
 }

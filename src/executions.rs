@@ -13,6 +13,7 @@ mod rows;
 mod scores;
 mod unscored;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +54,17 @@ pub struct Place {
     path: PathBuf,
     /// Window length and naming of the feeder whose scheduler is archived; `None` for a service's own state.
     archived: Option<(Cadence, NameFormat)>,
-    opened: Arc<Mutex<Option<State>>>,
+    /// The schedulers of an archive that are judged; `None`: all.
+    judged: Option<BTreeSet<String>>,
+    opened: Arc<Mutex<Opened>>,
+}
+
+/// What came of opening it.
+#[derive(Default)]
+struct Opened {
+    state: Option<State>,
+    /// Why it could not be opened although it is there.
+    failure: Option<String>,
 }
 
 impl Place {
@@ -62,7 +73,17 @@ impl Place {
         Self {
             path: path.into(),
             archived: None,
+            judged: None,
             opened: Arc::default(),
+        }
+    }
+
+    /// Of an archive, only these schedulers are judged: that another one was anomalous, or failed, when it last ran is not
+    /// the case now.
+    pub fn judging(self, schedulers: BTreeSet<String>) -> Self {
+        Self {
+            judged: Some(schedulers),
+            ..self
         }
     }
 
@@ -80,19 +101,31 @@ impl Place {
             .opened
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if opened.is_none() {
+        if opened.state.is_none() {
             let found = match self.archived {
                 None => Reading::open(&self.path).map(|found| found.map(State::Service)),
                 Some((cadence, naming)) => {
-                    Past::open(&self.path, cadence, naming).map(|found| found.map(State::Archive))
+                    let found = Past::open(&self.path, cadence, naming);
+                    let judging = |past: Past| State::Archive(past.judging(self.judged.clone()));
+                    found.map(|found| found.map(judging))
                 }
             };
-            *opened = found.unwrap_or_else(|error| {
-                warn!(%error, path = %self.path.display(), "the executions cannot be read");
+            opened.failure = None;
+            opened.state = found.unwrap_or_else(|error| {
+                let path = self.path.display();
+                warn!(%error, %path, "the executions cannot be read");
+                opened.failure = Some(format!("the executions in {path} cannot be read: {error}"));
                 None
             });
         }
-        opened.clone()
+        opened.state.clone()
+    }
+
+    /// Why they could not be read when they were last asked for.
+    pub fn failure(&self) -> Option<String> {
+        let opened = self.opened.lock();
+        let opened = opened.unwrap_or_else(|poisoned| poisoned.into_inner());
+        opened.failure.clone()
     }
 }
 
@@ -476,7 +509,7 @@ mod tests {
         assert_eq!(failing[0].since, at(10));
         assert_eq!(failing[0].last.end, at(20));
         let counts = state.counts(at(30)).unwrap();
-        assert_eq!(counts.failing_since, Some(("pump".into(), at(10))));
+        assert_eq!(counts.failing_since, [("pump".to_owned(), at(10))]);
         let (_directory, state) = told("hfh");
         assert!(state.failing(at(1_000), 5).unwrap().is_empty());
         assert_eq!(
@@ -510,5 +543,91 @@ mod tests {
         assert_eq!(state.failing(now, 5).unwrap()[0].since, at(10));
         let (_directory, state, now) = windows("hffppppph");
         assert_eq!(state.failing(now, 5).unwrap()[0].since, at(10));
+    }
+
+    #[test]
+    fn of_an_archive_what_is_kept_is_judged_and_each_scheduler_has_its_own_window_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = Index::open(&Archive::new(directory.path()), at(0)).unwrap();
+        for (scheduler, length) in [("kept", 60), ("imported", 5)] {
+            for window in 0..3 {
+                let start = window * length;
+                let failed = window == 2;
+                let execution = Execution {
+                    scheduler: scheduler.into(),
+                    model: "m".into(),
+                    model_version: None,
+                    scheduled: None,
+                    data_start: at(start),
+                    data_end: at(start + length),
+                    status: if failed { "FAILED" } else { "SUCCESS" }.into(),
+                    failed_reason: None,
+                    result: None,
+                    input: String::new(),
+                };
+                let summary = Summary {
+                    rows: 5,
+                    anomalous: 5,
+                    runs: vec![run(start + 1, start + length, window)],
+                    step_us: 60_000_000,
+                    ..Summary::default()
+                };
+                let summary = if failed { Summary::default() } else { summary };
+                index.note(std::slice::from_ref(&execution)).unwrap();
+                index
+                    .archived(&execution, &summary, at(start + length))
+                    .unwrap();
+            }
+        }
+        let place = || {
+            let path = directory.path().join("index.db");
+            Place::archive(path, Cadence::Pt5m, NameFormat::default())
+        };
+        let all = place().open().unwrap();
+        let counts = all.counts(at(180)).unwrap();
+        assert_eq!((counts.active_count, counts.failing), (2, 2));
+
+        let judging = place().judging(["kept".to_owned()].into()).open().unwrap();
+        let counts = judging.counts(at(180)).unwrap();
+        assert_eq!(counts.active, [("kept".to_owned(), at(1))]);
+        assert_eq!(counts.failing_since, [("kept".to_owned(), at(180))]);
+        let news = judging.anomalies(at(180), at(0), 10).unwrap();
+        assert_eq!(news.len(), 1);
+        // What is not judged can be looked up all the same.
+        assert_eq!(
+            judging.schedulers(at(180), "", None, "", 10).unwrap().len(),
+            2
+        );
+        assert_eq!(
+            judging
+                .scheduler(at(180), "kept")
+                .unwrap()
+                .unwrap()
+                .frequency,
+            "PT1H"
+        );
+        // Windows of an hour that end from the first one's end on are all three: none of them was never scored.
+        let ends = judging
+            .executions("kept", None, Some(at(60)), None, 10)
+            .unwrap();
+        assert_eq!(ends.len(), 3);
+        let delivered = [(at(0), at(60)), (at(60), at(120)), (at(120), at(180))];
+        let unscored = judging.unscored("kept", &delivered, at(1_000), TimeDelta::hours(2));
+        assert!(unscored.unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_opened_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.db");
+        let place = Place::archive(&path, Cadence::Pt5m, NameFormat::default());
+        assert!(
+            place.open().is_none() && place.failure().is_none(),
+            "it is not there yet"
+        );
+        std::fs::create_dir(&path).unwrap();
+        assert!(place.open().is_none());
+        let why = place.failure().unwrap();
+        assert!(why.contains("index.db"), "{why}");
     }
 }

@@ -38,7 +38,7 @@ pub use archive::{Archive, ArchiveError, Kept};
 pub use ensure::{EnsureError, Ensured, Step, ensure, next_step, wait_for};
 pub use execution::{Execution, Filter, ListPage, ResultObject, list_executions};
 pub use expiry::expire;
-pub use hint::{Deliveries, Delivery, cause, hint};
+pub use hint::{Deliveries, Delivery, Failed, advice, cause, hint};
 pub use import::{Found, Import, MOST_BYTES, Refusal, Taken, cadence_of, look};
 pub use index::{Archived, Index, IndexError, Past, Selection, Snapshot};
 pub use result::{Line, ResultsError, Run, Shares, Summary, read_results, top_sensors};
@@ -163,12 +163,6 @@ impl Config {
                 "is not a role: write it like arn:aws:iam::123456789012:role/lookoutd",
             );
         }
-        if !self.output_bucket.is_empty() && !is_bucket(&self.output_bucket) {
-            say(
-                "inference.output_bucket",
-                "is not a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens",
-            );
-        }
         for (key, prefix) in [
             ("inference.output_prefix", &self.output_prefix),
             ("inference.archive_prefix", &self.archive_prefix),
@@ -197,7 +191,19 @@ impl Config {
                 );
             }
         }
+        let mut keys: Vec<&str> = self.tag_texts().filter_map(key_of).collect();
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|two| two[0] == two[1]) {
+            let problem = format!("\"{}\" stands there twice: a key has one value", twice[0]);
+            problems.push(("inference.tags", problem));
+        }
         problems
+    }
+
+    /// Its tags, those that are not written as such left out: key and value.
+    pub fn tag_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let texts = self.tag_texts().filter_map(|tag| tag.split_once('='));
+        texts.map(|(key, value)| (key.trim(), value.trim()))
     }
 
     /// What the scheduler is to be, given where the feed writes and how it names.
@@ -268,6 +274,10 @@ pub struct Reached {
     pub keeper: s3::Keeper,
 }
 
+fn key_of(tag: &str) -> Option<&str> {
+    tag.split_once('=').map(|(key, _)| key.trim())
+}
+
 const NAME: &str = "has 1 to 200 letters, digits, hyphens and underscores";
 
 pub(crate) fn is_name(text: &str) -> bool {
@@ -296,17 +306,6 @@ fn is_role(text: &str) -> bool {
         && resource
             .strip_prefix("role/")
             .is_some_and(|role| !role.is_empty())
-}
-
-fn is_bucket(text: &str) -> bool {
-    let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    (3..=63).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|byte| edge(*byte) || matches!(byte, b'.' | b'-'))
-        && edge(bytes[0])
-        && edge(bytes[bytes.len() - 1])
 }
 
 fn is_prefix(text: &str) -> bool {
@@ -343,7 +342,6 @@ mod tests {
             scheduler: "pump scheduler".into(),
             model: "m/1".into(),
             role_arn: "arn:aws:iam::1234:role/x".into(),
-            output_bucket: "Upper".into(),
             output_prefix: "results".into(),
             archive_prefix: "/a/".into(),
             delay_offset_minutes: 61,
@@ -357,7 +355,6 @@ mod tests {
                 "inference.scheduler",
                 "inference.model",
                 "inference.role_arn",
-                "inference.output_bucket",
                 "inference.output_prefix",
                 "inference.archive_prefix",
                 "inference.delay_offset_minutes",

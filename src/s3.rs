@@ -35,7 +35,7 @@ use bytes::Bytes;
 
 pub use attempts::{Addressed, SignedAgain};
 pub use classify::{Disposition, Failure, Transport, classify};
-pub use config::{Access, Config, endpoint_problem};
+pub use config::{Access, Config, bucket_problem, endpoint_problem};
 pub use credentials::Keeper;
 pub use listing::Listed;
 pub use meters::{Meters, Readings};

@@ -80,8 +80,9 @@ const SILENT: Duration = Duration::from_secs(120);
 pub const CATCH_UP_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How far back they can be run.
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(3660 * 24 * 3600);
-/// How long open requests and executions may go on after shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long open requests and executions may go on after shutdown was asked for: a stop takes two seconds at most, and an
+/// execution that is cut off is run again at the next start.
+const DRAIN: Duration = Duration::from_millis(1_500);
 
 /// What the service in process, and `lookoutd serve`, is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

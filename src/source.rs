@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -366,14 +366,5 @@ impl Config {
 
 /// Reads a recorded time as a person writes it, with or without fraction, as UTC microseconds.
 pub fn recorded_time(text: &str) -> Result<i64, String> {
-    if let Some(time) = timestamp::parse(text) {
-        return Ok(time);
-    }
-    let text = text.trim().trim_end_matches('Z');
-    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
-    }
-    Err(format!(
-        "\"{text}\" is not a time: write it like 2015-11-30T23:45:00"
-    ))
+    timestamp::instant(text).map(|time| time.timestamp_micros())
 }

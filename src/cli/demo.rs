@@ -250,8 +250,7 @@ async fn demo(args: &DemoArgs, shutdown: CancellationToken) -> anyhow::Result<Su
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = changed.notified() => {
-                let assets = lines.iter().map(Line::site).collect();
-                sites.send_replace(Some(wiring.site(&config, assets, Vec::new())));
+                sites.send_replace(Some(wiring.site(&config, &lines, Vec::new())));
                 for line in &mut lines {
                     match line.ended().await {
                         None => {}

@@ -14,6 +14,7 @@ use super::output::{self, Output};
 use super::{ConfigArgs, lookout, runtime};
 use crate::daemon::{archive, deliveries};
 use crate::inference::{Execution, Filter, Index, cause, hint, list_executions};
+use crate::signal::timestamp;
 
 /// Failed executions that are explained.
 const HINTS: usize = 5;
@@ -51,10 +52,10 @@ struct ListArgs {
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: usize,
     /// Only windows that start at this time or later, UTC
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     after: Option<DateTime<Utc>>,
     /// Only windows that end at this time or earlier, UTC
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     before: Option<DateTime<Utc>>,
     /// IN_PROGRESS, SUCCESS or FAILED
     #[arg(long, value_parser = ["IN_PROGRESS", "SUCCESS", "FAILED"])]
@@ -121,10 +122,10 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let delivered = deliveries(&config.data_dir(), one.asset.name());
     let told = |execution: &Execution| {
         let delivery = delivered(execution.data_start);
-        let known = delivery.and_then(|delivery| cause(execution, &delivery));
-        match known {
+        let failed = execution.failed()?;
+        match delivery.and_then(|delivery| cause(&failed, &delivery)) {
             Some(cause) => Some(format!("{}: {cause}", output::utc(execution.data_start))),
-            None => hint(execution.failed_reason.as_deref()?).map(str::to_owned),
+            None => hint(failed.reason).map(str::to_owned),
         }
     };
     let failed = found

@@ -10,15 +10,29 @@ use crate::embedded::KeyPair;
 use crate::inference::{self, SchemaComponent, Target, Wanted, describe, model_schema};
 use crate::signal::TagList;
 
-/// The API of a configuration: the configured one, or that of the embedded daemon on this data directory.
+/// The service's own variable of the standard AWS environment.
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT";
+
+/// The API of a configuration: the configured one; that which the environment names for this service; that of the embedded
+/// daemon on this data directory; or where none has run there, that which the environment or the profile names for all.
 pub async fn api(config: &Config) -> anyhow::Result<Client> {
-    if !config.is_embedded() || !config.inference.endpoint_url.is_empty() {
+    let data_dir = config.data_dir();
+    let is_elsewhere = !config.is_embedded()
+        || !config.inference.endpoint_url.is_empty()
+        || std::env::var(ENDPOINT).is_ok_and(|named| !named.is_empty())
+        || !data_dir.join("credentials").exists()
+            && config
+                .s3
+                .load()
+                .await
+                .endpoint("LookoutEquipment")
+                .is_some();
+    if is_elsewhere {
         return Ok(config.inference.client(&config.s3).await.client);
     }
-    let data_dir = config.data_dir();
     if !data_dir.join("credentials").exists() {
         bail!(
-            "no credentials in {}: has lookoutd run there? set --data-dir, or inference.endpoint_url",
+            "no credentials in {}: has lookoutd run there? set --data-dir, inference.endpoint_url or {ENDPOINT}",
             data_dir.display()
         );
     }

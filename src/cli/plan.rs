@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::daemon::{Plant, closes_by};
 use crate::feed::{Ledger, Policy, Publish};
 use crate::ops::ask::{Question, ask};
-use crate::signal::{TagList, Window};
+use crate::signal::{TagList, Window, timestamp};
 use crate::source::SourceError;
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub struct PlanArgs {
     #[arg(short = 'n', long, default_value_t = 3)]
     windows: u32,
     /// As if it were this time, UTC
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     now: Option<DateTime<Utc>>,
     #[arg(long, value_enum, default_value_t)]
     output: Output,

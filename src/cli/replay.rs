@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::daemon::{Store, open_replay};
 use crate::ops::{lock, log};
 use crate::s3::{Bucket, Created, Disposition, S3Error};
-use crate::signal::{Cadence, Rebase, RowRule, TagList, Window};
+use crate::signal::{Cadence, Rebase, RowRule, TagList, Window, timestamp};
 use crate::source::{Source, recorded_time};
 
 /// Objects on their way to the bucket at once.
@@ -59,7 +59,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TIME", value_parser = recorded_time)]
     to: i64,
     /// Wall-clock time that FROM becomes, UTC, on a boundary of the cadence; otherwise FROM itself
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     at: Option<DateTime<Utc>>,
     /// Window length: PT5M, PT10M, PT15M, PT30M or PT1H; otherwise feed.cadence
     #[arg(long)]

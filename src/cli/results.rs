@@ -22,6 +22,7 @@ use crate::inference::{
     Archive, ArchiveError, Archived, Columns, CsvTable, Index, Line, ParquetTable, Selection,
     Shares, Snapshot, read_results,
 };
+use crate::signal::timestamp;
 
 /// Windows that are shown to people where they do not say how many.
 const SHOWN: usize = 100;
@@ -53,10 +54,10 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "NAME", default_value = "")]
     scheduler: String,
     /// Windows that start at this time or later, UTC
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     from: Option<DateTime<Utc>>,
     /// Windows that start before this time, UTC
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::instant)]
     to: Option<DateTime<Utc>>,
     /// Only the newest so many windows; otherwise 100 in a table, all in an export
     #[arg(short = 'n', long, value_name = "WINDOWS")]

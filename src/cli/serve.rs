@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{TimeArgs, output};
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, ConfigError, Finding};
 use crate::daemon::{Lookout, Store, retention, service_config};
 use crate::embedded::KeyPair;
 use crate::executions::Place;
@@ -109,8 +109,20 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             setting.clone_from(given);
         }
     }
-    if let Some((key, problem)) = config.service.problems().into_iter().next() {
-        anyhow::bail!("{key}: {problem}");
+    let mut problems = config.service.problems();
+    problems.extend(config.s3.problems());
+    if !problems.is_empty() {
+        let origin = match &args.config {
+            Some(path) => path.display().to_string(),
+            None => "flags and environment".to_owned(),
+        };
+        let finding = |(key, problem): (&'static str, String)| Finding {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            problem,
+        };
+        let findings = problems.into_iter().map(finding).collect();
+        return Err(ConfigError { findings }.into());
     }
     log::start(&config.log).map_err(anyhow::Error::msg)?;
     let requests = signals::listen()?;

@@ -14,11 +14,13 @@ use super::output::{self, Output};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{Lookout, archive, describe};
-use crate::executions::{Delivered, LOOKED_BACK};
+use crate::executions::{LOOKED_BACK, Place};
 use crate::feed::disk::LocalDisk;
 use crate::feed::{Entry, Ledger, Spool, State};
-use crate::inference::{Archived, Index, hint};
-use crate::signal::{Asset, Window};
+use crate::inference::{Archived, Delivery, Index, Wanted, advice};
+use crate::ops::ask::{Question, ask};
+use crate::ops::site;
+use crate::signal::{Asset, Window, timestamp};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -71,6 +73,7 @@ Examples:
         #[command(flatten)]
         asset: AssetArgs,
         /// Start of the window, UTC
+        #[arg(value_parser = timestamp::instant)]
         start: DateTime<Utc>,
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -115,13 +118,13 @@ Windows that are due, in the spool or set aside can be given up.")]
 #[derive(Debug, Args)]
 struct Which {
     /// Start of the window, UTC
-    #[arg(required_unless_present_any = ["from", "to", "state"], conflicts_with_all = ["from", "to", "state"])]
+    #[arg(required_unless_present_any = ["from", "to", "state"], conflicts_with_all = ["from", "to", "state"], value_parser = timestamp::instant)]
     start: Option<DateTime<Utc>>,
     /// Windows that start at this time or later, UTC
-    #[arg(long)]
+    #[arg(long, value_parser = timestamp::instant)]
     from: Option<DateTime<Utc>>,
     /// Windows that start before this time, UTC
-    #[arg(long)]
+    #[arg(long, value_parser = timestamp::instant)]
     to: Option<DateTime<Utc>>,
     /// Only windows in this state
     #[arg(long, value_parser = state)]
@@ -215,8 +218,9 @@ fn list(
             .collect(),
         false => match state {
             Some(State::Skipped) => {
-                let mut all = ledger.list(usize::MAX >> 1)?;
-                all.retain(|entry| entry.state == State::Skipped);
+                let mut all = ledger.page(state, None, limit)?;
+                all.extend(ledger.skips(None, limit)?);
+                all.sort_by_key(|entry| std::cmp::Reverse(entry.start));
                 all
             }
             Some(_) => ledger.page(state, None, limit)?,
@@ -225,7 +229,11 @@ fn list(
     };
     entries.truncate(limit);
     if output == Output::Json {
-        output::json(&entries)?;
+        let marked: anyhow::Result<Vec<_>> = entries
+            .iter()
+            .map(|entry| marked(entry, unscored.contains(&entry.start)))
+            .collect();
+        output::json(&marked?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = entries
@@ -260,34 +268,45 @@ fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts of the newest delivered windows that no execution of the scheduler looked at, as health tells them.
+/// A window as JSON, with whether it was delivered and never scored.
+fn marked(entry: &Entry, unscored: bool) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(entry)?;
+    if let Some(members) = value.as_object_mut() {
+        members.insert("unscored".into(), unscored.into());
+    }
+    Ok(value)
+}
+
+/// Starts of the newest delivered windows that no execution of the scheduler looked at: as the daemon knows, or from the disk
+/// where none runs.
 fn never_scored(desk: &Desk) -> anyhow::Result<HashSet<DateTime<Utc>>> {
-    let (config, ledger) = (&desk.config, &desk.ledger);
-    let scheduler = &config.inference.scheduler;
-    let place = Lookout::archived(config, &config.data_dir());
-    let Some(state) = place.open().filter(|_| !scheduler.is_empty()) else {
+    let (config, data_dir) = (&desk.config, desk.config.data_dir());
+    if let Ok(told) = ask(&data_dir, Question::Unscored) {
+        let mut of = told.unscored.into_iter();
+        let own = of.find(|(asset, _)| asset == desk.asset.name());
+        return Ok(own
+            .map(|(_, starts)| starts)
+            .into_iter()
+            .flatten()
+            .collect());
+    }
+    let inference = &config.inference;
+    let service = data_dir.join("service/state.db");
+    let place = match service.exists() {
+        true => Place::service(service),
+        false => Lookout::archived(config, &data_dir),
+    };
+    let name = (!inference.scheduler.is_empty()).then_some(inference.scheduler.as_str());
+    let unknown = name.is_none() && (desk.asset.is_named() || !config.is_embedded());
+    let (false, false, Some(state)) = (inference.wanted == Wanted::Stopped, unknown, place.open())
+    else {
         return Ok(HashSet::new());
     };
-    let delivered: Vec<Delivered> = ledger
-        .page(None, None, LOOKED_BACK)?
-        .iter()
-        .filter(|entry| {
-            matches!(
-                entry.state,
-                State::Shipped | State::Partial | State::Covered
-            )
-        })
-        .map(|entry| (entry.start, entry.end))
-        .collect();
-    let delay = TimeDelta::minutes(i64::from(config.inference.delay_offset_minutes));
+    let delay = TimeDelta::minutes(i64::from(inference.delay_offset_minutes));
     let allowed = config.feed.cadence.duration() * 2 + delay + TimeDelta::minutes(2);
-    // By the newest window where the clock of the daemon is another one.
-    let newest = delivered.iter().map(|(start, _)| *start).max();
-    let now = newest.map_or(Clock::system().now(), |newest| {
-        newest.max(Clock::system().now())
-    });
-    let found = state.unscored(scheduler, &delivered, now, allowed)?;
-    Ok(found.into_iter().collect())
+    let now = Clock::system().now();
+    let found = site::never_scored(&state, &desk.ledger, name, now, allowed);
+    Ok(found.map_err(anyhow::Error::msg)?.into_iter().collect())
 }
 
 fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<ExitCode> {
@@ -295,12 +314,14 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
     let window = Window::new(start, entry.cadence)?;
     let manifest = desk.spool.manifest(&window).ok();
     let executions = executions(desk, &window)?;
+    let unscored = executions.is_empty() && never_scored(desk)?.contains(&start);
     let late = desk.ledger.late(start)?;
     if output == Output::Json {
         let late: serde_json::Map<_, _> = late
             .into_iter()
             .map(|(component, samples)| (component, samples.into()))
             .collect();
+        let entry = marked(&entry, unscored)?;
         output::json(&serde_json::json!({
             "window": entry, "late": late, "spooled": manifest, "executions": executions
         }))?;
@@ -364,6 +385,9 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
             entry.last_error.as_deref().unwrap_or("-")
         );
     }
+    if unscored {
+        say!("scored     never: it was delivered, and no execution looked at it");
+    }
     for row in &executions {
         let Archived {
             execution, summary, ..
@@ -380,7 +404,12 @@ fn show(desk: &Desk, start: DateTime<Utc>, output: Output) -> anyhow::Result<Exi
         }
         if let Some(reason) = &execution.failed_reason {
             say!("           {reason}");
-            if let Some(hint) = hint(reason) {
+            let delivery = Delivery {
+                said: entry.told(),
+                shipped_at: entry.shipped_at,
+            };
+            let failed = execution.failed();
+            if let Some(hint) = failed.and_then(|failed| advice(&failed, Some(&delivery))) {
                 say!("           hint: {hint}");
             }
         }

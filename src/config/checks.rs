@@ -1,7 +1,7 @@
 //! What the values of several components say about each other.
 
 use super::Config;
-use crate::{feed, inference, source};
+use crate::{feed, inference, s3, service, source};
 
 impl Config {
     /// What is wrong with where samples come from.
@@ -130,6 +130,29 @@ impl Config {
         }
         for (key, problem) in self.inference.problems() {
             say(key, &problem);
+        }
+        for (key, problem) in self.names_elsewhere() {
+            say(key, &problem);
+        }
+        problems
+    }
+
+    /// What is wrong with names that a store or the service judges.
+    fn names_elsewhere(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if let Err(refused) = service::options::Options::from_tags(self.inference.tag_pairs()) {
+            problems.push(("inference.tags", refused.to_string()));
+        }
+        // A store other than AWS's takes more names; where the environment names one is known when it is asked.
+        let elsewhere = !self.s3.endpoint_url.is_empty();
+        if let Some(problem) = s3::bucket_problem(&self.inference.output_bucket, elsewhere) {
+            problems.push(("inference.output_bucket", problem));
+        }
+        let history = self.source.location().strip_prefix("s3://");
+        if let Some((bucket, _)) = history.and_then(|at| at.split_once('/'))
+            && let Some(problem) = s3::bucket_problem(bucket, elsewhere)
+        {
+            problems.push((self.source.location_key(), problem));
         }
         problems
     }

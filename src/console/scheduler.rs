@@ -1,6 +1,8 @@
 //! `/scheduler`: one inference scheduler: the score with events and labels, the selected event and what contributed to it,
 //! the history of executions with the reason of each failure and the fix.
 
+use std::collections::HashMap;
+
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +18,7 @@ use crate::executions::{
     Answer, EventRow, ExecutionRow, ReadError, SchedulerRow, State as Service,
 };
 use crate::feed::blocking;
-use crate::inference::hint;
+use crate::inference::{Delivery, Failed, advice};
 use crate::ops::admin::{Shared, failed};
 use crate::ops::health::{judge, span};
 use crate::signal::Asset;
@@ -61,13 +63,15 @@ struct Shown {
     newest: Option<ExecutionRow>,
     /// Starts of the windows that were delivered and never scored.
     never: Vec<DateTime<Utc>>,
+    /// What to do about executions that failed, by the starts of their windows.
+    fixes: HashMap<DateTime<Utc>, String>,
 }
 
 /// A line of the list of executions.
 #[derive(Debug)]
 enum Line<'a> {
     /// An execution.
-    Ran(&'a ExecutionRow),
+    Ran(&'a ExecutionRow, Option<&'a str>),
     /// A window that none looked at, from and to.
     Never(DateTime<Utc>, DateTime<Utc>),
 }
@@ -75,7 +79,7 @@ enum Line<'a> {
 impl Line<'_> {
     fn end(&self) -> DateTime<Utc> {
         match self {
-            Self::Ran(row) => row.end,
+            Self::Ran(row, _) => row.end,
             Self::Never(_, end) => *end,
         }
     }
@@ -120,6 +124,13 @@ async fn draw(shared: &Shared, choice: Choice) -> anyhow::Result<Response> {
         };
         let mut shown = load(&state, scheduler, status, before, event, from, now)?;
         shown.never = never;
+        shown.fixes = fixes(&shown.executions, |start| {
+            let entry = looked.window(&pictured, &shown.scheduler.name, start)?;
+            Some(Delivery {
+                said: entry.told(),
+                shipped_at: entry.shipped_at,
+            })
+        });
         Ok(Some(shown))
     })
     .await??;
@@ -253,7 +264,24 @@ fn load(
         selected,
         newest,
         never: Vec::new(),
+        fixes: HashMap::new(),
     })
+}
+
+/// What to do about those that failed.
+fn fixes(
+    rows: &[ExecutionRow],
+    delivery: impl Fn(DateTime<Utc>) -> Option<Delivery>,
+) -> HashMap<DateTime<Utc>, String> {
+    let fix = |row: &ExecutionRow| {
+        let failed = Failed {
+            reason: row.reason.as_deref()?,
+            looked: row.scheduled,
+            end: row.end,
+        };
+        Some((row.start, advice(&failed, delivery(row.start).as_ref())?))
+    };
+    rows.iter().filter_map(fix).collect()
 }
 
 /// The lines of a page that ends before `before`, newest first: its executions, and between them the windows that were never
@@ -265,7 +293,8 @@ fn lines(shown: &Shown, before: Option<DateTime<Utc>>) -> Vec<Line<'_>> {
         .filter(|_| rows.len() == PAGE)
         .map(|row| row.end);
     let cadence = shown.scheduler.cadence().duration();
-    let mut lines: Vec<Line<'_>> = rows.iter().map(Line::Ran).collect();
+    let ran = |row| Line::Ran(row, shown.fixes.get(&row.start).map(String::as_str));
+    let mut lines: Vec<Line<'_>> = rows.iter().map(ran).collect();
     let never = shown.never.iter().map(|start| (*start, *start + cadence));
     let here = never.filter(|(_, end)| {
         before.is_none_or(|before| *end < before) && oldest.is_none_or(|oldest| *end > oldest)
@@ -381,12 +410,12 @@ fn executions(lines: &[Line<'_>]) -> Markup {
                 tbody {
                     @for line in lines {
                         @match line {
-                            Line::Ran(row) => (execution(row)),
+                            Line::Ran(row, fix) => (execution(row, *fix)),
                             Line::Never(start, end) => tr {
                                 th scope="row" { (time(*start)) }
                                 td { (clock(*end)) }
                                 td { (chip("never scored")) }
-                                td class="dim" colspan="4" { "Delivered, and no execution looked at it." }
+                                td class="dim" colspan="4" { "Delivered, and no execution looked at it: " code { "lookoutd model score" } " scores its files." }
                             }
                         }
                     }
@@ -396,7 +425,7 @@ fn executions(lines: &[Line<'_>]) -> Markup {
     }
 }
 
-fn execution(row: &ExecutionRow) -> Markup {
+fn execution(row: &ExecutionRow, fix: Option<&str>) -> Markup {
     html! {
         tr class=[row.reason.is_some().then_some("told")] {
             th scope="row" { (time(row.start)) }
@@ -411,7 +440,7 @@ fn execution(row: &ExecutionRow) -> Markup {
             tr class="detail" {
                 td class="why" colspan="7" {
                     p { (reason) }
-                    @if let Some(fix) = hint(reason) { p class="fix" { b { "Fix: " } (fix) } }
+                    @if let Some(fix) = fix { p class="fix" { b { "Fix: " } (fix) } }
                 }
             }
         }
@@ -471,6 +500,7 @@ mod tests {
             selected: None,
             newest: None,
             never: never.iter().copied().map(at).collect(),
+            fixes: HashMap::new(),
         }
     }
 
@@ -483,9 +513,24 @@ mod tests {
             .map(|line| (line.end() - at(5)).num_minutes())
             .collect();
         assert_eq!(starts, [35, 30, 25, 20, 15, 10, 5]);
-        assert!(matches!(listed[0], Line::Never(..)) && matches!(listed[1], Line::Ran(_)));
+        assert!(matches!(listed[0], Line::Never(..)) && matches!(listed[1], Line::Ran(..)));
         let page = executions(&listed).into_string();
         assert_eq!(page.matches("never scored").count(), 3, "{page}");
+        // What to do about one that failed stands below it, as its files' delivery has it.
+        let mut failing = shown(&[10], &[]);
+        failing.executions[0].reason = Some("Could not find data file for sensor a".into());
+        let late = |start: DateTime<Utc>| {
+            let shipped_at = Some(start + TimeDelta::minutes(9));
+            let said = "complete in the store".to_owned();
+            Some(Delivery { shipped_at, said })
+        };
+        failing.fixes = fixes(&failing.executions, late);
+        let page = executions(&lines(&failing, None)).into_string();
+        assert!(
+            page.contains("Fix: </b> its files came at")
+                || page.contains("Fix: </b>its files came at"),
+            "{page}"
+        );
         // On a page of many, only what belongs between its first and its last.
         let newest: Vec<i64> = (100..100 + PAGE as i64).rev().map(|n| n * 5).collect();
         let many = shown(&newest, &[15, 20, 3_000]);

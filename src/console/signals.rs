@@ -4,14 +4,14 @@
 //! smallest and the largest value of each stretch, so that no spike is lost. A file that is absent is a gap.
 
 use aws_sdk_s3::Client;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
 
 use crate::executions::{Input, seconds};
 use crate::s3::{Bucket, S3Error};
-use crate::signal::{Cadence, Window};
+use crate::signal::{Cadence, Window, timestamp};
 
 /// Files read at once.
 const AT_ONCE: usize = 6;
@@ -237,10 +237,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), format).ok())
-        .map(|time| time.and_utc())
+    DateTime::from_timestamp_micros(timestamp::parse(text)?)
 }
 
 #[cfg(test)]

@@ -283,8 +283,9 @@ impl Gateway {
 
     /// Lets others see what runs now, and systemd know that it does.
     fn show(&mut self) {
-        let assets = self.lines.iter().map(Line::site).collect();
-        let site = self.wiring.site(&self.config, assets, self.inputs.sites());
+        let site = self
+            .wiring
+            .site(&self.config, &self.lines, self.inputs.sites());
         self.sites.send_replace(Some(site));
         let waits = self.lines.is_empty() || !self.lines.iter().any(Line::feeds);
         let said = self.lines.iter().all(Line::has_said);

@@ -198,11 +198,22 @@ impl Lookout {
     }
 
     /// Where executions can be looked up: the service's own state, or the archive of a service elsewhere.
-    pub fn history(&self, config: &Config, data_dir: &Path) -> Option<Place> {
+    /// Of an archive, which may hold what others ran or what ran once, only the schedulers that are `kept`, and not kept
+    /// stopped, are judged.
+    pub fn history<'a>(
+        &self,
+        config: &Config,
+        kept: impl Iterator<Item = &'a inference::Config>,
+        data_dir: &Path,
+    ) -> Option<Place> {
         if self.service.is_some() {
             return Some(Place::service(data_dir.join("service/state.db")));
         }
-        (!config.inference.scheduler.is_empty()).then(|| Self::archived(config, data_dir))
+        let mut watched = kept.filter(|one| !one.scheduler.is_empty()).peekable();
+        watched.peek()?;
+        let run = watched.filter(|one| one.wanted != Wanted::Stopped);
+        let judged = run.map(|one| one.scheduler.clone()).collect();
+        Some(Self::archived(config, data_dir).judging(judged))
     }
 
     /// The archive of a data directory, to look executions up.
@@ -285,13 +296,9 @@ pub fn deliveries(data_dir: &Path, asset: &str) -> Deliveries {
     Arc::new(move |start| {
         let ledger = Ledger::open_existing(&data_dir).ok().flatten()?.of(&asset);
         let entry = ledger.find(start).ok().flatten()?;
-        let mut said = entry.state.describe().to_owned();
-        for more in [entry.reason, entry.last_error].into_iter().flatten() {
-            said = format!("{said}: {more}");
-        }
         Some(Delivery {
+            said: entry.told(),
             shipped_at: entry.shipped_at,
-            said,
         })
     })
 }

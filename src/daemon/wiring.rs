@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feeder::Shared;
 use super::histories::History;
+use super::line::Line;
 use super::live::{Course, LiveSite};
 use super::lookout::{Api, Lookout, archive};
 use super::{EMBEDDED_PREFIX, Store};
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::feed::disk::{Disk, LocalDisk};
 use crate::inference::Index;
-use crate::ops::site::{AssetSite, InputSite, Site};
+use crate::ops::site::{InputSite, Site};
 use crate::signal::{Asset, Component, TagList, TagListError};
 use crate::store::retention::Retention;
 use crate::vitals::Vitals;
@@ -137,12 +138,13 @@ impl Wiring {
     }
 
     /// What runs here, for those who look at it.
-    pub fn site(&self, config: &Config, assets: Vec<AssetSite>, inputs: Vec<InputSite>) -> Site {
+    pub fn site(&self, config: &Config, lines: &[Line], inputs: Vec<InputSite>) -> Site {
+        let kept = lines.iter().map(|line| &line.plan.config.inference);
         Site {
             clock: self.clock.clone(),
-            assets,
+            assets: lines.iter().map(Line::site).collect(),
             inputs,
-            history: self.lookout.history(config, &self.data_dir),
+            history: self.lookout.history(config, kept, &self.data_dir),
             archive: Some(Lookout::archived(config, &self.data_dir)),
             s3: Some(self.store.bucket.client().clone()),
             vitals: self.vitals.clone(),

@@ -13,8 +13,8 @@ pub struct Counts {
     pub schedulers: Vec<(String, u64)>,
     /// Schedulers whose last ended execution failed.
     pub failing: u64,
-    /// The one that has failed for longest, and the end of the first window that failed since the last success.
-    pub failing_since: Option<(String, DateTime<Utc>)>,
+    /// Those, and the end of the first window that failed since the last success, at most [`MOST_ACTIVE`].
+    pub failing_since: Vec<(String, DateTime<Utc>)>,
     /// Executions of the last hour by status.
     pub last_hour: Vec<(String, u64)>,
     /// Running schedulers that are anomalous and since when, at most [`MOST_ACTIVE`].
@@ -25,7 +25,7 @@ pub struct Counts {
     pub overdue: Vec<(String, DateTime<Utc>)>,
 }
 
-/// Active events that are named one by one.
+/// Schedulers with something that is named one by one.
 pub const MOST_ACTIVE: usize = 100;
 
 /// One scheduler.

@@ -25,8 +25,10 @@ use crate::s3::Bucket;
 const POINTS: usize = 60;
 /// Means of contributions kept of a window.
 const SHARES: usize = 5;
-/// Windows kept.
-const KEPT: usize = 512;
+/// Windows kept: those of four charts of the longest range that is drawn.
+const KEPT: usize = 1_200;
+/// How long an object that was gone, or refused, is not asked for again by every redrawing of a chart.
+const ABSENT: Duration = Duration::from_secs(120);
 /// Objects read at once.
 const AT_ONCE: usize = 8;
 /// Schedulers whose newest score is looked up for metrics and the overview.
@@ -69,6 +71,8 @@ pub struct Scores {
 struct Cache {
     windows: HashMap<(String, String), Arc<Scored>>,
     order: VecDeque<(String, String)>,
+    /// What could not be read, and when that was.
+    absent: HashMap<(String, String), Instant>,
 }
 
 impl Scores {
@@ -169,14 +173,27 @@ impl Scores {
         if let Some(known) = self.known(&name) {
             return Some(known);
         }
-        let bytes = match Bucket::new(client.clone(), &name.0).get(&name.1).await {
-            Ok(bytes) => bytes?,
-            Err(error) => {
-                debug!(%error, "results cannot be read for the console");
-                return None;
+        if self.is_absent(&name) {
+            return None;
+        }
+        let found = Bucket::new(client.clone(), &name.0).get(&name.1).await;
+        let found = found.unwrap_or_else(|error| {
+            debug!(%error, "results cannot be read for the console");
+            None
+        });
+        match found {
+            Some(bytes) => Some(self.keep(name, &bytes)),
+            None => {
+                lock(&self.cache).absent.insert(name, Instant::now());
+                None
             }
-        };
-        Some(self.keep(name, &bytes))
+        }
+    }
+
+    fn is_absent(&self, name: &(String, String)) -> bool {
+        let mut cache = lock(&self.cache);
+        cache.absent.retain(|_, at| at.elapsed() < ABSENT);
+        cache.absent.contains_key(name)
     }
 
     fn known(&self, name: &(String, String)) -> Option<Arc<Scored>> {

@@ -148,6 +148,14 @@ impl Entry {
 }
 
 impl Entry {
+    /// What became of its files, in words.
+    pub fn told(&self) -> String {
+        let more = [&self.reason, &self.last_error].into_iter().flatten();
+        more.fold(self.state.describe().to_owned(), |said, more| {
+            format!("{said}: {more}")
+        })
+    }
+
     /// Whether it was recorded while the clock was ahead, and its time has not come.
     pub fn is_ahead(&self) -> bool {
         let reason = self.reason.as_deref();

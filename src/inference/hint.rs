@@ -9,6 +9,28 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::execution::Execution;
 
+/// An execution that failed, as far as advice on it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed<'a> {
+    /// Why, in the service's words.
+    pub reason: &'a str,
+    /// When the service looked for its files.
+    pub looked: DateTime<Utc>,
+    /// The end of its window.
+    pub end: DateTime<Utc>,
+}
+
+impl Execution {
+    /// How it failed, if a reason is given.
+    pub fn failed(&self) -> Option<Failed<'_>> {
+        Some(Failed {
+            reason: self.failed_reason.as_deref()?,
+            looked: self.scheduled.unwrap_or(self.data_end),
+            end: self.data_end,
+        })
+    }
+}
+
 /// How the input of a window fared, as who delivers it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -21,21 +43,29 @@ pub struct Delivery {
 /// Who knows how the input of the window that begins then was delivered.
 pub type Deliveries = Arc<dyn Fn(DateTime<Utc>) -> Option<Delivery> + Send + Sync>;
 
+/// What to do about an execution that failed: the true cause, where the delivery of its files has it, or what is known of
+/// its reason.
+pub fn advice(failed: &Failed<'_>, delivery: Option<&Delivery>) -> Option<String> {
+    delivery
+        .and_then(|delivery| cause(failed, delivery))
+        .or_else(|| hint(failed.reason).map(str::to_owned))
+}
+
 /// Why an execution found no file, from what is known of the file; `None` where it failed for another reason.
-pub fn cause(execution: &Execution, delivery: &Delivery) -> Option<String> {
-    let reason = execution.failed_reason.as_deref()?.to_ascii_lowercase();
+pub fn cause(failed: &Failed<'_>, delivery: &Delivery) -> Option<String> {
+    let reason = failed.reason.to_ascii_lowercase();
     if !reason.contains("could not find data file") || reason.contains("near misses") {
         return None;
     }
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let looked = execution.scheduled.unwrap_or(execution.data_end);
+    let looked = failed.looked;
     Some(match delivery.shipped_at {
         Some(came) if came > looked => format!(
             "its files came at {}, after the look at {}: raise inference.delay_offset_minutes to {} where that is usual",
             text(came),
             text(looked),
             // What the delay is already lies between the end of the window and the look.
-            (came - execution.data_end).num_minutes() + 1
+            (came - failed.end).num_minutes() + 1
         ),
         Some(came) => format!(
             "its files were in the store at {}, before the look at {}: the scheduler looks elsewhere or for other names; compare \
@@ -110,7 +140,11 @@ mod tests {
         };
         let told = |shipped_at, said: &str| {
             let said = said.to_owned();
-            cause(&execution, &Delivery { shipped_at, said }).unwrap()
+            advice(
+                &execution.failed().unwrap(),
+                Some(&Delivery { shipped_at, said }),
+            )
+            .unwrap()
         };
         let late = told(Some(at("05:40:00.24")), "complete in the store");
         assert!(
@@ -135,7 +169,14 @@ mod tests {
             shipped_at: None,
             said: String::new(),
         };
+        let other = other.failed().unwrap();
         assert_eq!(cause(&other, &delivery), None);
+        // What is not known of the files is known of the reason.
+        assert!(
+            advice(&other, Some(&delivery))
+                .unwrap()
+                .contains("role_arn")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! not fetched again. It reads no clock.
 
 mod cursor;
+mod judged;
 mod peaks;
 mod reading;
 mod snapshot;

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::events::{Row, events};
+use crate::signal::timestamp;
 
 /// One line of results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -277,10 +278,8 @@ fn anomalous(prediction: f64) -> Result<bool, String> {
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), format).ok())
-        .map(|time| time.and_utc())
+    timestamp::parse(text)
+        .and_then(DateTime::from_timestamp_micros)
         .ok_or_else(|| format!("\"{text}\" is not a time"))
 }
 

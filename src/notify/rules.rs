@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::executions::{EventRow, State};
-use crate::inference::hint;
+use crate::inference::{Delivery, Failed, advice};
 use crate::ops::health::{Reason, judge};
 use crate::ops::site::Snapshot;
 use crate::vitals::Code;
@@ -141,7 +141,7 @@ pub fn facts(
         }
     }
     if let Some(state) = state {
-        failures(state, snapshot.now, &mut facts)?;
+        failures(state, snapshot, &mut facts)?;
         anomalies(state, since, told, snapshot.now, &mut facts)?;
     }
     for fact in facts.iter_mut().filter(|fact| fact.asset.is_empty()) {
@@ -200,10 +200,26 @@ fn missing(scheduler: &str, since: DateTime<Utc>) -> Fact {
     }
 }
 
-fn failures(state: &State, now: DateTime<Utc>, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
-    for failing in state.failing(now, MOST)? {
+/// How the files of a scheduler's window were delivered, where it is one of the last that an asset of this gateway fed.
+fn delivery(snapshot: &Snapshot, scheduler: &str, start: DateTime<Utc>) -> Option<Delivery> {
+    let feed = snapshot.fed(scheduler)?.feed.as_ref()?;
+    let entry = feed.recent.iter().find(|entry| entry.start == start)?;
+    Some(Delivery {
+        said: entry.told(),
+        shipped_at: entry.shipped_at,
+    })
+}
+
+fn failures(state: &State, snapshot: &Snapshot, facts: &mut Vec<Fact>) -> anyhow::Result<()> {
+    for failing in state.failing(snapshot.now, MOST)? {
         let (scheduler, execution) = (failing.scheduler, failing.last);
         let reason = line(execution.reason.as_deref().unwrap_or_default(), LONGEST);
+        let delivery = delivery(snapshot, &scheduler, execution.start);
+        let failed = Failed {
+            reason: &reason,
+            looked: execution.scheduled,
+            end: execution.end,
+        };
         facts.push(Fact {
             kind: EXECUTION_FAILED.into(),
             asset: String::new(),
@@ -216,9 +232,9 @@ fn failures(state: &State, now: DateTime<Utc>, facts: &mut Vec<Fact>) -> anyhow:
                 line(&scheduler, LONGEST),
                 utc(execution.end)
             ),
-            remedy: hint(&reason)
-                .unwrap_or("open the scheduler in the console: its history has every failure")
-                .to_owned(),
+            remedy: advice(&failed, delivery.as_ref()).unwrap_or_else(|| {
+                "open the scheduler in the console: its history has every failure".to_owned()
+            }),
             details: json!({
                 "window_start": utc(execution.start),
                 "window_end": utc(execution.end),

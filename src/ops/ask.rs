@@ -44,6 +44,9 @@ pub struct Told {
     /// How its inputs are.
     #[serde(default)]
     pub inputs: Vec<InputSnapshot>,
+    /// Starts of the windows of each asset that were delivered and never scored; only where that is asked.
+    #[serde(default)]
+    pub unscored: Vec<(String, Vec<DateTime<Utc>>)>,
 }
 
 /// A reason as /readyz has it.
@@ -77,6 +80,8 @@ pub struct Subject {
 pub enum Question {
     /// Whether the loops are alive.
     Alive,
+    /// Which windows were delivered and never scored.
+    Unscored,
     /// The whole judgement.
     All,
 }
@@ -163,6 +168,12 @@ async fn tell(mut stream: tokio::net::UnixStream, judgement: &Judgement) -> anyh
             }),
         }
     }
+    if question == *b"w"
+        && let (Some(site), Some(snapshot)) = (judgement.site(), judgement.snapshot().await?)
+    {
+        let never = move || site.never_scored_of_all(&snapshot);
+        told.unscored = crate::feed::blocking(never).await?;
+    }
     stream.write_all(&serde_json::to_vec(&told)?).await?;
     stream.shutdown().await?;
     Ok(())
@@ -178,6 +189,7 @@ pub fn ask(data_dir: &Path, question: Question) -> Result<Told, AskError> {
         stream.write_all(match question {
             Question::Alive => b"!",
             Question::All => b"?",
+            Question::Unscored => b"w",
         })?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

@@ -21,6 +21,8 @@ const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 /// Signatures are refused from 15 minutes on; a minute is where a person should know.
 const OFFSET: TimeDelta = TimeDelta::seconds(60);
+/// Schedulers that are named one by one; more are counted.
+const NAMED: usize = 20;
 /// What was noted so much later than now was noted before the clock went back.
 const STEP: TimeDelta = TimeDelta::minutes(1);
 
@@ -112,46 +114,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         }
     }
     judge_executions(snapshot, &mut reasons);
-    if let Some(counts) = &snapshot.service
-        && counts.failing > 0
-    {
-        let (first, since) = match &counts.failing_since {
-            Some((name, since)) => (name.as_str(), *since),
-            None => (
-                "",
-                snapshot.first_seen(Code::ExecutionsFailing, &Asset::default()),
-            ),
-        };
-        reasons.push(
-            reason(
-                Code::ExecutionsFailing,
-                since,
-                match counts.failing {
-                    1 => format!("the last execution of {first} failed"),
-                    n => format!("the last execution of {n} schedulers failed, of {first} first"),
-                },
-                "open the scheduler in the console: its history names the reason and the fix",
-            )
-            .about(first),
-        );
-    }
-    if let Some(counts) = &snapshot.service
-        && let Some((first, since)) = counts.active.iter().min_by_key(|(_, since)| *since)
-    {
-        let others = match counts.active_count {
-            1 => String::new(),
-            n => format!(" and {} others", n - 1),
-        };
-        reasons.push(
-            reason(
-                Code::AnomalyActive,
-                *since,
-                format!("{first}{others}: the last result is anomalous"),
-                "open the scheduler in the console: the event names the sensors that contribute most",
-            )
-            .about(first),
-        );
-    }
+    judge_results(snapshot, &mut reasons);
     for reason in &mut reasons {
         reason.since = reason.since.min(snapshot.now);
     }
@@ -161,6 +124,77 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         ready: reasons.iter().all(|reason| !reason.blocking),
         reasons,
     }
+}
+
+/// What is wrong with one scheduler.
+struct Found {
+    asset: String,
+    scheduler: String,
+    since: DateTime<Utc>,
+    text: String,
+}
+
+/// What the schedulers' last executions came to.
+fn judge_results(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let Some(counts) = &snapshot.service else {
+        return;
+    };
+    let found = |named: &[(String, DateTime<Utc>)], text: fn(&str) -> String| -> Vec<_> {
+        let found = named.iter().map(|(scheduler, since)| {
+            let fed = snapshot.fed(scheduler);
+            Found {
+                asset: fed.map_or("", |one| one.asset.name()).to_owned(),
+                scheduler: scheduler.clone(),
+                since: *since,
+                text: text(scheduler),
+            }
+        });
+        found.collect()
+    };
+    let failing = found(&counts.failing_since, |name| {
+        format!("the last execution of {name} failed")
+    });
+    let remedy = "open the scheduler in the console: its history names the reason and the fix";
+    tell_each(
+        Code::ExecutionsFailing,
+        failing,
+        counts.failing,
+        remedy,
+        reasons,
+    );
+    let active = found(&counts.active, |name| {
+        format!("{name}: the last result is anomalous")
+    });
+    let remedy =
+        "open the scheduler in the console: the event names the sensors that contribute most";
+    tell_each(
+        Code::AnomalyActive,
+        active,
+        counts.active_count,
+        remedy,
+        reasons,
+    );
+}
+
+/// A reason for each of what was found, the oldest first; beyond some, how many more there are of `all`.
+fn tell_each(
+    code: Code,
+    mut found: Vec<Found>,
+    all: u64,
+    remedy: &'static str,
+    reasons: &mut Vec<Reason>,
+) {
+    found.sort_by_key(|one| one.since);
+    found.truncate(NAMED);
+    let more = all.saturating_sub(found.len() as u64);
+    if let (Some(last), 1..) = (found.last_mut(), more) {
+        last.text += &format!("; so it is with {more} more");
+    }
+    reasons.extend(found.into_iter().map(|one| {
+        reason(code, one.since, one.text, remedy)
+            .about(&one.scheduler)
+            .of(&one.asset)
+    }));
 }
 
 fn judge_unscored(unscored: &Unscored) -> Reason {
@@ -174,8 +208,8 @@ fn judge_unscored(unscored: &Unscored) -> Reason {
             utc(unscored.first),
             utc(unscored.last)
         ),
-        "lookoutd windows list --unscored has them; their files are in the store: lookoutd serve --catch-up executes what it \
-         missed, elsewhere lookoutd model score scores files",
+        "lookoutd windows list --unscored has them; their files are in the store, and lookoutd model score scores them; a \
+         scheduler with the tag lookoutd:catch-up=on executes what it misses from then on",
     )
 }
 
@@ -333,39 +367,29 @@ fn silence(snapshot: &Snapshot, asset: &Asset) -> String {
     lines.collect()
 }
 
+/// Schedulers that run and have executed nothing.
 fn judge_executions(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
-    let service = snapshot.service.as_ref();
-    let counted = service
-        .map(|counts| counts.overdue.as_slice())
-        .unwrap_or_default();
+    let found = |asset: &str, scheduler: &str, since| Found {
+        asset: asset.to_owned(),
+        scheduler: scheduler.to_owned(),
+        since,
+        text: format!(
+            "{scheduler}: no execution for {}, although it runs",
+            span(snapshot.now - since)
+        ),
+    };
     let kept = snapshot.overdue();
     let kept = kept
         .iter()
-        .map(|one| (one.asset.name(), one.scheduler, one.since));
-    let here = counted
-        .iter()
-        .map(|(name, since)| ("", name.as_str(), *since));
+        .map(|one| found(one.asset.name(), one.scheduler, one.since));
+    let counts = snapshot.service.iter();
+    let here = counts
+        .flat_map(|counts| &counts.overdue)
+        .map(|(name, since)| found("", name, *since));
     let all: Vec<_> = kept.chain(here).collect();
-    let Some((asset, first, since)) = all.iter().min_by_key(|(_, _, since)| *since) else {
-        return;
-    };
-    let others = match all.len() {
-        1 => String::new(),
-        n => format!(" and {} others", n - 1),
-    };
-    reasons.push(
-        reason(
-            Code::ExecutionMissing,
-            *since,
-            format!(
-                "{first}{others}: no execution for {}, although it runs",
-                span(snapshot.now - *since)
-            ),
-            "see the log of the service; lookoutd scheduler describe says when it wakes",
-        )
-        .about(first)
-        .of(asset),
-    );
+    let count = all.len() as u64;
+    let remedy = "see the log of the service; lookoutd scheduler describe says when it wakes";
+    tell_each(Code::ExecutionMissing, all, count, remedy, reasons);
 }
 
 fn judge_scheduler(standing: &Standing, snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
@@ -458,4 +482,99 @@ pub fn span(length: TimeDelta) -> String {
 
 fn utc<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::Counts;
+    use crate::ops::site::AssetSnapshot;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_767_225_600 + minutes * 60, 0).unwrap()
+    }
+
+    fn snapshot(assets: &[(&str, &str)], counts: Counts) -> Snapshot {
+        let asset = |(name, scheduler): &(&str, &str)| AssetSnapshot {
+            asset: Asset::known(name),
+            watched: Some(Standing {
+                scheduler: (*scheduler).to_owned(),
+                status: Some("RUNNING".into()),
+                wanted: "RUNNING",
+                failure: None,
+                since: at(0),
+            }),
+            ..AssetSnapshot::default()
+        };
+        Snapshot {
+            now: at(60),
+            started: at(0),
+            assets: assets.iter().map(asset).collect(),
+            service: Some(counts),
+            unarchived: None,
+            store: None,
+            failures: Vec::new(),
+            troubles: Vec::new(),
+            inputs: Vec::new(),
+            stalled: Vec::new(),
+            seen: Default::default(),
+        }
+    }
+
+    fn told(readiness: &Readiness, code: Code) -> Vec<(&str, &str, &str)> {
+        let of = readiness
+            .reasons
+            .iter()
+            .filter(|reason| reason.code == code);
+        of.map(|reason| {
+            let Subject { asset, thing } = &reason.subject;
+            (asset.as_str(), thing.as_str(), reason.text.as_str())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_an_execution_came_to_is_a_reason_of_the_asset_whose_files_it_read() {
+        let named = |name: &str, minute| (name.to_owned(), at(minute));
+        let counts = Counts {
+            active: vec![named("s2", 20), named("s1", 10)],
+            active_count: 2,
+            failing: 1,
+            failing_since: vec![named("s2", 5)],
+            overdue: vec![named("elsewhere", 1)],
+            ..Counts::default()
+        };
+        let readiness = judge(&snapshot(&[("pump-1", "s1"), ("pump-2", "s2")], counts));
+        assert_eq!(
+            told(&readiness, Code::AnomalyActive),
+            [
+                ("pump-1", "s1", "s1: the last result is anomalous"),
+                ("pump-2", "s2", "s2: the last result is anomalous"),
+            ]
+        );
+        assert_eq!(
+            told(&readiness, Code::ExecutionsFailing),
+            [("pump-2", "s2", "the last execution of s2 failed")]
+        );
+        assert_eq!(told(&readiness, Code::ExecutionMissing)[0].1, "elsewhere");
+        assert!(readiness.ready, "{:?}", readiness.reasons);
+    }
+
+    #[test]
+    fn of_a_fleet_the_oldest_are_named_and_the_others_counted() {
+        let active = (0..100).map(|n| (format!("s{n}"), at(100 - n))).collect();
+        let counts = Counts {
+            active,
+            active_count: 250,
+            ..Counts::default()
+        };
+        let readiness = judge(&snapshot(&[], counts));
+        let told = told(&readiness, Code::AnomalyActive);
+        assert_eq!(told.len(), NAMED);
+        assert_eq!(told[0].1, "s99");
+        assert!(
+            told[NAMED - 1].2.ends_with("; so it is with 230 more"),
+            "{told:?}"
+        );
+    }
 }

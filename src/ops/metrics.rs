@@ -609,7 +609,7 @@ mod tests {
             service: Some(Counts {
                 schedulers: vec![("RUNNING".into(), 1)],
                 failing: 0,
-                failing_since: None,
+                failing_since: Vec::new(),
                 last_hour: vec![("SUCCESS".into(), 12)],
                 active: vec![("pump \"1\"".into(), at(0))],
                 active_count: 1,

@@ -198,6 +198,44 @@ pub struct Observer {
     unscored: Mutex<BTreeMap<Asset, (Instant, Option<Unscored>)>>,
 }
 
+/// Which of the newest delivered windows of a ledger no execution of the scheduler looked at, the oldest first. Without a
+/// name it is the only one that runs, as in embedded mode.
+pub fn never_scored(
+    state: &State,
+    ledger: &Ledger,
+    scheduler: Option<&str>,
+    now: DateTime<Utc>,
+    allowed: TimeDelta,
+) -> Result<Vec<DateTime<Utc>>, String> {
+    let scheduler = match scheduler {
+        Some(name) => state.scheduler(now, name),
+        None => state
+            .schedulers(now, "", None, "", 2)
+            .map(|mut rows| match rows.len() {
+                1 => rows.pop().filter(|row| row.status == "RUNNING"),
+                _ => None,
+            }),
+    };
+    let Some(scheduler) = scheduler.map_err(|error| error.to_string())? else {
+        return Ok(Vec::new());
+    };
+    let delivered = ledger.page(None, None, LOOKED_BACK);
+    let delivered: Vec<Delivered> = delivered
+        .map_err(|error| error.to_string())?
+        .iter()
+        .filter(|entry| {
+            matches!(
+                entry.state,
+                WindowState::Shipped | WindowState::Partial | WindowState::Covered
+            )
+        })
+        .map(|entry| (entry.start, entry.end))
+        .collect();
+    state
+        .unscored(&scheduler.uuid, &delivered, now, allowed)
+        .map_err(|error| error.to_string())
+}
+
 impl Site {
     /// The executions, opened for reading; `None` where there are none to look up yet.
     pub fn service(&self) -> Option<State> {
@@ -222,46 +260,28 @@ impl Site {
         };
         let scheduler = match one.watched.read() {
             Some(standing) if standing.wanted == "STOPPED" => return Ok(Vec::new()),
-            Some(standing) => state.scheduler(now, &standing.scheduler),
+            Some(standing) => Some(standing.scheduler),
             None if one.asset.is_named() => return Ok(Vec::new()),
-            // In embedded mode without a configured one it is the only one.
-            None => state
-                .schedulers(now, "", None, "", 2)
-                .map(|mut rows| match rows.len() {
-                    1 => rows.pop().filter(|row| row.status == "RUNNING"),
-                    _ => None,
-                }),
+            None => None,
         };
-        let Some(scheduler) = scheduler.map_err(|error| error.to_string())? else {
-            return Ok(Vec::new());
+        never_scored(&state, &feed.ledger, scheduler.as_deref(), now, allowed)
+    }
+
+    /// The same for each asset of which the judgement knows some.
+    pub fn never_scored_of_all(&self, snapshot: &Snapshot) -> Vec<(String, Vec<DateTime<Utc>>)> {
+        let of = |known: &AssetSnapshot| {
+            let (feed, one) = (known.feed.as_ref()?, self.asset(&known.asset)?);
+            known.unscored?;
+            let found = self.unscored(one, snapshot.now, feed.allowed()).ok()?;
+            Some((known.asset.name().to_owned(), found))
         };
-        let delivered = feed
-            .ledger
-            .page(None, None, LOOKED_BACK)
-            .map_err(|error| error.to_string())?;
-        let delivered: Vec<Delivered> = delivered
-            .iter()
-            .filter(|entry| {
-                matches!(
-                    entry.state,
-                    WindowState::Shipped | WindowState::Partial | WindowState::Covered
-                )
-            })
-            .map(|entry| (entry.start, entry.end))
-            .collect();
-        state
-            .unscored(&scheduler.uuid, &delivered, now, allowed)
-            .map_err(|error| error.to_string())
+        snapshot.assets.iter().filter_map(of).collect()
     }
 
     /// Starts of the windows, the oldest first, that were delivered for the scheduler of that name and never scored; none where
     /// the judgement knows of none.
     pub fn never_scored(&self, snapshot: &Snapshot, name: &str) -> Vec<DateTime<Utc>> {
-        let kept = |one: &&AssetSnapshot| {
-            let standing = one.watched.as_ref();
-            standing.is_none_or(|standing| standing.scheduler == name)
-        };
-        let Some(known) = snapshot.assets.iter().find(kept) else {
+        let Some(known) = snapshot.fed(name) else {
             return Vec::new();
         };
         match (&known.feed, &known.unscored, self.asset(&known.asset)) {
@@ -270,6 +290,12 @@ impl Site {
                 .unwrap_or_default(),
             _ => Vec::new(),
         }
+    }
+
+    /// The window that begins then and whose files the scheduler of that name reads, as the ledger knows it.
+    pub fn window(&self, snapshot: &Snapshot, name: &str, start: DateTime<Utc>) -> Option<Entry> {
+        let fed = self.asset(&snapshot.fed(name)?.asset)?;
+        fed.feed.as_ref()?.ledger.get(start).ok().flatten()
     }
 
     /// What runs for that asset.
@@ -331,6 +357,7 @@ impl Observer {
         }
         // One ledger that cannot be read is one failure.
         failures.dedup();
+        failures.extend(site.history.as_ref().and_then(Place::failure));
         let mut unarchived = None;
         let service = state.and_then(|state| {
             let read = state.counts(now).and_then(|counts| {

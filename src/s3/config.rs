@@ -190,7 +190,7 @@ pub fn endpoint_problem(endpoint: &str) -> Option<String> {
 }
 
 /// What is wrong with a bucket's name, if it is not empty. Stores other than AWS's take more than AWS does.
-fn bucket_problem(name: &str, elsewhere: bool) -> Option<String> {
+pub fn bucket_problem(name: &str, elsewhere: bool) -> Option<String> {
     if name.is_empty() || name.starts_with("arn:") {
         return None;
     }

@@ -10,7 +10,7 @@
 //! microseconds are cut off. Where separators delimit them, month, day and hour may have one digit, as the guide's own
 //! sample has them (`2020/1/1 0:00`).
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 
 /// What to write in an error about a text that is none of the formats.
 pub const EXPECTED: &str = "a UTC timestamp such as 2020-01-31T13:05:00 or 2020-01-31 13:05:00.250";
@@ -18,6 +18,21 @@ pub const EXPECTED: &str = "a UTC timestamp such as 2020-01-31T13:05:00 or 2020-
 /// What to write where a zone may stand too.
 pub const EXPECTED_ANY: &str =
     "a timestamp such as 2020-01-31T13:05:00 or 2020-01-31 13:05:00.250+01:00";
+
+/// The instant that a person means, on a command line or in a configuration: a timestamp in any of the formats, in UTC where
+/// it has no offset, or a date, which is its first moment.
+pub fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    let day = || {
+        let day = NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d").ok()?;
+        Some(day.and_time(NaiveTime::MIN).and_utc())
+    };
+    let time = parse_any(text.as_bytes())
+        .and_then(|(micros, _)| DateTime::from_timestamp_micros(micros))
+        .or_else(day);
+    time.ok_or_else(|| {
+        format!("\"{text}\" is not a time: write {EXPECTED_ANY}, UTC unless it says otherwise, or a date")
+    })
+}
 
 /// UTC microseconds of a timestamp in any of the formats.
 pub fn parse(text: &str) -> Option<i64> {
@@ -181,6 +196,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_person_may_write_a_date_a_time_or_a_time_with_an_offset() {
+        for (text, time) in [
+            ("2026-01-01", "2026-01-01T00:00:00Z"),
+            (" 2026-01-01 06:00 ", "2026-01-01T06:00:00Z"),
+            ("2026-01-01T06:00:00Z", "2026-01-01T06:00:00Z"),
+            ("2026-01-01T06:00:00.250+01:00", "2026-01-01T05:00:00.250Z"),
+            ("2026/1/1 6:00", "2026-01-01T06:00:00Z"),
+        ] {
+            let time: DateTime<Utc> = time.parse().unwrap();
+            assert_eq!(instant(text), Ok(time), "{text}");
+        }
+        for text in ["", "yesterday", "2026-02-30", "06:00", "2026-01-01T25:00"] {
+            let refused = instant(text).unwrap_err();
+            assert!(
+                refused.contains(text) && refused.contains("2020-01-31"),
+                "{refused}"
+            );
+        }
+    }
 
     #[test]
     fn every_format_of_the_contract_is_read() {

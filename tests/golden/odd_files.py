@@ -294,7 +294,7 @@ def parquet_case(rng):
     if rng.random() < 0.3:
         table["status"] = pa.array([rng.choice(["NORMAL", "BROKEN", None]) for _ in at])
     out = io.BytesIO()
-    pq.write_table(pa.table(table), out, row_group_size=rng.choice([7, 50, 1000]), compression=rng.choice(["none", "snappy", "gzip", "zstd"]),
+    pq.write_table(pa.table(table), out, row_group_size=rng.choice([7, 50, 1000]), compression=rng.choice(["none", "snappy", "gzip", "zstd", "brotli", "lz4"]),
                    use_dictionary=rng.random() < 0.5, data_page_version=rng.choice(["1.0", "2.0"]), write_statistics=rng.random() < 0.5)
     frame = pd.DataFrame({name: values[name] for name in columns}, index=at, dtype=float)
     frame = frame[~frame.index.duplicated(keep="last")].sort_index()

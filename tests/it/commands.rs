@@ -1452,3 +1452,143 @@ fn a_plant_that_is_not_there_at_boot_is_waited_for_and_told_and_a_wrong_one_is_a
         );
     }
 }
+
+/// The ARN of a dataset that is made through `lookoutd serve` with these arguments more.
+async fn arn_made_by_serve(data: &Path, arguments: &[&str]) -> String {
+    let any = ["--listen", "127.0.0.1:0", "--s3-listen", "127.0.0.1:0"];
+    let mut serve = lookoutd()
+        .args(["serve", "--admin-listen", "", "--data-dir", show(data)])
+        .args(any)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(serve.stdout.take().unwrap()).lines();
+    let api = lines.map_while(Result::ok).find_map(|line| {
+        Some(
+            line.split_once("http://")?
+                .1
+                .split_whitespace()
+                .next()?
+                .to_owned(),
+        )
+    });
+    let keys = lookoutd::embedded::KeyPair::load_or_create(data).unwrap();
+    let client = lookoutd::inference::local_client(
+        &format!("http://{}", api.expect("an address")),
+        &keys.access_key,
+        &keys.secret_key,
+    );
+    let name = format!("d{}", arguments.len());
+    let made = client
+        .create_dataset()
+        .dataset_name(&name)
+        .client_token(&name)
+        .send()
+        .await;
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    made.unwrap().dataset_arn().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_has_the_region_and_account_of_configuration_and_flags() {
+    let home = directory();
+    let data = home.path().join("service");
+    let configured = home.path().join("serve.toml");
+    let settings = "[service]\nregion = \"eu-central-1\"\naccount = \"210987654321\"\n";
+    std::fs::write(&configured, settings).unwrap();
+    let config = ["--config", show(&configured)];
+    let flags = [
+        &config[..],
+        &["--region", "eu-west-1", "--account", "123456789012"],
+    ]
+    .concat();
+    for (arguments, of) in [
+        (&[][..], "us-east-1:000000000000"),
+        (&config[..], "eu-central-1:210987654321"),
+        // A flag goes before the file.
+        (&flags[..], "eu-west-1:123456789012"),
+    ] {
+        let arn = arn_made_by_serve(&data, arguments).await;
+        let begins = format!("arn:aws:lookoutequipment:{of}:dataset/d");
+        assert!(arn.starts_with(&begins), "{arguments:?}: {arn}");
+    }
+    let refused = lookoutd()
+        .args(["serve", "--account", "12", "--data-dir", show(&data)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    assert!(said.contains("service.account"), "{said}");
+
+    // What cannot work in [s3] is a finding before anything runs.
+    let settings = "[s3]\nbucket = \"plant\"\nendpoint_url = \"minio:9000\"\n";
+    std::fs::write(&configured, settings).unwrap();
+    let other = home.path().join("other");
+    let refused = lookoutd()
+        .args([
+            "serve",
+            "--config",
+            show(&configured),
+            "--data-dir",
+            show(&other),
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("s3.endpoint_url") && said.contains("minio:9000"),
+        "{said}"
+    );
+    assert!(!other.exists(), "nothing has begun");
+}
+
+#[test]
+fn commands_that_only_ask_the_api_take_the_address_that_the_environment_names() {
+    let home = directory();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    // It hears the question and answers like a service that knows no scheduler of the name.
+    let heard = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut part = [0; 4096];
+        while !String::from_utf8_lossy(&request).contains("\r\n\r\n{") {
+            let read = stream.read(&mut part).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&part[..read]);
+        }
+        let body = r#"{"__type":"ResourceNotFoundException","Message":"no such scheduler"}"#;
+        let answer = format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.0\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8_lossy(&request).into_owned()
+    });
+    let asked = lookoutd()
+        .args([
+            "scheduler",
+            "describe",
+            "pump",
+            "--data-dir",
+            show(home.path()),
+        ])
+        .env("AWS_ENDPOINT_URL_LOOKOUTEQUIPMENT", &address)
+        .env("AWS_ACCESS_KEY_ID", "AKIDNAMED")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "eu-west-1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(!asked.status.success() && said.contains("pump"), "{said}");
+    let request = heard.join().unwrap();
+    assert!(
+        request.contains("DescribeInferenceScheduler") && request.contains("AKIDNAMED"),
+        "{request}"
+    );
+}

@@ -125,7 +125,7 @@ pub async fn store_offset(config: &Config) -> Result<f64, String> {
             Some(offset) => Ok(offset.as_seconds_f64()),
             None => Err(match answer {
                 Ok(_) => "the store's answer has no date".to_owned(),
-                Err(error) => aws_sdk_s3::error::DisplayErrorContext(error).to_string(),
+                Err(error) => crate::s3::Failure::from(&error).to_string(),
             }),
         }
     };

@@ -131,15 +131,8 @@ pub fn time_ranges(path: &Path) -> Result<[Span; 2]> {
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
     {
-        let Some(time) = timestamp::parse(line) else {
-            bail!(
-                "{} line {}: `{line}` is no timestamp; expected {}",
-                path.display(),
-                index + 1,
-                timestamp::EXPECTED
-            );
-        };
-        times.push(time);
+        let place = || format!("{} line {}", path.display(), index + 1);
+        times.push(time(line).map_err(anyhow::Error::msg).with_context(place)?);
     }
     match times[..] {
         [a, b, c, d] if a < b && c < d => {
@@ -156,7 +149,7 @@ pub fn time_ranges(path: &Path) -> Result<[Span; 2]> {
 
 /// A time argument.
 pub fn time(text: &str) -> Result<i64, String> {
-    timestamp::parse(text).ok_or_else(|| format!("expected {}", timestamp::EXPECTED))
+    timestamp::instant(text).map(|time| time.timestamp_micros())
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ impl Past {
     ) -> rusqlite::Result<Vec<Option<f64>>> {
         let step = step.num_microseconds().unwrap_or(i64::MAX).max(1);
         // They are kept in order of their start; a window ends a stretch that it fills.
-        let from = from
-            .timestamp_micros()
-            .saturating_sub(self.cadence.micros());
+        let length = self.cadence(name)?.micros();
+        let from = from.timestamp_micros().saturating_sub(length);
         let mut peaks = vec![None; count];
         let db = self.lock();
         let mut statement = db.prepare_cached(

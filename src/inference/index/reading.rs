@@ -5,7 +5,7 @@
 //! that runs, through the table's keys; events come from the runs of anomalous rows, of SUCCESS only. What an archive does
 //! not know (a scheduler's status, its wake-up, labels) is left open. Times are UTC.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -26,8 +26,11 @@ use crate::signal::{Cadence, NameFormat};
 pub struct Past {
     connection: Arc<Mutex<Connection>>,
     /// Window length and naming of the feeder whose scheduler is archived.
-    pub(super) cadence: Cadence,
+    pub(super) feeder: Cadence,
     naming: NameFormat,
+    /// The schedulers that are judged; `None`: all.
+    pub(super) judged: Option<Arc<BTreeSet<String>>>,
+    pub(super) cadences: Arc<Mutex<HashMap<String, Cadence>>>,
     archive: Archive,
     /// The anomaly of each scheduler, by its newest result: a new one changes it, nothing else does.
     anomalies: Arc<Mutex<HashMap<String, (Newest, Anomaly)>>>,
@@ -66,8 +69,10 @@ impl Past {
         connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -512;")?;
         Ok(Some(Self {
             connection: Arc::new(Mutex::new(connection)),
-            cadence,
+            feeder: cadence,
             naming,
+            judged: None,
+            cadences: Arc::default(),
             archive: Archive::new(root),
             anomalies: Arc::default(),
         }))
@@ -76,15 +81,18 @@ impl Past {
     /// Counts over all schedulers.
     pub fn counts(&self, now: DateTime<Utc>) -> rusqlite::Result<Counts> {
         let names = self.names()?;
-        let hour = (now - TimeDelta::hours(1) - self.cadence.duration()).timestamp_micros();
         let mut last_hour: Vec<(String, u64)> = Vec::new();
         let mut active = Vec::new();
         for name in &names {
-            for (status, count) in self.by_status(name, hour)? {
+            let hour = now - TimeDelta::hours(1) - self.cadence(name)?.duration();
+            for (status, count) in self.by_status(name, hour.timestamp_micros())? {
                 match last_hour.iter_mut().find(|(known, _)| *known == status) {
                     Some((_, sum)) => *sum += count,
                     None => last_hour.push((status, count)),
                 }
+            }
+            if !self.judges(name) {
+                continue;
             }
             let anomaly = self.anomaly(name, now)?;
             if anomaly.active {
@@ -104,7 +112,8 @@ impl Past {
             failing_since: failing
                 .into_iter()
                 .map(|failing| (failing.scheduler, failing.since))
-                .min_by_key(|(_, since)| *since),
+                .take(MOST_ACTIVE)
+                .collect(),
             last_hour,
             active,
             active_count,
@@ -130,24 +139,25 @@ impl Past {
             if failing.len() >= limit {
                 break;
             }
+            if !self.judges(&name) {
+                continue;
+            }
             let Some(last) = self.last_ended(&name, now)? else {
                 continue;
             };
             if last.execution.status != "FAILED" {
                 continue;
             }
-            let since: Option<i64> = self
+            let first: Option<Archived> = self
                 .lock()
-                .prepare_cached(
-                    "SELECT start_us FROM execution WHERE scheduler = ?1 AND status = 'FAILED' AND start_us > coalesce(
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM execution WHERE scheduler = ?1 AND status = 'FAILED' AND start_us > coalesce(
                          (SELECT max(start_us) FROM execution WHERE scheduler = ?1 AND status = 'SUCCESS' AND start_us <= ?3), ?2)
-                     ORDER BY start_us LIMIT 1",
-                )?
-                .query_row(params![name, i64::MIN, now.timestamp_micros()], |row| row.get(0))
+                     ORDER BY start_us LIMIT 1"
+                ))?
+                .query_row(params![name, i64::MIN, now.timestamp_micros()], read_row)
                 .optional()?;
-            let since = since.map_or(last.execution.data_end, |start| {
-                time(start) + self.cadence.duration()
-            });
+            let since = first.map_or(last.execution.data_end, |first| first.execution.data_end);
             failing.push(Failing {
                 last: self.execution(last),
                 scheduler: name,
@@ -168,6 +178,9 @@ impl Past {
         for name in self.names()? {
             if news.len() >= limit {
                 break;
+            }
+            if !self.judges(&name) {
+                continue;
             }
             let anomaly = self.anomaly(&name, now)?;
             let is_late = anomaly
@@ -231,10 +244,9 @@ impl Past {
         limit: usize,
     ) -> rusqlite::Result<Vec<ExecutionRow>> {
         // They are kept in order of their start, and asked for by their end.
+        let length = self.cadence(name)?.micros();
         let start = |end: Option<DateTime<Utc>>, open: i64| {
-            end.map_or(open, |end| {
-                end.timestamp_micros().saturating_sub(self.cadence.micros())
-            })
+            end.map_or(open, |end| end.timestamp_micros().saturating_sub(length))
         };
         let found: Vec<Archived> = self
             .lock()
@@ -375,7 +387,7 @@ impl Past {
                 .unwrap_or_default(),
             status: "ARCHIVED".into(),
             latest_result: latest,
-            frequency: self.cadence.as_str().to_owned(),
+            frequency: self.cadence(name)?.as_str().to_owned(),
             delay_minutes: 0,
             wakes: None,
             last: last.map(|row| (row.execution.status, row.execution.data_end)),
@@ -434,6 +446,7 @@ impl Past {
         {
             return Ok(anomaly.clone());
         }
+        let reach = 3 * self.cadence(name)?.micros();
         let mut chain: Option<Span> = None;
         let mut active = None;
         let db = self.lock();
@@ -448,9 +461,7 @@ impl Past {
             active.get_or_insert(is_anomalous);
             if !is_anomalous {
                 // Rows of a window lie within it, and steps are no longer than windows.
-                let reach = row
-                    .get::<_, i64>(3)?
-                    .saturating_add(3 * self.cadence.micros());
+                let reach = row.get::<_, i64>(3)?.saturating_add(reach);
                 match &chain {
                     Some(chain) if chain.start <= reach => parted = true,
                     _ => break,
@@ -570,7 +581,7 @@ fn time(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -203,7 +203,7 @@ impl Watcher {
         let failed = execution.clone();
         let told = blocking(move || {
             let delivery = deliveries(failed.data_start)?;
-            cause(&failed, &delivery)
+            cause(&failed.failed()?, &delivery)
         });
         told.await.ok().flatten()
     }

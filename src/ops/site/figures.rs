@@ -29,6 +29,20 @@ impl Snapshot {
         }
     }
 
+    /// The asset whose files the scheduler of that name reads, as far as is known.
+    pub fn fed(&self, scheduler: &str) -> Option<&AssetSnapshot> {
+        let keeps = |one: &&AssetSnapshot| {
+            let standing = one.watched.as_ref();
+            standing.is_some_and(|standing| standing.scheduler == scheduler)
+        };
+        // In embedded mode the only one may keep none by its name.
+        let alone = || {
+            self.only()
+                .filter(|one| one.watched.is_none() && !one.asset.is_named())
+        };
+        self.assets.iter().find(keeps).or_else(alone)
+    }
+
     /// What is known of that asset.
     pub fn asset(&self, asset: &Asset) -> Option<&AssetSnapshot> {
         self.assets.iter().find(|one| one.asset == *asset)

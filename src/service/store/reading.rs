@@ -89,7 +89,8 @@ impl Reading {
             failing_since: failing
                 .into_iter()
                 .map(|failing| (failing.scheduler, failing.since))
-                .min_by_key(|(_, since)| *since),
+                .take(MOST_ACTIVE)
+                .collect(),
             last_hour,
             active,
             active_count: active_count as u64,
