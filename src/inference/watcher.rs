@@ -167,7 +167,7 @@ impl Watcher {
             }
             Standing::As(described) => {
                 self.ensured(None);
-                self.kept(Some(described), false).await;
+                self.kept(Some(*described), false).await;
             }
             Standing::Unknown(error) => {
                 let error = EnsureError::Api(error);

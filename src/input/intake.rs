@@ -91,6 +91,9 @@ pub enum IntakeError {
     Journal(JournalError),
 }
 
+/// What is good of a batch, what is refused of it and why, and what was counted.
+type Judged = (Vec<Seen>, Vec<(Raw, String)>, Counts);
+
 impl IntakeError {
     /// How long to wait before it is brought again.
     pub fn retry_after(&self) -> Duration {
@@ -330,11 +333,7 @@ impl Intake {
     }
 
     /// What is good of a batch, what is refused of it, and what was counted.
-    fn judge(
-        &self,
-        batch: &[Raw],
-        now: DateTime<Utc>,
-    ) -> Result<(Vec<Seen>, Vec<(Raw, String)>, Counts), IntakeError> {
+    fn judge(&self, batch: &[Raw], now: DateTime<Utc>) -> Result<Judged, IntakeError> {
         let suspect = self.0.trust.is_suspect(&self.0.clock);
         let limit = nanos(now + self.0.future);
         let (mut seen, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());

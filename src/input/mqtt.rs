@@ -326,7 +326,8 @@ mod tests {
     fn the_defaults_are_right_and_what_is_wrong_names_its_key() {
         assert_eq!(problems(|_| {}), []);
         let json = |config: &mut Config| config.payload = Payload::Json;
-        let cases: [(&str, Box<dyn FnOnce(&mut Config)>); 12] = [
+        type Change = Box<dyn FnOnce(&mut Config)>;
+        let cases: [(&str, Change); 12] = [
             ("url", Box::new(|it| it.url = "broker".into())),
             ("topics", Box::new(|it| it.topics = vec!["a#".into()])),
             ("value", Box::new(|it| it.value = "/v".into())),

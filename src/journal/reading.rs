@@ -18,10 +18,13 @@ const AT_ONCE: u64 = 4 << 20;
 /// How often reading begins anew because files went meanwhile.
 const AGAIN: usize = 5;
 
+/// The first and the last number of a segment, and its index.
+type Indexed = ((u64, u64), Arc<Vec<Block>>);
+
 /// Indexes of segments that were read, the last first.
 #[derive(Default)]
 pub(super) struct Indexes {
-    kept: VecDeque<((u64, u64), Arc<Vec<Block>>)>,
+    kept: VecDeque<Indexed>,
 }
 
 impl Indexes {

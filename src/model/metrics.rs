@@ -358,7 +358,7 @@ mod tests {
                 start: n as i64 * 7_200_000_000,
                 end: n as i64 * 7_200_000_000 + 3_600_000_000,
             },
-            warning: (n % 2 == 0).then_some(1_000_000),
+            warning: n.is_multiple_of(2).then_some(1_000_000),
         };
         evaluation.labelled = (0..labels).map(label).collect();
         evaluation

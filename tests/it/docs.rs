@@ -627,7 +627,7 @@ fn the_policies_are_json_and_hold_every_action_that_is_called() {
             vec!["s3", "s3.rs", "inference", "daemon"],
             not_a_feeders.to_vec(),
         ),
-        ("service", vec!["service"], vec![]),
+        ("service", vec!["s3", "s3.rs", "service"], vec![]),
         ("operator", vec!["s3", "s3.rs", "inference", "cli"], vec![]),
     ] {
         let (allowed, called) = (policy(name), called(&places));

@@ -46,7 +46,7 @@ pub(super) enum Standing {
     /// It has to be asked for.
     Ask,
     /// As it did.
-    As(Described),
+    As(Box<Described>),
     /// Schedulers cannot be asked for.
     Unknown(ApiError),
 }
@@ -135,7 +135,7 @@ impl Watcher {
             (Some(Ok(Some(brief))), Some((at, described)))
                 if brief == Brief::from(described) && at.elapsed() < self.real(DESCRIBE) =>
             {
-                Standing::As(described.clone())
+                Standing::As(Box::new(described.clone()))
             }
             _ => Standing::Ask,
         }

@@ -237,7 +237,7 @@ impl Connection {
     /// The next packet. It may be given up at any time and begun again.
     pub async fn read(&mut self) -> Result<Incoming, Lost> {
         loop {
-            if let Some(packet) = self.decoder.next()? {
+            if let Some(packet) = self.decoder.packet()? {
                 return Ok(packet);
             }
             // What was read before is handed out in pieces of the same memory.

@@ -278,7 +278,7 @@ impl Decoder {
     }
 
     /// The next packet, if all of it is there.
-    pub fn next(&mut self) -> Result<Option<Incoming>, NotMqtt> {
+    pub fn packet(&mut self) -> Result<Option<Incoming>, NotMqtt> {
         if let Some(mut passing) = self.passing.take() {
             let now = passing.left.min(self.buffer.len());
             self.buffer.advance(now);
@@ -354,7 +354,7 @@ impl Decoder {
             left: head + length,
             told,
         });
-        self.next()
+        self.packet()
     }
 }
 
@@ -512,7 +512,7 @@ pub fn meaning(code: u8) -> &'static str {
         3 | 0x88 => "it is not available",
         4 | 0x86 => "user or password is wrong",
         5 | 0x87 => "not authorised: the broker's access rules do not allow it",
-        0x81 | 0x82 | 0x83 => "it found a fault in what was sent",
+        0x81..=0x83 => "it found a fault in what was sent",
         0x89 | 0x97 => "it has too much to do",
         0x8a => "it has banned this client",
         0x8b => "it shuts down",
@@ -588,7 +588,7 @@ mod tests {
         let mut found = Vec::new();
         for piece in bytes.chunks(piece) {
             decoder.buffer.extend_from_slice(piece);
-            while let Some(packet) = decoder.next().unwrap() {
+            while let Some(packet) = decoder.packet().unwrap() {
                 found.push(packet);
             }
         }
@@ -660,14 +660,14 @@ mod tests {
             for version in [Version::V3, Version::V5] {
                 let mut decoder = Decoder::new(version, 64);
                 decoder.buffer.extend_from_slice(&bytes);
-                while let Ok(Some(_)) = decoder.next() {}
+                while let Ok(Some(_)) = decoder.packet() {}
             }
         }
         let mut decoder = Decoder::new(Version::V3, 64);
         decoder
             .buffer
             .extend_from_slice(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        assert!(decoder.next().is_err() || decoder.next().unwrap().is_none());
+        assert!(decoder.packet().is_err() || decoder.packet().unwrap().is_none());
     }
 
     #[test]
