@@ -5,6 +5,7 @@
 //! [`Vitals`] is shared by all loops of a process; watchdog, `/livez` and health read it.
 
 mod health;
+mod supervise;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use health::{Conditions, Health, Uploads};
+pub use supervise::supervise;
 pub use trouble::{Code, Gravity, Subject, Trouble, Troubles};
 
 /// The loops that an asset has of its own.
@@ -88,9 +90,14 @@ impl Vitals {
 
     /// The asset's loops are no more, and nothing is wrong with them.
     pub fn left(&self) {
+        self.ended();
+        self.troubles.left();
+    }
+
+    /// The asset's loops have ended; others may take their place.
+    pub fn ended(&self) {
         self.lock()
             .retain(|(asset, name), _| *asset != self.asset || !LINE.contains(name));
-        self.troubles.left();
     }
 
     /// A pulse that must beat at least every `limit`.
@@ -214,7 +221,7 @@ mod tests {
         assert!(vitals.stuck().is_empty());
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(vitals.stuck().len(), 2);
-        one.left();
+        one.ended();
         assert_eq!(vitals.stalled()[0].asset, "pump-2");
     }
 }

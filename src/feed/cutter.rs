@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use self::held::Held;
 use super::{
     Config, Due, Entry, Ledger, LedgerError, Policy, Publish, Pulse, Spool, State, blocking,
 };
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::signal::Window;
 use crate::source::{Closed, Progress, SourceError};
 use crate::vitals::{Code, Trouble};
@@ -342,24 +342,12 @@ impl Cutter {
 
     /// Whether windows can be named by the clock at all; says it where they cannot, and when they can again.
     fn clock_is_set(&mut self, now: DateTime<Utc>) -> bool {
-        let (set, troubles) = (clock::is_set(now), self.pulse.troubles());
-        if !set {
-            let text = format!(
-                "this machine's clock shows {}: it has not been set, and nothing is cut until it is",
-                now.to_rfc3339_opts(SecondsFormat::Secs, true)
-            );
-            if !self.unset {
-                warn!("{text}");
-            }
-            troubles.raise(Trouble::new(
-                Code::ClockSuspect,
-                now,
-                text,
-                "let the machine synchronise its time: timedatectl or chronyc tracking tell how it goes",
-            ));
-        } else if self.unset {
-            troubles.over(Code::ClockSuspect, "");
+        let set = self.pulse.troubles().clock_is_set(now);
+        if set && self.unset {
             info!(%now, "the clock is set");
+        }
+        if !set && !self.unset {
+            warn!(%now, "this machine's clock has not been set: nothing is cut until it is");
         }
         self.unset = !set;
         set

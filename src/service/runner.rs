@@ -84,6 +84,8 @@ pub struct Runner {
     claimed: Option<Instant>,
     /// The latest time that was seen since schedules were last put back, and when that was.
     seen: Option<(DateTime<Utc>, Instant)>,
+    /// What a crash interrupted was begun again.
+    resumed: bool,
 }
 
 impl Runner {
@@ -119,24 +121,16 @@ impl Runner {
             more: false,
             claimed: None,
             seen: None,
+            resumed: false,
         }
     }
 
     /// Runs until `shutdown`, then lets executions end for as long as `drain`; what is cut off is run again at the next
     /// start.
     pub async fn run(mut self, shutdown: CancellationToken, drain: Duration) {
-        let mut resumed = false;
         while !shutdown.is_cancelled() {
             self.pulse.beat();
-            let step = async {
-                // Before anything is claimed: a scheduler's next window is scored from the state after the one before it.
-                if !resumed {
-                    self.resume().await?;
-                    resumed = true;
-                }
-                self.step().await
-            };
-            let wait = match step.await {
+            let wait = match self.step().await {
                 Ok(next) => {
                     self.pulse.troubles().over(Code::StateUnreadable, STATE);
                     next
@@ -171,21 +165,30 @@ impl Runner {
         }
     }
 
-    /// Does again what a crash interrupted.
-    async fn resume(&mut self) -> Result<(), Fault> {
-        let now = self.context.clock.now();
+    /// Does again what a crash interrupted, once.
+    async fn resume(&mut self, now: DateTime<Utc>) -> Result<(), Fault> {
+        if self.resumed {
+            return Ok(());
+        }
         let (claims, refused) = self.context.store.interrupted(now).await?;
         tell_refused(&refused);
         for claim in claims {
             tracing::info!(scheduler = claim.scheduler.name, window = %claim.window, "execution resumed");
             self.start(claim, None);
         }
+        self.resumed = true;
         Ok(())
     }
 
     /// Does everything that is due now, as far as there are places; returns when the next execution is.
     async fn step(&mut self) -> Result<Option<DateTime<Utc>>, Fault> {
         let now = self.context.clock.now();
+        if !self.pulse.troubles().clock_is_set(now) {
+            self.transitions(now).await?;
+            return Ok(None);
+        }
+        // Before anything is claimed: a scheduler's next window is scored from the state after the one before it.
+        self.resume(now).await?;
         let rewind = self
             .seen
             .is_none_or(|(seen, at)| now < seen || at.elapsed() > REWIND_EVERY);
@@ -320,7 +323,6 @@ fn tell(due: &Due) {
         scheduler,
         from,
         to,
-        void,
     } in &due.rewound
     {
         let shown = |time: &Option<DateTime<Utc>>| time.map(|time| time.to_rfc3339());
@@ -328,8 +330,7 @@ fn tell(due: &Due) {
             scheduler,
             from = shown(from),
             to = shown(to),
-            void,
-            "the clock was ahead: the schedule goes on at the right time, what failed in the future is void"
+            "the schedule waits for a time to come: the clock was ahead, and the schedule goes on from now"
         );
     }
     for (scheduler, missed) in &due.passed {

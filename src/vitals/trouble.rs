@@ -11,8 +11,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Serialize, Serializer};
+
+use crate::clock;
 
 /// Whether a reason makes the process unready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +116,15 @@ const OF_LINE: [Code; 11] = [
     Code::ArchiveBehind,
     Code::ComponentsBlank,
     Code::HistoryOver,
+];
+
+/// What only a watcher finds wrong, with the scheduler that it keeps.
+const OF_WATCHER: [Code; 5] = [
+    Code::SchedulerRefused,
+    Code::SchedulerDiffers,
+    Code::ResultsUnreadable,
+    Code::ResultsMissing,
+    Code::ArchiveBehind,
 ];
 
 /// What a reason is about.
@@ -259,6 +270,33 @@ impl Troubles {
             .retain(|(code, subject), _| !is_own(code, subject));
     }
 
+    /// The asset's scheduler is another, or kept otherwise: what was wrong before is no matter, and is found again where it lasts.
+    pub fn kept_otherwise(&self) {
+        self.lock().retain(|(code, subject), _| {
+            subject.asset != *self.asset || !OF_WATCHER.contains(code)
+        });
+    }
+
+    /// Whether the machine's clock, which shows `now`, has been set. Where it has not, that is a trouble of the process, whoever
+    /// finds it, and over for all as soon as one sees that it has.
+    pub fn clock_is_set(&self, now: DateTime<Utc>) -> bool {
+        let process = self.of("");
+        let set = clock::is_set(now);
+        match set {
+            true => process.over(Code::ClockSuspect, ""),
+            false => process.raise(Trouble::new(
+                Code::ClockSuspect,
+                now,
+                format!(
+                    "this machine's clock shows {}: it has not been set, and no window is cut or executed until it is",
+                    now.to_rfc3339_opts(SecondsFormat::Secs, true)
+                ),
+                "let the machine synchronise its time: timedatectl or chronyc tracking tell how it goes",
+            )),
+        }
+        set
+    }
+
     /// Those about files that are gone are over.
     pub fn taken_away(&self, is_there: impl Fn(&Path) -> bool) {
         self.lock()
@@ -348,6 +386,37 @@ mod tests {
         one.all_over(Code::SourceFailing);
         assert_eq!(troubles.now()[0].subject.asset, "pump-2");
         other.left();
+        assert!(troubles.now().is_empty());
+    }
+
+    #[test]
+    fn what_was_wrong_with_a_scheduler_is_no_matter_once_another_is_kept() {
+        let troubles = Troubles::default();
+        let (one, other) = (troubles.of("pump-1"), troubles.of("pump-2"));
+        for asset in [&one, &other] {
+            asset.raise(Trouble::new(Code::SchedulerRefused, at(1), "t", "r").about("old"));
+            asset
+                .raise(Trouble::new(Code::ResultsUnreadable, at(1), "t", "r").about("old results"));
+            asset.raise(Trouble::new(Code::StoreRefuses, at(1), "t", "r"));
+        }
+        one.kept_otherwise();
+        assert_eq!(one.now().len(), 1);
+        assert_eq!(one.now()[0].code, Code::StoreRefuses);
+        assert_eq!(other.now().len(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_not_set_is_one_trouble_of_the_process_and_over_for_all() {
+        let troubles = Troubles::default();
+        let (one, other) = (troubles.of("pump-1"), troubles.of("pump-2"));
+        for (nth, asset) in [&one, &other, &troubles].into_iter().enumerate() {
+            assert!(!asset.clock_is_set(at(nth as i64 * 60)));
+        }
+        let said = troubles.now();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(said[0].subject, Subject::default());
+        // Somebody who did not say it sees that it is set.
+        assert!(other.clock_is_set("2026-03-01T00:00:00Z".parse().unwrap()));
         assert!(troubles.now().is_empty());
     }
 

@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{Request, time};
+use crate::clock;
 use crate::service::faults::Fault;
 use crate::service::store::executions::ExecutionStatus;
 use crate::service::store::past::ExecutionsAsked;
@@ -25,6 +26,11 @@ pub async fn list(request: &Request<'_>) -> Result<Value, Fault> {
         to_us: input.time_us("DataEndTimeBefore").unwrap_or(i64::MAX),
         status: input.text("Status").and_then(ExecutionStatus::from_sql),
         limit: page.limit(),
+        // Before the clock is set nothing is of a time to come.
+        now_us: match clock::is_set(request.now) {
+            true => request.now.timestamp_micros(),
+            false => i64::MAX,
+        },
     };
     let found = request.store.executions(asked).await?;
     let item = |past: crate::service::store::past::Past| {

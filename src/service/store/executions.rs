@@ -3,8 +3,9 @@
 //! Guarantees: an execution's identity is (scheduler, boundary), so a boundary is claimed once; the claim is committed
 //! before any work, and its end, the scoring state and the events are committed together, so that whatever crashes in
 //! between is redone from the state before it. What is due is a pure function of the rows and `now`: a boundary that a clock
-//! which was ahead left in the future is moved back, a SUCCESS of the future stays and a FAILED one is void. A row that this
-//! build does not understand fails its own scheduler's window and holds up no other.
+//! which was ahead left in the future is moved back, a SUCCESS of the future stays, a FAILED one is void until its window is
+//! run again, and nothing is due while the clock has not been set. A row that this build does not understand fails its own
+//! scheduler's window and holds up no other.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::events::{self, Anomaly};
-use super::schedulers::{self, COLUMNS, LatestResult, Scheduler};
+use super::schedulers::{self, COLUMNS, Scheduler};
 use super::words::words;
 use super::{Store, json_column, understood};
 use crate::service::faults::Fault;
@@ -145,8 +146,7 @@ impl Store {
         self.transact(move |db| interrupted(db, now)).await
     }
 
-    /// Records how an execution ended; nothing if its scheduler was deleted meanwhile or it has ended already. One that failed
-    /// for a window that has not even begun, since the clock was put back meanwhile, is void.
+    /// Records how an execution ended; nothing if its scheduler was deleted meanwhile or it has ended already.
     pub async fn end_execution(
         &self,
         scheduler_uuid: &str,
@@ -245,12 +245,6 @@ fn fail(
     now: DateTime<Utc>,
     failed: &Failed,
 ) -> Result<(), Fault> {
-    let now = now.timestamp_micros();
-    db.prepare_cached(
-        "DELETE FROM execution
-         WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status = 'IN_PROGRESS' AND start_us > ?3",
-    )?
-    .execute(params![uuid, boundary_us, now])?;
     db.prepare_cached(
         "UPDATE execution SET status = 'FAILED', failed_kind = ?3, failed_reason = ?4, finished_us = ?5
          WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status = 'IN_PROGRESS'",
@@ -260,7 +254,7 @@ fn fail(
         boundary_us,
         failed.kind,
         failed.reason,
-        now
+        now.timestamp_micros()
     ])?;
     Ok(())
 }
@@ -272,25 +266,31 @@ fn succeed(
     now: DateTime<Utc>,
     end: &End,
 ) -> Result<(), Fault> {
-    let End::Success {
-        scoring_state,
-        anomalies,
-        ..
-    } = end
-    else {
+    let End::Success { scoring_state, .. } = end else {
         return Ok(());
     };
     if !record(db, uuid, boundary_us, now, end, ExecutionStatus::InProgress)? {
         return Ok(());
     }
-    let latest = match anomalies.is_empty() {
-        true => LatestResult::Normal,
-        false => LatestResult::Anomalous,
-    };
-    db.prepare_cached(
-        "UPDATE scheduler SET latest_result = ?2, scoring_state = coalesce(?3, scoring_state) WHERE uuid = ?1",
-    )?
-    .execute(params![uuid, latest, scoring_state])?;
+    latest(db, uuid, now, scoring_state.as_deref())
+}
+
+/// What the API tells of the last result: that of the newest SUCCESS up to now, `?2`, whichever was recorded last.
+const LATEST: &str = "(SELECT CASE WHEN e.anomalous > 0 THEN 'ANOMALOUS' ELSE 'NORMAL' END FROM execution e
+     WHERE e.scheduler_uuid = scheduler.uuid AND e.status = 'SUCCESS' AND e.boundary_us <= ?2 + 300000000
+     ORDER BY e.boundary_us DESC LIMIT 1)";
+
+/// Notes what is told of the last result, and the running state where it moved on.
+fn latest(
+    db: &Connection,
+    uuid: &str,
+    now: DateTime<Utc>,
+    scoring_state: Option<&[u8]>,
+) -> Result<(), Fault> {
+    db.prepare_cached(&format!(
+        "UPDATE scheduler SET latest_result = {LATEST}, scoring_state = coalesce(?3, scoring_state) WHERE uuid = ?1"
+    ))?
+    .execute(params![uuid, now.timestamp_micros(), scoring_state])?;
     Ok(())
 }
 

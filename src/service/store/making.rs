@@ -10,6 +10,7 @@ use super::models::Model;
 use super::retraining::{self, PromoteMode, RetrainingStatus};
 use super::versions::{self, NewVersion, SourceType};
 use super::{Store, leftovers, models, stored_json};
+use crate::clock;
 use crate::service::faults::Fault;
 use crate::service::files::{Folder, Staged};
 
@@ -187,8 +188,11 @@ impl Store {
         .await
     }
 
-    /// Completes PENDING and STOPPING, and begins every retraining that is due.
+    /// Completes PENDING and STOPPING, and begins every retraining that is due. None is before the clock has been set.
     pub async fn retrain(&self, now: DateTime<Utc>) -> Result<(), Fault> {
+        if !clock::is_set(now) {
+            return Ok(());
+        }
         self.transact(move |db| {
             for (from, to) in [
                 (RetrainingStatus::Pending, RetrainingStatus::Running),
@@ -199,6 +203,7 @@ impl Store {
                     [from, to],
                 )?;
             }
+            retraining::rewind(db, now)?;
             while retrain_one(db, now)? {}
             Ok(())
         })
@@ -303,6 +308,12 @@ fn retrain_one(db: &Connection, now: DateTime<Utc>) -> Result<bool, Fault> {
         .filter(|days| (1..=MOST_DAYS).contains(days));
     let promote = PromoteMode::from_sql(&due.promote);
     let model = models::if_understood(db, &due.model)?;
+    // A clock that went back comes to a date whose retraining was begun.
+    if let Ok(Some(model)) = &model
+        && retraining::was_begun(db, &model.uuid, due.next_us, now)?
+    {
+        return Ok(true);
+    }
     match (next, days, promote, model) {
         (Some(_), Some(days), Some(promote), Ok(Some(model))) => {
             begin_retraining(db, &model, days, promote, now)?;

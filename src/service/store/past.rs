@@ -37,6 +37,8 @@ pub struct ExecutionsAsked {
     pub status: Option<ExecutionStatus>,
     /// So many at most.
     pub limit: i64,
+    /// One that failed for a window that begins later is void, microseconds.
+    pub now_us: i64,
 }
 
 /// One execution as it is told.
@@ -102,7 +104,8 @@ impl Store {
                 asked.from_us,
                 asked.to_us,
                 asked.limit,
-                asked.status
+                asked.status,
+                asked.now_us
             ];
             let rows = statement.query_map(bounds, read)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -196,6 +199,7 @@ fn executions_sql(by_status: bool) -> String {
          FROM execution {index} LEFT JOIN scheduler_configuration c ON c.id = execution.configuration_id
          WHERE execution.scheduler_uuid = ?1 AND boundary_us < ?2 AND boundary_us > ?3 AND boundary_us <= ?4 AND start_us >= ?3
                AND {status}
+               AND (status <> 'FAILED' OR start_us <= ?7)
          ORDER BY boundary_us DESC LIMIT ?5"
     )
 }
@@ -282,6 +286,7 @@ mod tests {
             to_us: i64::MAX,
             status: status.and_then(ExecutionStatus::from_sql),
             limit: 1_000_000,
+            now_us: i64::MAX,
         };
         let found = store.executions(asked).await.unwrap();
         found.into_iter().map(|past| past.boundary_us).collect()
@@ -337,7 +342,7 @@ mod tests {
             for by_status in [true, false] {
                 let sql = format!("EXPLAIN QUERY PLAN {}", executions_sql(by_status));
                 let status = by_status.then_some("FAILED");
-                let bounds = params!["su", 9, 1, 9, 50, status];
+                let bounds = params!["su", 9, 1, 9, 50, status, 9];
                 let mut statement = db.prepare(&sql)?;
                 let rows = statement.query_map(bounds, |row| row.get::<_, String>(3))?;
                 plans.push(rows.collect::<rusqlite::Result<Vec<_>>>()?.join("; "));

@@ -357,7 +357,6 @@ fn dates(
             "RetrainingFrequency must be between 30 days (P30D, P1M) and one year (P1Y)",
         )
     };
-    let day = |at: DateTime<Utc>| at.date_naive().and_time(chrono::NaiveTime::MIN).and_utc();
     let start = start_us.and_then(DateTime::from_timestamp_micros).map(day);
     let mut next = match start {
         Some(start) => start,
@@ -371,6 +370,77 @@ fn dates(
         start.map(|start| start.timestamp_micros()),
         next.timestamp_micros(),
     ))
+}
+
+/// Puts dates back that a clock which was ahead has moved on: none is later than the first of its series that is to come.
+pub(super) fn rewind(db: &Connection, now: DateTime<Utc>) -> Result<(), Fault> {
+    let mut statement = db.prepare_cached(
+        "SELECT model_name, start_us, created_us, frequency, next_us FROM retraining_scheduler
+         WHERE status = 'RUNNING' AND next_us > ?1",
+    )?;
+    type Dates = (String, Option<i64>, i64, String, i64);
+    let ahead: Vec<Dates> = statement
+        .query_map([now.timestamp_micros()], |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (model, start_us, created_us, frequency, next_us) in ahead {
+        let time = DateTime::from_timestamp_micros;
+        let mut right = match start_us {
+            Some(start) => time(start),
+            // Without a first day the series begins a frequency after it was made.
+            None => time(created_us).and_then(|made| after(day(made.min(now)), &frequency)),
+        };
+        while let Some(date) = right.filter(|date| *date <= now) {
+            right = after(date, &frequency);
+        }
+        let Some(right) = right
+            .map(|right| right.timestamp_micros())
+            .filter(|right| next_us > *right)
+        else {
+            continue;
+        };
+        tracing::warn!(
+            model,
+            "the next retraining was set by a clock that was ahead: it is moved back"
+        );
+        db.execute(
+            "UPDATE retraining_scheduler SET next_us = ?2 WHERE model_name = ?1",
+            params![model, right],
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether a retraining of the model was begun since that date, and since its scheduler was last changed.
+pub(super) fn was_begun(
+    db: &Connection,
+    model_uuid: &str,
+    date_us: i64,
+    now: DateTime<Utc>,
+) -> Result<bool, Fault> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM model_version
+               WHERE model_uuid = ?1 AND source_type = ?2 AND created_us BETWEEN ?3 AND ?4 AND created_us >
+                   (SELECT r.updated_us FROM retraining_scheduler r JOIN model m ON m.name = r.model_name WHERE m.uuid = ?1))";
+    let bounds = params![
+        model_uuid,
+        SourceType::Retraining,
+        date_us,
+        now.timestamp_micros()
+    ];
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row(bounds, |row| row.get(0))?)
+}
+
+fn day(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.date_naive().and_time(chrono::NaiveTime::MIN).and_utc()
 }
 
 fn set_status(db: &Connection, scheduler: &Retraining) -> Result<(), Fault> {
@@ -439,5 +509,80 @@ mod tests {
         for bad in ["P", "P29D", "P2Y", "P400D", "P366D", "P1Y1D", "P12M1D"] {
             assert_eq!(shown(bad), None, "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_puts_no_retraining_off_and_one_that_is_behind_begins_none_again()
+     {
+        fn at(text: &str) -> DateTime<Utc> {
+            format!("{text}T10:00:00Z").parse().unwrap()
+        }
+        fn us(text: &str) -> i64 {
+            at(text).timestamp_micros()
+        }
+        fn day_us(text: &str) -> i64 {
+            day(at(text)).timestamp_micros()
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let filled = store.transact(move |db| {
+            for name in ["since", "made", "later"] {
+                db.execute(
+                    "INSERT INTO model (name, uuid, arn, status, schema, created_us, updated_us) VALUES (?1, ?1, ?1, 'SUCCESS', '{}', 0, 0)",
+                    [name],
+                )?;
+                let start = match name {
+                    "since" => Some(day_us("2026-01-31")),
+                    "later" => Some(day_us("2026-09-01")),
+                    _ => None,
+                };
+                db.execute(
+                    "INSERT INTO retraining_scheduler (model_name, status, start_us, next_us, frequency, lookback, promote, created_us, updated_us)
+                     VALUES (?1, 'RUNNING', ?2, ?3, 'P1M', 'P180D', 'MANAGED', ?4, ?4)",
+                    params![name, start, day_us("2026-03-28"), us("2026-01-15")],
+                )?;
+            }
+            Ok(())
+        });
+        filled.await.unwrap();
+        let next = async || {
+            let read = store.transact(|db| {
+                let sql = "SELECT model_name, next_us FROM retraining_scheduler ORDER BY 1 DESC";
+                let mut statement = db.prepare(sql)?;
+                let rows = statement.query_map([], |row| {
+                    let next: i64 = row.get(1)?;
+                    let next = DateTime::from_timestamp_micros(next).unwrap();
+                    Ok((row.get::<_, String>(0)?, next.date_naive().to_string()))
+                })?;
+                Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+            });
+            let found = read.await.unwrap();
+            found.into_iter().map(|(_, next)| next).collect::<Vec<_>>()
+        };
+        // Before the clock is set nothing moves; two years ahead everything does, and back again.
+        store
+            .retrain("1970-01-01T00:00:10Z".parse().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(next().await, ["2026-03-28"; 3]);
+        store.retrain(at("2028-03-01")).await.unwrap();
+        assert_eq!(next().await, ["2028-03-28"; 3]);
+        store.retrain(at("2026-03-20")).await.unwrap();
+        assert_eq!(next().await, ["2026-03-28", "2026-04-15", "2026-09-01"]);
+        // What was begun at its date is not begun again by a clock that comes to it twice.
+        let begun = store.transact(move |db| {
+            db.execute(
+                "INSERT INTO model_version (model_uuid, version, arn, status, source_type, detail, created_us, updated_us)
+                 VALUES ('since', 1, 'a', 'SUCCESS', 'RETRAINING', '{}', ?1, ?1)",
+                [us("2026-03-29")],
+            )?;
+            let known = |date, now| was_begun(db, "since", day_us(date), at(now));
+            Ok([
+                known("2026-03-28", "2026-03-30")?,
+                known("2026-03-28", "2026-03-28")?,
+                known("2026-04-28", "2026-04-28")?,
+            ])
+        });
+        assert_eq!(begun.await.unwrap(), [true, false, false]);
     }
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Store;
 use super::executions::{self, CatchUp};
 use super::schedulers::{self, SchedulerStatus};
+use crate::clock;
 use crate::service::faults::Fault;
 
 /// A scheduler that left a state that passes by itself.
@@ -43,6 +44,8 @@ impl Store {
                     continue;
                 };
                 let left = match from {
+                    // Its next boundary would be one of 1970.
+                    SchedulerStatus::Pending if !clock::is_set(now) => false,
                     SchedulerStatus::Pending => {
                         let left =
                             schedulers::transition(db, &uuid, from, SchedulerStatus::Running)?;

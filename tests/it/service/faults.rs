@@ -10,6 +10,7 @@ use hyper::Method;
 use super::plant::{BUCKET, COMPONENTS, Plant, at, csv, input, output};
 use crate::proxy::{Fault, Proxy, Rule, Seen};
 use crate::s3_server;
+use lookoutd::vitals::Code;
 
 fn tag(key: &str, value: &str) -> Tag {
     Tag::builder().key(key).value(value).build().unwrap()
@@ -434,4 +435,46 @@ async fn a_clock_that_was_ahead_stops_no_scheduler() {
     }
     // What failed in the future is void.
     assert_eq!(plant.executions("s").await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_boots_in_1970_keeps_its_history_and_says_why_it_waits() {
+    let mut plant = Plant::start().await;
+    plant.run("s", |request| request).await;
+    plant.execute("s", "2026-03-01T10:05:00Z").await;
+    plant.feed("2026-03-01T10:05:00Z").await;
+    plant.execute("s", "2026-03-01T10:10:00Z").await;
+    let known = statuses(&plant).await;
+    assert_eq!(known, ["SUCCESS", "FAILED"]);
+    plant.down().await;
+    plant.clock.advance_to(at("1970-01-01T00:02:00Z"));
+    plant.up().await;
+    let said = async |is_said: bool| {
+        for _ in 0..200 {
+            let troubles = plant.vitals.troubles().now();
+            if troubles.iter().any(|one| one.code == Code::ClockSuspect) == is_said {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?}", plant.vitals.troubles().now());
+    };
+    said(true).await;
+    // Boundaries of 1970 come and go.
+    plant.clock.advance_to(at("1970-01-01T00:12:00Z"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(statuses(&plant).await, known);
+    plant.feed("2026-03-01T10:10:00Z").await;
+    plant.clock.advance_to(at("2026-03-01T10:14:00Z"));
+    said(false).await;
+    plant.execute("s", "2026-03-01T10:15:00Z").await;
+    assert_eq!(statuses(&plant).await, ["SUCCESS", "SUCCESS", "FAILED"]);
+}
+
+async fn statuses(plant: &Plant) -> Vec<String> {
+    let executions = plant.executions("s").await;
+    executions
+        .iter()
+        .map(|execution| execution.status().unwrap().as_str().to_owned())
+        .collect()
 }

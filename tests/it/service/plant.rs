@@ -42,6 +42,8 @@ pub struct Plant {
     pub store: lookoutd::store::Store,
     pub api: l4e::Client,
     pub address: std::net::SocketAddr,
+    /// Of the service that runs.
+    pub vitals: lookoutd::vitals::Vitals,
     catch_up: bool,
     running: Option<(Service, CancellationToken)>,
 }
@@ -66,6 +68,7 @@ impl Plant {
             store,
             api: client("127.0.0.1:1".parse().unwrap(), "AKIDTEST", "secret"),
             address: "127.0.0.1:1".parse().unwrap(),
+            vitals: Default::default(),
             catch_up: false,
             running: None,
         };
@@ -81,6 +84,7 @@ impl Plant {
 
     /// Starts the service over the state that is there.
     pub async fn up(&mut self) {
+        self.vitals = Default::default();
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: self.directory.path().join("state"),
@@ -91,7 +95,7 @@ impl Plant {
                 secret: "secret".into(),
             }]),
             catch_up: self.catch_up,
-            vitals: Default::default(),
+            vitals: self.vitals.clone(),
             catch_up_max_age: lookoutd::service::CATCH_UP_MAX_AGE,
             cors: Default::default(),
             keep_executions: lookoutd::service::KEEP_EXECUTIONS,

@@ -41,6 +41,8 @@ pub struct Facts {
     checks: usize,
     /// The clock was not stepped back within the last seconds, so that the loops have seen it.
     pub clock_is_settled: bool,
+    /// What failed of windows that end after this was of a time to come once, and may be done again.
+    void_after: i64,
 }
 
 /// What was known before the clock was put ahead.
@@ -80,6 +82,7 @@ impl Facts {
             executions: BTreeMap::new(),
             checks: 0,
             clock_is_settled: true,
+            void_after: i64::MAX,
         };
         facts.config(config);
         facts
@@ -167,6 +170,7 @@ impl Facts {
     /// The clock went back: what was only decided of windows that end beyond now by more than a cadence is decided again.
     pub fn voided(&mut self, now: DateTime<Utc>) {
         let beyond = now.timestamp();
+        self.void_after = self.void_after.min(beyond + 300);
         self.states
             .retain(|start, state| *start <= beyond || !matches!(state, State::Due | State::Empty));
         self.executions
@@ -375,7 +379,9 @@ impl Facts {
             let before = self.executions.insert(key, execution.status.clone());
             let allowed = match before.as_deref() {
                 None | Some("IN_PROGRESS") => true,
-                Some("FAILED") => execution.status != "IN_PROGRESS",
+                Some("FAILED") => {
+                    execution.status != "IN_PROGRESS" || execution.boundary > self.void_after
+                }
                 Some(before) => before == execution.status,
             };
             if !allowed {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rewind::{self, Rewound};
 use super::{Claim, ExecutionStatus, Failed, FailureKind, not_understood, options, scoring_state};
+use crate::clock;
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::schedulers::{self, Schedule, Scheduler};
@@ -108,6 +109,10 @@ pub fn due(
 
 fn claim(db: &Connection, look: &Look) -> Result<Due, Fault> {
     let mut found = Due::default();
+    // Nothing is due in 1970, and what was recorded is not of a time to come.
+    if !clock::is_set(look.now) {
+        return Ok(found);
+    }
     if look.rewind {
         found.rewound = rewind::all(db, look.now)?;
     }
@@ -144,18 +149,33 @@ fn one(db: &Connection, look: &Look, uuid: &str, found: &mut Due) -> Result<(), 
     let options = options(db, &schedule.arn)?;
     let next = schedule.next_boundary.unwrap_or(look.now);
     let next = Window::containing(next, schedule.cadence).previous();
+    let scheduler = schedulers::by_uuid(db, uuid)?;
+    // No window passed before the scheduler was made, wherever a clock that was behind has put the schedule.
+    let made = scheduler
+        .as_ref()
+        .ok()
+        .map(|scheduler| scheduler.created_us);
+    let made = made
+        .and_then(DateTime::from_timestamp_micros)
+        .filter(|made| *made <= look.now && next.end() <= *made);
+    let next = made.map_or(next, |made| Window::containing(made, schedule.cadence));
     let asked = look.catch_up.all || options.as_ref().is_ok_and(|options| options.catch_up);
     let catch_up = asked.then_some(look.catch_up.max_age);
     let Some((window, missed)) = due(next, schedule.delay, look.now, catch_up) else {
         // It was written down for another time than it is due at, as with a delay that nobody understands.
         return set_next(db, uuid, next, schedule.delay);
     };
+    let missed = missed - have_rows(db, uuid, next, window)?;
     if missed > 0 {
         found.passed.push((schedule.name.clone(), missed));
     }
-    set_next(db, uuid, window.next(), schedule.delay)?;
+    let window = not_run(db, uuid, window, schedule.delay, look.now)?;
+    let after = window.map_or_else(|passed| passed, |taken| taken.next());
+    set_next(db, uuid, after, schedule.delay)?;
+    let Ok(window) = window else {
+        return Ok(());
+    };
     let version = active_version(db, &schedule.model_name)?;
-    let scheduler = schedulers::by_uuid(db, uuid)?;
     let configuration = match &scheduler {
         Ok(scheduler) => Some(configuration(db, scheduler)?),
         Err(_) => None,
@@ -188,13 +208,14 @@ fn one(db: &Connection, look: &Look, uuid: &str, found: &mut Due) -> Result<(), 
     };
     let claim = ready();
     let failed = claim.as_ref().err();
-    let inserted = db
-        .prepare_cached(
+    db.prepare_cached(
             "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, failed_kind,
                                     failed_reason, finished_us, input, output, model_version, model_version_arn,
                                     configuration_id)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'null', 'null', ?9, ?10, ?11)
-             ON CONFLICT (scheduler_uuid, boundary_us) DO NOTHING",
+             ON CONFLICT (scheduler_uuid, boundary_us) DO UPDATE SET start_us = ?3, scheduled_us = ?4, status = ?5,
+                 failed_kind = ?6, failed_reason = ?7, finished_us = ?8, input = 'null', output = 'null', model_version = ?9,
+                 model_version_arn = ?10, configuration_id = ?11, looked_us = NULL",
         )?
         .execute(params![
             uuid,
@@ -209,10 +230,6 @@ fn one(db: &Connection, look: &Look, uuid: &str, found: &mut Due) -> Result<(), 
             version.as_ref().map_or("", |(_, _, arn)| arn),
             configuration,
         ])?;
-    // A boundary that was run before (the clock was ahead, or went back) is not run again.
-    if inserted == 0 {
-        return Ok(());
-    }
     match claim {
         Ok(claim) => found.claims.push(claim),
         Err(failed) => found.refused.push(Refused {
@@ -248,6 +265,45 @@ fn configuration(db: &Connection, scheduler: &Scheduler) -> Result<i64, Fault> {
     Ok(db.last_insert_rowid())
 }
 
+/// The first window from `window` on that is due and was not run before; an error is the first that is not due. One that was
+/// run (the clock was ahead, or went back) is not run again unless it failed.
+fn not_run(
+    db: &Connection,
+    uuid: &str,
+    mut window: Window,
+    delay: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Result<Window, Window>, Fault> {
+    let mut statement = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM execution WHERE scheduler_uuid = ?1 AND boundary_us = ?2 AND status <> 'FAILED')",
+    )?;
+    while window.end() + delay <= now {
+        let row = params![uuid, window.end().timestamp_micros()];
+        let was_run: bool = statement.query_row(row, |row| row.get(0))?;
+        if !was_run {
+            return Ok(Ok(window));
+        }
+        window = window.next();
+    }
+    Ok(Err(window))
+}
+
+/// How many windows from `next` up to `window`, without it, have an execution.
+fn have_rows(db: &Connection, uuid: &str, next: Window, window: Window) -> Result<i64, Fault> {
+    if next.end() >= window.end() {
+        return Ok(0);
+    }
+    let sql = "SELECT count(*) FROM execution WHERE scheduler_uuid = ?1 AND boundary_us >= ?2 AND boundary_us < ?3";
+    let bounds = params![
+        uuid,
+        next.end().timestamp_micros(),
+        window.end().timestamp_micros()
+    ];
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row(bounds, |row| row.get(0))?)
+}
+
 /// Makes a scheduler that has just become RUNNING run from its next boundary on: the first after `now`, or the one it
 /// stopped at if the windows since are to be caught up.
 pub(in crate::service::store) fn begin(
@@ -257,7 +313,6 @@ pub(in crate::service::store) fn begin(
     catch_up: CatchUp,
 ) -> Result<(), Fault> {
     let current = Window::containing(now, schedule.cadence);
-    rewind::void(db, &schedule.uuid, current)?;
     let left_at = schedule
         .next_boundary
         .filter(|boundary| *boundary <= current.end());
@@ -288,7 +343,10 @@ pub(super) fn set_next(
     Ok(())
 }
 
-fn active_version(db: &Connection, model: &str) -> Result<Option<(String, i64, String)>, Fault> {
+/// Of a model's active version: the model's identity, the version's number and ARN.
+type Version = (String, i64, String);
+
+fn active_version(db: &Connection, model: &str) -> Result<Option<Version>, Fault> {
     let sql = "SELECT m.uuid, v.version, v.arn FROM model m
                JOIN model_version v ON v.model_uuid = m.uuid AND v.version = m.active_version WHERE m.name = ?1";
     Ok(db

@@ -7,7 +7,9 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 
-use super::{Claim, End, ExecutionStatus, FailureKind, at_once, options, record, window_of};
+use super::{
+    Claim, End, ExecutionStatus, FailureKind, at_once, latest, options, record, window_of,
+};
 use crate::service::faults::Fault;
 use crate::service::store::Store;
 use crate::service::store::schedulers::Scheduler;
@@ -47,7 +49,10 @@ impl Store {
         let uuid = claim.scheduler.uuid.clone();
         let boundary_us = claim.window.end().timestamp_micros();
         self.transact(move |db| {
-            record(db, &uuid, boundary_us, now, &end, ExecutionStatus::Failed).map(drop)
+            if record(db, &uuid, boundary_us, now, &end, ExecutionStatus::Failed)? {
+                latest(db, &uuid, now, None)?;
+            }
+            Ok(())
         })
         .await
     }

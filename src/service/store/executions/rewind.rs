@@ -1,12 +1,16 @@
 //! What a clock that was ahead left in the future, and putting it back.
 //!
 //! A window that begins after `now` cannot have been executed in its time. Its SUCCESS stays, since a client may have read
-//! the results, and counts when its time comes; its FAILED is void and the window is run when it is due; a schedule that
-//! waits for a boundary beyond the current window goes on after the last execution that is not of the future.
+//! the results, and counts when its time comes; its FAILED is void until then and the window is run again when it is due; a
+//! schedule that waits for a boundary beyond the current window goes on after the last execution that is not of the future.
+//!
+//! Nothing is deleted: whether the clock was ahead then or is behind now cannot be told from one reading, and what failed
+//! in the right time is to be there when the clock is right again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, params};
 
+use super::LATEST;
 use super::claim::set_next;
 use crate::service::faults::Fault;
 use crate::signal::{Cadence, Window};
@@ -20,12 +24,15 @@ pub struct Rewound {
     pub from: Option<DateTime<Utc>>,
     /// The boundary it waits for now.
     pub to: Option<DateTime<Utc>>,
-    /// Failed executions of the future that were forgotten.
-    pub void: usize,
 }
 
 /// Puts every scheduler back that is ahead of `now`; returns what was changed.
 pub(super) fn all(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Rewound>, Fault> {
+    // A result of the future is not told before its time, and is from then on.
+    db.prepare_cached(&format!(
+        "UPDATE scheduler SET latest_result = {LATEST} WHERE ?1 AND latest_result IS NOT {LATEST}"
+    ))?
+    .execute(params![true, now.timestamp_micros()])?;
     let mut statement = db.prepare_cached(
         "SELECT uuid, name, frequency, delay_minutes, next_boundary_us, status = 'RUNNING', created_us
          FROM scheduler",
@@ -50,42 +57,26 @@ pub(super) fn all(db: &Connection, now: DateTime<Utc>) -> Result<Vec<Rewound>, F
             continue;
         };
         let current = Window::containing(now, cadence);
-        let void = void(db, &uuid, current)?;
         let ahead = next_us.filter(|next| runs && *next > current.end().timestamp_micros());
-        let mut rewound = Rewound {
-            scheduler,
-            from: None,
-            to: None,
-            void,
+        let Some(next_us) = ahead else { continue };
+        let delay = TimeDelta::minutes(delay_minutes);
+        let next = match after_the_last(db, &uuid, current)? {
+            Some(next) => next,
+            // It never ran: from the window that was due last, if it was there already.
+            None => Some(Window::containing(now - delay, cadence).previous())
+                .filter(|due| due.end().timestamp_micros() > created_us)
+                .unwrap_or(current),
         };
-        if let Some(next_us) = ahead {
-            let delay = TimeDelta::minutes(delay_minutes);
-            let next = match after_the_last(db, &uuid, current)? {
-                Some(next) => next,
-                // It never ran: from the window that was due last, if it was there already.
-                None => Some(Window::containing(now - delay, cadence).previous())
-                    .filter(|due| due.end().timestamp_micros() > created_us)
-                    .unwrap_or(current),
-            };
-            if next.end().timestamp_micros() != next_us {
-                set_next(db, &uuid, next, delay)?;
-                rewound.from = DateTime::from_timestamp_micros(next_us);
-                rewound.to = Some(next.end());
-            }
-        }
-        if void > 0 || rewound.to.is_some() {
-            changed.push(rewound);
+        if next.end().timestamp_micros() != next_us {
+            set_next(db, &uuid, next, delay)?;
+            changed.push(Rewound {
+                scheduler,
+                from: DateTime::from_timestamp_micros(next_us),
+                to: Some(next.end()),
+            });
         }
     }
     Ok(changed)
-}
-
-/// Forgets failed executions of windows that begin after the `current` one; returns how many there were.
-pub(super) fn void(db: &Connection, uuid: &str, current: Window) -> Result<usize, Fault> {
-    let sql = "DELETE FROM execution WHERE scheduler_uuid = ?1 AND boundary_us > ?2 AND status = 'FAILED'";
-    Ok(db
-        .prepare_cached(sql)?
-        .execute(params![uuid, current.end().timestamp_micros()])?)
 }
 
 /// The window after the last execution up to `current`.

@@ -163,7 +163,6 @@ async fn after_a_clock_that_was_ahead_schedules_go_on_and_nothing_runs_twice() {
     // Put right, ten minutes later than it had left.
     let due = store.claim_due(look("2026-03-01T10:14:00Z")).await.unwrap();
     assert_eq!(due.rewound.len(), 1);
-    assert_eq!(due.rewound[0].void, 1);
     assert_eq!(due.rewound[0].to, Some(at("2026-03-01T10:10:00Z")));
     // The window that passed meanwhile is had; a look in between puts nothing back again.
     assert_eq!(due.claims.len(), 1);
@@ -209,17 +208,132 @@ async fn after_a_clock_that_was_ahead_schedules_go_on_and_nothing_runs_twice() {
 }
 
 #[tokio::test]
-async fn what_fails_for_a_window_of_the_future_is_void_also_if_it_ends_after_the_step_back() {
+async fn what_fails_for_a_window_of_the_future_is_void_also_if_it_ends_after_the_step_back_and_done_again()
+ {
     let (_directory, store) = store(&["s"], "2026-03-01T10:02:00Z").await;
     let due = store.claim_due(look("2026-03-03T10:05:00Z")).await.unwrap();
     let boundary_us = due.claims[0].window.end().timestamp_micros();
     let lost = failed(FailureKind::NoFile);
     let ended = store.end_execution("s", boundary_us, at("2026-03-01T10:03:00Z"), lost);
     ended.await.unwrap();
-    assert_eq!(executions(&store).await, []);
+    assert_eq!(listed(&store, "2026-03-01T10:03:00Z").await, 0);
     assert_eq!(
         execute(&store, "2026-03-01T10:05:00Z", success()).await,
         ["01T10:05"]
+    );
+    assert_eq!(
+        execute(&store, "2026-03-03T10:00:00Z", success()).await,
+        ["03T10:00"]
+    );
+    assert_eq!(
+        execute(&store, "2026-03-03T10:05:00Z", success()).await,
+        ["03T10:05"]
+    );
+    assert_eq!(listed(&store, "2026-03-03T10:05:00Z").await, 3);
+}
+
+/// How many executions the API lists.
+async fn listed(store: &Store, now: &str) -> usize {
+    let asked = crate::service::store::past::ExecutionsAsked {
+        scheduler_uuid: "s".into(),
+        before_us: i64::MAX,
+        from_us: i64::MIN,
+        to_us: i64::MAX,
+        status: None,
+        limit: 1_000,
+        now_us: at(now).timestamp_micros(),
+    };
+    store.executions(asked).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_for_a_moment_takes_no_history_and_holds_nothing_up() {
+    for catch_up in [false, true] {
+        let (_directory, store) = store(&["s"], "2026-03-01T10:02:00Z").await;
+        let first = at("2026-03-01T10:05:00Z");
+        let made = store.transact(move |db| {
+            let made = (first - TimeDelta::minutes(3)).timestamp_micros();
+            db.execute("UPDATE scheduler SET created_us = ?1", [made])?;
+            Ok(())
+        });
+        made.await.unwrap();
+        for nth in 0..20 {
+            let now = (first + TimeDelta::minutes(5 * nth)).to_rfc3339();
+            let end = match nth % 3 {
+                0 => failed(FailureKind::Input),
+                _ => success(),
+            };
+            assert_eq!(execute(&store, &now, end).await.len(), 1);
+        }
+        let known = executions(&store).await;
+        let look_at = |now: &str| Look {
+            catch_up: CatchUp {
+                all: catch_up,
+                ..CATCH_UP
+            },
+            ..look(now)
+        };
+        // An hour, two days and decades behind.
+        for behind in [
+            "2026-03-01T10:43:00Z",
+            "2026-02-27T11:41:00Z",
+            "1970-01-01T00:10:00Z",
+        ] {
+            assert!(
+                store
+                    .claim_due(look_at(behind))
+                    .await
+                    .unwrap()
+                    .claims
+                    .is_empty(),
+                "{behind}"
+            );
+            assert_eq!(executions(&store).await, known, "{behind}");
+        }
+        // Right again: nothing passed, and what comes next comes at once.
+        let due = store
+            .claim_due(look_at("2026-03-01T11:45:00Z"))
+            .await
+            .unwrap();
+        assert_eq!(due.passed, []);
+        let ends: Vec<_> = due.claims.iter().map(|claim| claim.window.end()).collect();
+        match catch_up {
+            false => assert_eq!(ends, [at("2026-03-01T11:45:00Z")]),
+            // What had failed since is done again first, as after any step back, and nothing from before it was made.
+            true => assert_eq!(ends, [first]),
+        }
+        assert_eq!(executions(&store).await.len(), 20 + usize::from(!catch_up));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_due_void_or_begun_before_the_clock_is_set() {
+    let (_directory, store) = store(&["s", "t"], "2026-03-01T10:02:00Z").await;
+    let lost = failed(FailureKind::NoFile);
+    assert_eq!(execute(&store, "2026-03-01T10:05:00Z", lost).await.len(), 2);
+    let pending = store.transact(|db| {
+        db.execute(
+            "UPDATE scheduler SET status = 'PENDING' WHERE name = 't'",
+            [],
+        )?;
+        Ok(())
+    });
+    pending.await.unwrap();
+    let booted = at("1970-01-01T00:03:00Z");
+    let due = store.claim_due(look("1970-01-01T00:06:00Z")).await.unwrap();
+    assert!(due.claims.is_empty() && due.rewound.is_empty());
+    let passing = store.passing().await.unwrap();
+    let settled = store.settle(passing.clone(), booted, CATCH_UP).await;
+    assert!(settled.unwrap().is_empty());
+    let before: Vec<_> = ["FAILED", "FAILED"]
+        .map(|status| ("01T10:05".to_owned(), status.to_owned()))
+        .into();
+    assert_eq!(executions(&store).await, before);
+    let set = at("2026-03-01T10:08:00Z");
+    assert_eq!(store.settle(passing, set, CATCH_UP).await.unwrap().len(), 1);
+    assert_eq!(
+        execute(&store, "2026-03-01T10:10:00Z", success()).await,
+        ["01T10:10", "01T10:10"]
     );
 }
 
