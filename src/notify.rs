@@ -35,7 +35,7 @@ use crate::config::Span;
 use crate::feed::blocking;
 use crate::ops::judgement::Judgement;
 use crate::ops::site::{Site, Snapshot};
-use crate::vitals::{Code, Trouble};
+use crate::vitals::{Code, Trouble, supervise};
 
 pub use command::Command;
 pub use queue::{Delivery, Queue, QueueError};
@@ -48,11 +48,13 @@ const EVERY: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(120);
 /// What a trouble with the queue is about.
 const QUEUE: &str = "notify.db";
-/// The first and the longest pause between attempts.
+/// What a trouble with the notifier itself is about.
+const NOTIFIER: &str = "notifier";
 /// For so long a target may take nothing before that is a reason.
-const TARGET_PATIENCE: TimeDelta = TimeDelta::minutes(10);
+const TARGET_PATIENCE: TimeDelta = TimeDelta::seconds(45);
+/// The first and the longest pause between attempts: a target that takes messages again is none within a minute.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A message that a receiver calls malformed is set aside after so many attempts, so that it does not hold the others up.
 const ATTEMPTS: u32 = 3;
 
@@ -303,23 +305,29 @@ impl Notifier {
             "notifications are on"
         );
         tokio::spawn(async move {
-            let news = Arc::new(Notify::new());
-            let mut lanes = JoinSet::new();
-            for target in self.targets.clone() {
-                let told = judgement.clone();
-                lanes.spawn(lane(target, self.queue.clone(), news.clone(), pace, told));
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.watch(judgement, &news, pace) => {}
-            }
-            lanes.shutdown().await;
+            let (notifier, telling) = (Arc::new(self), judgement.clone());
+            let begin = || notifier.clone().work(telling.clone(), pace);
+            supervise(&shutdown, begin, |ended| stopped(&judgement, ended)).await;
         })
     }
 
-    async fn watch(self, judgement: Judgement, news: &Notify, pace: Pace) {
+    /// Looks and tells for as long as nothing goes wrong with it.
+    async fn work(self: Arc<Self>, judgement: Judgement, pace: Pace) {
+        let news = Arc::new(Notify::new());
+        let mut lanes = JoinSet::new();
+        for target in self.targets.clone() {
+            let told = judgement.clone();
+            lanes.spawn(lane(target, self.queue.clone(), news.clone(), pace, told));
+        }
+        tokio::select! {
+            () = self.watch(judgement, &news, pace) => {}
+            _ = lanes.join_next() => {}
+        }
+    }
+
+    async fn watch(self: Arc<Self>, judgement: Judgement, news: &Notify, pace: Pace) {
         let began = Instant::now();
-        let notifier = Arc::new(self);
+        let notifier = self;
         let mut failing = false;
         let mut replaced = notifier.queue.replaced().map(Path::to_owned);
         loop {
@@ -383,10 +391,11 @@ impl Notifier {
         let mut facts = rules::facts(snapshot, state.as_ref(), since, &told)?;
         let in_doubt = rules::clock_in_doubt(&facts);
         facts.retain(|fact| !self.leave_out.contains(&fact.kind));
-        // What cannot be read is not over, and an anomaly that is read as of another time is not.
+        // What cannot be read is not over, and what is read as of another time is not.
         let complete = settled && snapshot.failures.is_empty();
         let lasts = |fact: &rules::Fact| {
-            !complete || (fact.kind == EVENT && (in_doubt || fact.since > now))
+            let is_read = rules::KINDS.contains(&fact.kind.as_str());
+            !complete || (is_read && (in_doubt || fact.since > now))
         };
         Ok(self
             .queue
@@ -499,12 +508,38 @@ fn told(judgement: &Judgement, target: &Target, refused: Option<&str>) {
     troubles.raise(trouble.about(place).after(TARGET_PATIENCE));
 }
 
+/// Says that nobody looks and tells any more, or that it has gone on for a while.
+fn stopped(judgement: &Judgement, ended: Option<&str>) {
+    let troubles = judgement
+        .site()
+        .map(|site| (site.vitals.troubles().clone(), site.clock.now()));
+    let Some(ended) = ended else {
+        if let Some((troubles, _)) = troubles {
+            troubles.over(Code::NotificationsFailing, NOTIFIER);
+        }
+        return;
+    };
+    error!(
+        ended,
+        "notifications have stopped and are begun again; feeding goes on"
+    );
+    if let Some((troubles, now)) = troubles {
+        let trouble = Trouble::new(
+            Code::NotificationsFailing,
+            now,
+            format!("notifications have stopped, and were begun again: {ended}"),
+            "the log has the cause; please report it",
+        );
+        troubles.raise(trouble.about(NOTIFIER));
+    }
+}
+
 /// The pause after so many failures in a row, with jitter.
 fn backoff(first: Duration, failures: u32) -> Duration {
     let pause = first
         .saturating_mul(1 << failures.saturating_sub(1).min(16))
         .min(LONGEST_PAUSE);
-    pause.mul_f64(0.75 + fastrand::f64() * 0.5)
+    pause.mul_f64(0.75 + fastrand::f64() * 0.25)
 }
 
 fn place(path: &Path) -> String {

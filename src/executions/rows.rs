@@ -17,7 +17,7 @@ pub struct Counts {
     pub failing_since: Vec<(String, DateTime<Utc>)>,
     /// Executions of the last hour by status.
     pub last_hour: Vec<(String, u64)>,
-    /// Running schedulers that are anomalous and since when, at most [`MOST_ACTIVE`].
+    /// Schedulers that are anomalous and since when, at most [`MOST_ACTIVE`].
     pub active: Vec<(String, DateTime<Utc>)>,
     /// All schedulers that are anomalous.
     pub active_count: u64,
@@ -120,9 +120,9 @@ pub struct News {
     pub uuid: String,
     /// Whether its last SUCCESS was anomalous.
     pub active: bool,
-    /// The first anomalous row after the last SUCCESS without one; of one that is not active, of its newest event.
+    /// The first row of its newest anomaly: the first anomalous one after a SUCCESS without any, also where it is over.
     pub since: Option<DateTime<Utc>>,
-    /// Its newest event.
+    /// All rows of that anomaly.
     pub event: Option<EventRow>,
 }
 

@@ -1,7 +1,8 @@
 //! Records of the archive that were kept for long enough.
 //!
 //! Guarantees: rows of the index go before their files, so that none stands for a file that is gone; what is archived stays
-//! whole or goes whole. A record is as old as its window.
+//! whole or goes whole. A record is as old as its window. Nothing goes where that would be all there is: then it is the clock
+//! that is ahead.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +16,10 @@ pub fn expire(archive: &Archive, before: DateTime<Utc>) -> Result<u64, IndexErro
     let Some(index) = Index::open_existing(archive)? else {
         return Ok(0);
     };
-    index.forget(before)?;
+    if !index.forget(before)? {
+        index.remember(before)?;
+        return Ok(0);
+    }
     let mut gone = 0;
     walk(archive.root(), &[], before, &mut gone)
         .map_err(|source| {

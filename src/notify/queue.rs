@@ -22,12 +22,17 @@ use super::rules::{EVENT, Fact, Told, held_back_message};
 const MOST: i64 = 500;
 /// Messages that stay after they were sent.
 const KEPT: i64 = 200;
-/// How long an event that is over is remembered, longer than anybody looks back.
+/// How long an event that is over is remembered after it was last spoken of, longer than anybody looks back.
 const REMEMBERED: TimeDelta = TimeDelta::days(3);
+/// So many of the newest are remembered longer, which a clock that is ahead cannot forget.
+const REMEMBERED_ANYWAY: i64 = 1_000;
+/// That one is still spoken of is noted this often.
+const SPOKEN_OF: TimeDelta = TimeDelta::hours(1);
 
 const FORMAT: i64 = 1;
 const SCHEMA: &str = "
--- What is the case and was told, or is to be; an event that is over stays for a while, so that it is not told again.
+-- What is the case and was told, or is to be; an event that is over stays for a while, so that it is not told again: closed
+-- is when it was last said to be over, in microseconds, or 1 where an earlier version closed it.
 CREATE TABLE standing (
     kind     TEXT NOT NULL,
     subject  TEXT NOT NULL,
@@ -206,7 +211,7 @@ impl Queue {
     ) -> Result<usize, QueueError> {
         let mut lost = 0;
         let queued = self.transact(|db| {
-            let mut held_back = see(db, facts, &lasts)?;
+            let mut held_back = see(db, facts, &lasts, now)?;
             held_back += number(db, "held-back")?;
             let hour_ago = (now - TimeDelta::hours(1)).timestamp_micros();
             let lately: i64 = db.query_row(
@@ -229,7 +234,7 @@ impl Queue {
                     let body = fact.message(&id, gateway, true, held_back as u64, now);
                     (held_back, lost) = (0, lost + self.push(db, &id, &body, now)?);
                     (left, queued) = (left - 1, queued + 1);
-                    close(db, &fact)?;
+                    close(db, &fact, now)?;
                 }
             }
             if held_back > 0 && left > 0 && queued == 0 {
@@ -240,8 +245,9 @@ impl Queue {
             }
             set(db, "held-back", held_back + lost)?;
             db.execute(
-                "DELETE FROM standing WHERE closed = 1 AND since_us < ?1",
-                [(now - REMEMBERED).timestamp_micros()],
+                "DELETE FROM standing WHERE closed <> 0 AND CASE closed WHEN 1 THEN since_us ELSE closed END < ?1 AND since_us <
+                     (SELECT since_us FROM standing WHERE closed <> 0 ORDER BY since_us DESC LIMIT 1 OFFSET ?2)",
+                [(now - REMEMBERED).timestamp_micros(), REMEMBERED_ANYWAY],
             )?;
             Ok(queued)
         })?;
@@ -428,10 +434,15 @@ impl Queue {
 
 /// Notes what is the case and what no longer is. How many messages are not sent because it came and went, or went and
 /// came, while nothing could be told.
-fn see(db: &Connection, facts: &[Fact], lasts: &dyn Fn(&Fact) -> bool) -> rusqlite::Result<i64> {
+fn see(
+    db: &Connection,
+    facts: &[Fact],
+    lasts: &dyn Fn(&Fact) -> bool,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<i64> {
     let mut absorbed = 0;
     for fact in facts {
-        let known: Option<(bool, bool)> = db
+        let known: Option<(bool, i64)> = db
             .prepare_cached(
                 "SELECT gone, closed FROM standing WHERE kind = ?1 AND subject = ?2 AND episode = ?3",
             )?
@@ -440,11 +451,22 @@ fn see(db: &Connection, facts: &[Fact], lasts: &dyn Fn(&Fact) -> bool) -> rusqli
             })
             .optional()?;
         match known {
-            // An event that is over is told once, whatever is found of it later.
-            Some((_, true)) => continue,
             // Its end could not be told yet, and it is there again.
-            Some((true, false)) if !fact.over => absorbed += 2,
-            _ => {}
+            Some((true, 0)) if !fact.over => absorbed += 2,
+            None | Some((_, 0)) => {}
+            // That an event is over is told once, whatever is found of it later.
+            Some((_, closed)) if fact.over => {
+                if now - DateTime::from_timestamp_micros(closed).unwrap_or(now) > SPOKEN_OF {
+                    close(db, fact, now)?;
+                }
+                continue;
+            }
+            // It goes on after all, and is told again with its first beginning: what follows within the reach of an event is
+            // of it. A clock that went back to before its end sees nothing new.
+            Some((_, closed)) if closed <= now.timestamp_micros() => {
+                mark(db, fact, "closed = 0, told = 0")?;
+            }
+            Some(_) => continue,
         }
         db.prepare_cached(
             "INSERT INTO standing (kind, subject, episode, since_us, fact, gone) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -471,7 +493,7 @@ fn see(db: &Connection, facts: &[Fact], lasts: &dyn Fn(&Fact) -> bool) -> rusqli
         if told || known.episode != 0 {
             mark(db, &known, "gone = 1")?;
         } else {
-            close(db, &known)?;
+            close(db, &known, now)?;
             absorbed += 2;
         }
     }
@@ -504,9 +526,11 @@ fn mark(db: &Connection, fact: &Fact, what: &str) -> rusqlite::Result<()> {
 }
 
 /// It is over and told; an event is remembered.
-fn close(db: &Connection, fact: &Fact) -> rusqlite::Result<()> {
+fn close(db: &Connection, fact: &Fact, now: DateTime<Utc>) -> rusqlite::Result<()> {
     if fact.episode != 0 {
-        return mark(db, fact, "closed = 1");
+        // More than 1, whatever a clock shows.
+        let closed = now.timestamp_micros().max(2);
+        return mark(db, fact, &format!("closed = {closed}"));
     }
     db.prepare_cached("DELETE FROM standing WHERE kind = ?1 AND subject = ?2 AND episode = ?3")?
         .execute(params![fact.kind, fact.key(), fact.episode])?;

@@ -375,8 +375,7 @@ async fn messages_are_signed_retried_through_every_failure_and_kept_in_order() {
     // Both over: the anomaly with its last window, the failure with its text.
     let db = rusqlite::Connection::open(&state).unwrap();
     db.execute_batch(
-        "UPDATE scheduler SET latest_result = 'NORMAL';
-         UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);
+        "UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);
          UPDATE execution SET status = 'SUCCESS' WHERE scheduler_uuid = 's1';",
     )
     .unwrap();
@@ -398,7 +397,11 @@ async fn messages_are_signed_retried_through_every_failure_and_kept_in_order() {
     db.execute_batch(
         "BEGIN; INSERT INTO event SELECT scheduler_uuid, end_us + 120000000, end_us + 180000000, 2, diagnostics FROM event
              WHERE scheduler_uuid = 's0' ORDER BY start_us DESC LIMIT 1;
-         UPDATE scheduler SET latest_result = 'ANOMALOUS' WHERE name = 'pump-42'; COMMIT;",
+         INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output, model_version,
+                                model_version_arn, finished_us, rows, anomalous)
+             SELECT scheduler_uuid, boundary_us + 300000000, boundary_us, scheduled_us + 300000000, 'SUCCESS', '{}', '{}', 1, 'v',
+                    finished_us + 300000000, 5, 2
+             FROM execution WHERE scheduler_uuid = 's0' ORDER BY boundary_us DESC LIMIT 1; COMMIT;",
     )
     .unwrap();
     let got = receiver.until(13).await;
@@ -475,7 +478,7 @@ async fn an_execution_that_does_not_come_is_told_and_turns_nothing_red() {
     let directory = tempfile::tempdir().unwrap();
     let state = troubled(directory.path(), 0, "pump-42").await;
     let db = rusqlite::Connection::open(&state).unwrap();
-    db.execute_batch("UPDATE scheduler SET latest_result = 'NORMAL'; DELETE FROM event;")
+    db.execute_batch("UPDATE execution SET anomalous = 0; DELETE FROM event;")
         .unwrap();
     let receiver = Receiver::start(&[]).await;
     let config = Config {
@@ -516,9 +519,9 @@ async fn an_execution_that_does_not_come_is_told_and_turns_nothing_red() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
+async fn a_clock_that_goes_back_tells_no_anomaly_and_no_failure_as_over() {
     let directory = tempfile::tempdir().unwrap();
-    let state = troubled(directory.path(), 0, "pump-42").await;
+    let state = troubled(directory.path(), 1, "pump-42").await;
     let receiver = Receiver::start(&[]).await;
     let config = Config {
         webhook: receiver.url(),
@@ -529,11 +532,11 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
     let site = service_site(&state, clock.clone());
     let vitals = site.vitals.clone();
     let (task, stop) = start(&config, directory.path(), site);
-    receiver.until(1).await;
+    receiver.until(2).await;
     let text = "a window of a time to come is recorded";
     let suspect = Trouble::new(Code::ClockSuspect, clock.now(), text, "set the clock");
     vitals.troubles().raise(suspect);
-    receiver.until(2).await;
+    receiver.until(3).await;
     clock.advance(-TimeDelta::days(2));
     // Other trouble comes and goes as ever, and each is told by a look at that time.
     let refused = Trouble::new(
@@ -543,20 +546,19 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
         "mend it",
     );
     vitals.troubles().raise(refused);
-    receiver.until(3).await;
-    vitals.troubles().all_over(Code::ConfigurationRefused);
     receiver.until(4).await;
+    vitals.troubles().all_over(Code::ConfigurationRefused);
+    receiver.until(5).await;
     clock.advance(TimeDelta::days(2));
     vitals.troubles().all_over(Code::ClockSuspect);
-    receiver.until(5).await;
+    receiver.until(6).await;
     let db = rusqlite::Connection::open(&state).unwrap();
     db.execute_batch(
-        "UPDATE scheduler SET latest_result = 'NORMAL' WHERE uuid = 's0';
-         UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);",
+        "UPDATE execution SET anomalous = 0 WHERE scheduler_uuid = 's0' AND boundary_us = (SELECT max(boundary_us) FROM execution);",
     )
     .unwrap();
     let told: Vec<(String, String)> = receiver
-        .until(6)
+        .until(7)
         .await
         .iter()
         .map(|got| {
@@ -569,6 +571,7 @@ async fn a_clock_that_goes_back_tells_no_anomaly_as_over() {
         told,
         [
             said("firing", "anomaly"),
+            said("firing", "execution-failed"),
             said("firing", "clock-suspect"),
             said("firing", "configuration-refused"),
             said("resolved", "configuration-refused"),

@@ -32,11 +32,11 @@ pub struct Past {
     pub(super) judged: Option<Arc<BTreeSet<String>>>,
     pub(super) cadences: Arc<Mutex<HashMap<String, Cadence>>>,
     archive: Archive,
-    /// The anomaly of each scheduler, by its newest result: a new one changes it, nothing else does.
+    /// The anomaly of each scheduler, by its newest result and the one that was archived last: nothing else changes it.
     anomalies: Arc<Mutex<HashMap<String, (Newest, Anomaly)>>>,
 }
 
-/// Data start of the newest result, and when it was archived.
+/// Data start of the newest result, and when one was last archived: one that comes late changes what came before.
 type Newest = (i64, i64);
 
 /// What the newest results say.
@@ -44,9 +44,9 @@ type Newest = (i64, i64);
 struct Anomaly {
     /// The last SUCCESS had an anomalous row.
     active: bool,
-    /// The first anomalous row after the last SUCCESS without one.
+    /// The first row of the newest anomaly.
     since: Option<i64>,
-    /// All of its rows; of one that is over, the newest event.
+    /// All of its rows.
     event: Option<EventRow>,
 }
 
@@ -85,7 +85,7 @@ impl Past {
         let mut active = Vec::new();
         for name in &names {
             let hour = now - TimeDelta::hours(1) - self.cadence(name)?.duration();
-            for (status, count) in self.by_status(name, hour.timestamp_micros())? {
+            for (status, count) in self.by_status(name, hour.timestamp_micros(), now)? {
                 match last_hour.iter_mut().find(|(known, _)| *known == status) {
                     Some((_, sum)) => *sum += count,
                     None => last_hour.push((status, count)),
@@ -340,12 +340,17 @@ impl Past {
             .collect()
     }
 
-    fn by_status(&self, name: &str, since: i64) -> rusqlite::Result<Vec<(String, u64)>> {
+    fn by_status(
+        &self,
+        name: &str,
+        since: i64,
+        now: DateTime<Utc>,
+    ) -> rusqlite::Result<Vec<(String, u64)>> {
         self.lock()
             .prepare_cached(
-                "SELECT status, count(*) FROM execution WHERE scheduler = ?1 AND start_us >= ?2 GROUP BY status",
+                "SELECT status, count(*) FROM execution WHERE scheduler = ?1 AND start_us >= ?2 AND start_us <= ?3 GROUP BY status",
             )?
-            .query_map(params![name, since], |row| {
+            .query_map(params![name, since, now.timestamp_micros()], |row| {
                 Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
             })?
             .collect()
@@ -370,13 +375,12 @@ impl Past {
             .query_row([name], read_row)
             .optional()?;
         let last = self.last_ended(name, now)?;
-        let says = self.newest(name, now)?.is_some();
-        let latest = says.then(
-            || match self.anomaly(name, now).map(|anomaly| anomaly.active) {
-                Ok(true) => "ANOMALOUS".to_owned(),
-                _ => "NORMAL".to_owned(),
-            },
-        );
+        let latest = self
+            .newest(name, now)?
+            .map(|(_, is_anomalous)| match is_anomalous {
+                true => "ANOMALOUS".to_owned(),
+                false => "NORMAL".to_owned(),
+            });
         let newest = newest.map(|row| row.execution);
         Ok(SchedulerRow {
             name: name.to_owned(),
@@ -425,20 +429,22 @@ impl Past {
         }
     }
 
-    fn newest(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Option<Newest>> {
+    /// The newest result, and whether it is anomalous.
+    fn newest(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Option<(Newest, bool)>> {
         self.lock()
             .prepare_cached(&format!(
-                "SELECT start_us, archived_us FROM execution WHERE {SAYS} AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1"
+                "SELECT start_us, (SELECT max(archived_us) FROM execution WHERE scheduler = ?1), anomalous > 0 FROM execution
+                 WHERE {SAYS} AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1"
             ))?
             .query_row(params![name, now.timestamp_micros()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok(((row.get(0)?, row.get(1)?), row.get(2)?))
             })
             .optional()
     }
 
     /// What the newest results say of a scheduler.
     fn anomaly(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Anomaly> {
-        let Some(newest) = self.newest(name, now)? else {
+        let Some((newest, active)) = self.newest(name, now)? else {
             return Ok(Anomaly::default());
         };
         if let Some((known, anomaly)) = lock(&self.anomalies).get(name)
@@ -446,19 +452,36 @@ impl Past {
         {
             return Ok(anomaly.clone());
         }
+        let event = self.episode(name, now)?;
+        let anomaly = Anomaly {
+            active,
+            since: event.as_ref().map(|event| event.start.timestamp_micros()),
+            event,
+        };
+        lock(&self.anomalies).insert(name.to_owned(), (newest, anomaly.clone()));
+        Ok(anomaly)
+    }
+
+    /// The newest anomaly: its last window, all before it back to the last healthy result, and beyond that as far as what came
+    /// before belongs to the same event.
+    fn episode(&self, name: &str, now: DateTime<Utc>) -> rusqlite::Result<Option<EventRow>> {
         let reach = 3 * self.cadence(name)?.micros();
-        let mut chain: Option<Span> = None;
-        let mut active = None;
         let db = self.lock();
+        let last: Option<i64> = db
+            .prepare_cached(&format!(
+                "SELECT start_us FROM execution WHERE {SAYS} AND anomalous > 0 AND start_us <= ?2 ORDER BY start_us DESC LIMIT 1"
+            ))?
+            .query_row(params![name, now.timestamp_micros()], |row| row.get(0))
+            .optional()?;
+        let Some(last) = last else { return Ok(None) };
+        let mut chain: Option<Span> = None;
         let mut statement = db.prepare_cached(&format!(
             "SELECT anomalous, runs, step_us, start_us FROM execution WHERE {SAYS} AND start_us <= ?2 ORDER BY start_us DESC"
         ))?;
-        let mut rows = statement.query(params![name, now.timestamp_micros()])?;
-        // Back to the last healthy result, and beyond it as far as what came before belongs to the same event.
+        let mut rows = statement.query(params![name, last])?;
         let mut parted = false;
         while let Some(row) = rows.next()? {
             let is_anomalous = row.get::<_, i64>(0)? > 0;
-            active.get_or_insert(is_anomalous);
             if !is_anomalous {
                 // Rows of a window lie within it, and steps are no longer than windows.
                 let reach = row.get::<_, i64>(3)?.saturating_add(reach);
@@ -487,21 +510,7 @@ impl Past {
                 }
             }
         }
-        drop(rows);
-        drop(statement);
-        drop(db);
-        let active = active.unwrap_or_default();
-        let event = match chain {
-            Some(chain) => Some(chain.event()),
-            None => self.events(name, None, Some(now), 1)?.pop(),
-        };
-        let anomaly = Anomaly {
-            active,
-            since: event.as_ref().map(|event| event.start.timestamp_micros()),
-            event,
-        };
-        lock(&self.anomalies).insert(name.to_owned(), (newest, anomaly.clone()));
-        Ok(anomaly)
+        Ok(chain.map(Span::event))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {

@@ -100,7 +100,7 @@ fn what_was_only_not_seen_yet_is_not_over() {
 }
 
 #[test]
-fn an_event_that_is_over_is_never_told_again_and_the_next_one_is() {
+fn an_event_that_is_over_is_not_told_again_and_the_next_one_is() {
     let desk = Desk::new();
     let over = Fact {
         over: true,
@@ -130,6 +130,85 @@ fn an_event_that_is_over_is_never_told_again_and_the_next_one_is() {
             told("resolved", EVENT, "fan"),
         ]
     );
+}
+
+#[test]
+fn an_event_that_goes_on_after_its_end_was_told_is_told_again_with_its_first_start() {
+    let desk = Desk::new();
+    let firing = fact(EVENT, "pump", 7);
+    let over = Fact {
+        over: true,
+        ..firing.clone()
+    };
+    for (now, queued) in [(0, 1), (10, 0)] {
+        assert_eq!(desk.see(std::slice::from_ref(&firing), 60, at(now)), queued);
+    }
+    assert_eq!(desk.see(std::slice::from_ref(&over), 60, at(20)), 1);
+    // A clock that went back sees it as it was, which is no news.
+    assert_eq!(desk.see(std::slice::from_ref(&firing), 60, at(-100)), 0);
+    for (now, queued) in [(30, 1), (40, 0)] {
+        assert_eq!(desk.see(std::slice::from_ref(&firing), 60, at(now)), queued);
+    }
+    assert_eq!(
+        desk.queue.events().unwrap(),
+        [(
+            "pump".to_owned(),
+            DateTime::from_timestamp_micros(7).unwrap()
+        )]
+    );
+    for (now, queued) in [(50, 1), (60, 0)] {
+        assert_eq!(desk.see(std::slice::from_ref(&over), 60, at(now)), queued);
+    }
+    let taken: Vec<String> = desk.take().into_iter().map(|(state, ..)| state).collect();
+    assert_eq!(taken, ["firing", "resolved", "firing", "resolved"]);
+}
+
+#[test]
+fn an_event_that_lasted_for_days_is_told_as_over_once_also_by_a_clock_that_is_ahead_for_a_while() {
+    let desk = Desk::new();
+    let day = 86_400;
+    let began = at(-5 * day);
+    let firing = Fact {
+        since: began,
+        ..fact(EVENT, "pump", began.timestamp_micros())
+    };
+    let over = Fact {
+        over: true,
+        ..firing.clone()
+    };
+    assert_eq!(desk.see(&[firing], 60, at(0)), 1);
+    assert_eq!(desk.see(std::slice::from_ref(&over), 60, at(10)), 1);
+    for now in (1..20).map(|hour| at(hour * 3_600)) {
+        assert_eq!(desk.see(std::slice::from_ref(&over), 60, now), 0);
+    }
+    assert_eq!(desk.see(&[], 60, at(700 * day)), 0);
+    assert_eq!(desk.see(&[over], 60, at(day)), 0);
+}
+
+#[test]
+fn an_event_that_an_earlier_version_closed_is_remembered_and_old_ones_are_forgotten_in_the_end() {
+    let desk = Desk::new();
+    let over = |episode: i64| Fact {
+        over: true,
+        since: at(episode),
+        ..fact(EVENT, "pump", episode)
+    };
+    assert_eq!(desk.see(&[over(1)], 60, at(10)), 2);
+    desk.queue
+        .transact(|db| db.execute("UPDATE standing SET closed = 1", []))
+        .unwrap();
+    assert_eq!(desk.see(&[over(1)], 60, at(20)), 0);
+    let many: Vec<Fact> = (2..1_100).map(over).collect();
+    assert_eq!(desk.see(&many, 10_000, at(30)), 2 * many.len());
+    let kept = || {
+        let sql = "SELECT count(*) FROM standing";
+        desk.queue
+            .transact(|db| db.query_row(sql, [], |row| row.get::<_, i64>(0)))
+            .unwrap()
+    };
+    assert_eq!(kept(), 1_099);
+    desk.see(&[], 60, at(5 * 86_400));
+    assert_eq!(kept(), REMEMBERED_ANYWAY + 1);
 }
 
 #[test]

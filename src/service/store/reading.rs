@@ -3,6 +3,7 @@
 //!
 //! Guarantees: every query is bounded by a limit or by the number of schedulers, through the tables' keys. Times are UTC.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,15 +22,17 @@ pub struct Reading(Arc<Mutex<Connection>>);
 
 /// What the scheduler row reads as; `?1` is now, and windows that end more than the shortest cadence after it (a clock was ahead
 /// once) count when their time comes.
-const SCHEDULER: &str = "s.name, s.uuid, s.model_name, s.status, s.latest_result, s.frequency, s.delay_minutes, s.due_us, s.input,
+const SCHEDULER: &str = "s.name, s.uuid, s.model_name, s.status,
+     (SELECT CASE WHEN l.anomalous > 0 THEN 'ANOMALOUS' ELSE 'NORMAL' END FROM execution l
+      WHERE l.scheduler_uuid = s.uuid AND l.status = 'SUCCESS' AND l.boundary_us <= ?1 + 300000000 ORDER BY l.boundary_us DESC LIMIT 1),
+     s.frequency, s.delay_minutes, s.due_us, s.input,
      (SELECT e.status || ' ' || e.boundary_us FROM execution e
       WHERE e.scheduler_uuid = s.uuid AND e.boundary_us <= ?1 + 300000000 AND e.status <> 'IN_PROGRESS' ORDER BY e.boundary_us DESC LIMIT 1)";
 /// The columns that [`execution`] reads.
 const EXECUTION: &str = "e.start_us, e.boundary_us, e.scheduled_us, e.finished_us, e.status, e.failed_reason, e.result_bucket, e.result_key, e.rows, e.anomalous";
-/// The first anomalous row after the last SUCCESS that had none; `?1` is now.
-const SINCE: &str = "(SELECT min(c.start_us) FROM event c WHERE c.scheduler_uuid = s.uuid AND c.end_us > coalesce(
-     (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.boundary_us <= ?1 + 300000000 AND h.status = 'SUCCESS' AND h.anomalous = 0
-      ORDER BY h.boundary_us DESC LIMIT 1), -9000000000000000000))";
+/// Whether the last SUCCESS had an anomalous row; `?1` is now. That a scheduler is stopped ends no anomaly.
+const ANOMALOUS: &str = "coalesce((SELECT l.anomalous > 0 FROM execution l WHERE l.scheduler_uuid = s.uuid AND l.status = 'SUCCESS'
+     AND l.boundary_us <= ?1 + 300000000 ORDER BY l.boundary_us DESC LIMIT 1), 0)";
 /// The first window that failed after the last SUCCESS; `?1` is now.
 const FAILING_SINCE: &str = "(SELECT x.boundary_us FROM execution x WHERE x.scheduler_uuid = s.uuid AND x.status = 'FAILED' AND x.boundary_us > coalesce(
      (SELECT h.boundary_us FROM execution h WHERE h.scheduler_uuid = s.uuid AND h.boundary_us <= ?1 + 300000000 AND h.status = 'SUCCESS'
@@ -51,38 +54,35 @@ impl Reading {
     pub fn counts(&self, now: DateTime<Utc>) -> rusqlite::Result<Counts> {
         let failing = self.failing(now, usize::MAX)?;
         let db = self.lock();
-        let pairs = |sql: &str, since: i64| -> rusqlite::Result<Vec<(String, u64)>> {
+        let pairs = |sql: &str, bounds: [i64; 2]| -> rusqlite::Result<Vec<(String, u64)>> {
             db.prepare_cached(sql)?
-                .query_map([since], |row| {
+                .query_map(bounds, |row| {
                     Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
                 })?
                 .collect()
         };
+        let now_us = now.timestamp_micros();
         let schedulers = pairs(
-            "SELECT status, count(*) FROM scheduler WHERE ?1 IS NOT NULL GROUP BY status ORDER BY status",
-            0,
+            "SELECT status, count(*) FROM scheduler WHERE ?1 = ?2 GROUP BY status ORDER BY status",
+            [0, 0],
         )?;
         // One seek per scheduler, then only the last hour of it.
         let last_hour = pairs(
             "SELECT e.status, count(*) FROM scheduler s CROSS JOIN execution e
-             ON e.scheduler_uuid = s.uuid AND e.boundary_us >= ?1 GROUP BY e.status ORDER BY e.status",
-            (now - TimeDelta::hours(1)).timestamp_micros(),
+             ON e.scheduler_uuid = s.uuid AND e.boundary_us >= ?2 AND e.boundary_us <= ?1 + 300000000
+             GROUP BY e.status ORDER BY e.status",
+            [now_us, (now - TimeDelta::hours(1)).timestamp_micros()],
         )?;
         let active_count: i64 = db
-            .prepare_cached(
-                "SELECT count(*) FROM scheduler WHERE status = 'RUNNING' AND latest_result = 'ANOMALOUS'",
-            )?
-            .query_row([], |row| row.get(0))?;
-        let active = db
             .prepare_cached(&format!(
-                "SELECT s.name, {SINCE} FROM scheduler s
-                 WHERE s.status = 'RUNNING' AND s.latest_result = 'ANOMALOUS' ORDER BY s.name LIMIT ?2"
+                "SELECT count(*) FROM scheduler s WHERE {ANOMALOUS}"
             ))?
-            .query_map(params![now.timestamp_micros(), limited(MOST_ACTIVE)], |row| {
-                let since: Option<i64> = row.get(1)?;
-                Ok((row.get(0)?, since.map_or(now, time)))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+            .query_row([now_us], |row| row.get(0))?;
+        let active = news(&db, now, DateTime::<Utc>::MAX_UTC, MOST_ACTIVE)?;
+        let active = active
+            .into_iter()
+            .map(|news| (news.scheduler, news.since.unwrap_or(now)))
+            .collect();
         Ok(Counts {
             schedulers,
             failing: failing.len() as u64,
@@ -120,41 +120,14 @@ impl Reading {
             .collect()
     }
 
-    /// Running schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
+    /// Schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
     pub fn anomalies(
         &self,
         now: DateTime<Utc>,
         since: DateTime<Utc>,
         limit: usize,
     ) -> rusqlite::Result<Vec<News>> {
-        self.lock()
-            .prepare_cached(&format!(
-                "SELECT e.start_us, e.end_us, e.diagnostics, s.name, s.uuid, coalesce(s.latest_result, '') = 'ANOMALOUS', {SINCE}
-                 FROM scheduler s LEFT JOIN event e ON e.scheduler_uuid = s.uuid AND e.start_us =
-                     (SELECT max(n.start_us) FROM event n WHERE n.scheduler_uuid = s.uuid AND n.start_us <= ?1)
-                 WHERE s.status = 'RUNNING' AND (s.latest_result = 'ANOMALOUS' OR e.end_us > ?2)
-                 ORDER BY s.name LIMIT ?3"
-            ))?
-            .query_map(
-                params![
-                    now.timestamp_micros(),
-                    since.timestamp_micros(),
-                    limited(limit)
-                ],
-                |row| {
-                let known: Option<i64> = row.get(0)?;
-                let active = row.get(5)?;
-                let began: Option<i64> = row.get(6)?;
-                Ok(News {
-                    scheduler: row.get(3)?,
-                    uuid: row.get(4)?,
-                    active,
-                    since: began.filter(|_| active).or(known).map(time),
-                    event: known.map(|_| event(row)).transpose()?,
-                })
-            },
-            )?
-            .collect()
+        news(&self.lock(), now, since, limit)
     }
 
     /// Schedulers by name, those after `after` that contain `part`, at most `limit`; of one status or all.
@@ -383,6 +356,91 @@ impl Reading {
     }
 }
 
+/// Schedulers that are anomalous, and those whose newest event ended after `since`; at most `limit`.
+fn news(
+    db: &Connection,
+    now: DateTime<Utc>,
+    since: DateTime<Utc>,
+    limit: usize,
+) -> rusqlite::Result<Vec<News>> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT s.name, s.uuid, {ANOMALOUS}, e.start_us
+         FROM scheduler s LEFT JOIN event e ON e.scheduler_uuid = s.uuid AND e.start_us =
+             (SELECT max(n.start_us) FROM event n WHERE n.scheduler_uuid = s.uuid AND n.start_us <= ?1 + 300000000)
+         WHERE {ANOMALOUS} OR e.end_us > ?2
+         ORDER BY s.name LIMIT ?3"
+    ))?;
+    let mut rows = statement.query(params![
+        now.timestamp_micros(),
+        since.timestamp_micros(),
+        limited(limit)
+    ])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let uuid: String = row.get(1)?;
+        let newest: Option<i64> = row.get(3)?;
+        let event = newest
+            .map(|newest| episode(db, &uuid, newest))
+            .transpose()?
+            .flatten();
+        found.push(News {
+            scheduler: row.get(0)?,
+            uuid,
+            active: row.get(2)?,
+            since: event.as_ref().map(|event| event.start),
+            event,
+        });
+    }
+    Ok(found)
+}
+
+/// The anomaly that the event which starts at `newest` belongs to: all events back to the last SUCCESS without an anomalous
+/// row, and beyond it where one of them began before that.
+fn episode(db: &Connection, uuid: &str, newest: i64) -> rusqlite::Result<Option<EventRow>> {
+    let mut healthy = db.prepare_cached(
+        "SELECT boundary_us FROM execution WHERE scheduler_uuid = ?1 AND status = 'SUCCESS' AND boundary_us <= ?2 AND anomalous = 0
+         ORDER BY boundary_us DESC LIMIT 1",
+    )?;
+    let mut healthy_before = |start: i64| -> rusqlite::Result<i64> {
+        let found = healthy.query_row(params![uuid, start], |row| row.get(0));
+        Ok(found.optional()?.unwrap_or(i64::MIN))
+    };
+    let mut events = db.prepare_cached(
+        "SELECT start_us, end_us, diagnostics, rows FROM event WHERE scheduler_uuid = ?1 AND start_us <= ?2 ORDER BY start_us DESC",
+    )?;
+    let mut events = events.query(params![uuid, newest])?;
+    let (mut whole, mut sum, mut count): (Option<EventRow>, BTreeMap<String, f64>, f64) =
+        (None, BTreeMap::new(), 0.0);
+    let mut since = i64::MAX;
+    while let Some(row) = events.next()? {
+        let (start, end): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if whole.is_some() && end <= since {
+            break;
+        }
+        if start < since {
+            since = healthy_before(start)?;
+        }
+        let (part, rows) = (event(row)?, row.get::<_, i64>(3)? as f64);
+        count += rows;
+        for (name, share) in &part.shares {
+            *sum.entry(name.clone()).or_default() += share * rows;
+        }
+        match &mut whole {
+            Some(whole) => whole.start = part.start,
+            None => whole = Some(part),
+        }
+    }
+    let Some(mut whole) = whole else {
+        return Ok(None);
+    };
+    whole.shares = sum
+        .into_iter()
+        .map(|(name, sum)| (name, sum / count.max(1.0)))
+        .collect();
+    whole.shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(Some(whole))
+}
+
 /// Running schedulers that should have woken more than one of their cadences ago, and when; at most `limit`.
 fn overdue(
     db: &Connection,
@@ -501,4 +559,333 @@ fn stretch(step: TimeDelta) -> i64 {
 /// A limit as SQLite takes it.
 fn limited(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::{Place, State};
+    use crate::inference::{Archive, Execution, Index, Summary};
+    use crate::service::store::executions::{
+        CatchUp, Claim, End, Failed, FailureKind, Look, begin,
+    };
+    use crate::service::store::{NewModel, Store, events::Anomaly, schedulers};
+    use crate::signal::Cadence;
+    use std::collections::HashSet;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    /// A service's store with the scheduler `s`, and an archive of it.
+    struct Both {
+        _directory: tempfile::TempDir,
+        store: Store,
+        index: Index,
+        states: [State; 2],
+    }
+
+    /// The rows of a window: seconds after its start, and the share of the first sensor where the row is anomalous.
+    type Rows = Vec<(i64, Option<f64>)>;
+
+    impl Both {
+        async fn new(now: DateTime<Utc>) -> Both {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let model = NewModel {
+                name: "m".into(),
+                components: vec![("c".into(), vec!["a".into(), "b".into()])],
+                sampling_us: None,
+                file: vec![1],
+                trained: crate::model::Span { start: 0, end: 1 },
+                region: "r".into(),
+                account: "123456789012".into(),
+            };
+            store.register_model(model, now).await.unwrap();
+            let made = store.transact(move |db| {
+                db.execute_batch(
+                    "INSERT INTO scheduler (name, uuid, arn, model_name, status, delay_minutes, frequency, input, output, role_arn,
+                                            created_us, updated_us)
+                     VALUES ('s', 's', 's', 'm', 'RUNNING', 0, 'PT5M', '{}', '{}', 'r', 0, 0)",
+                )?;
+                let scheduler = schedulers::by_name(db, "s")?.unwrap();
+                let catch_up = CatchUp {
+                    all: true,
+                    max_age: TimeDelta::days(7),
+                };
+                begin(db, &scheduler, now, catch_up)
+            });
+            made.await.unwrap();
+            let archive = Archive::new(&directory.path().join("archive"));
+            let index = Index::open(&archive, now).unwrap();
+            let archived = directory.path().join("archive/index.db");
+            let places = [
+                Place::service(directory.path().join("state.db")),
+                Place::archive(archived, Cadence::Pt5m, NameFormat::default()),
+            ];
+            Both {
+                _directory: directory,
+                store,
+                index,
+                states: places.map(|place| place.open().unwrap()),
+            }
+        }
+
+        /// Claims what is due; of what passed nothing or `all`.
+        async fn claim(&self, now: DateTime<Utc>, all: bool) -> Vec<Claim> {
+            let look = Look {
+                now,
+                catch_up: CatchUp {
+                    all,
+                    max_age: TimeDelta::days(7),
+                },
+                busy: HashSet::new(),
+                most: 100,
+                rewind: true,
+            };
+            self.store.claim_due(look).await.unwrap().claims
+        }
+
+        /// The execution ended so, `None`: it failed; for the first time or late.
+        async fn end(&self, claim: &Claim, rows: Option<&Rows>, late: bool, now: DateTime<Utc>) {
+            let shares =
+                |first: f64| [("c\\a".to_owned(), first), ("c\\b".to_owned(), 1.0 - first)];
+            let time = |second: i64| claim.window.start() + TimeDelta::seconds(second);
+            let end = match rows {
+                None => End::Failed(Failed::new(FailureKind::NoFile, "no")),
+                Some(rows) => End::Success {
+                    bucket: "b".into(),
+                    key: "k".into(),
+                    scoring_state: None,
+                    rows: rows.len(),
+                    score: None,
+                    anomalies: rows
+                        .iter()
+                        .filter_map(|(second, share)| {
+                            Some(Anomaly {
+                                time_us: time(*second).timestamp_micros(),
+                                shares: shares((*share)?).to_vec(),
+                            })
+                        })
+                        .collect(),
+                    step_us: 60_000_000,
+                },
+            };
+            let boundary_us = claim.window.end().timestamp_micros();
+            match late {
+                true => self.store.end_late(claim, now, end).await.unwrap(),
+                false => {
+                    let ended = self.store.end_execution("s", boundary_us, now, end);
+                    ended.await.unwrap();
+                }
+            }
+            let lines: String = rows
+                .into_iter()
+                .flatten()
+                .map(|(second, share)| {
+                    let mut line = serde_json::json!({
+                        "timestamp": time(*second).format("%Y-%m-%dT%H:%M:%S.000000").to_string(),
+                        "prediction": i32::from(share.is_some()),
+                    });
+                    if let Some(share) = share {
+                        let each = shares(*share);
+                        line["diagnostics"] = each
+                            .iter()
+                            .map(|(name, value)| serde_json::json!({"name": name, "value": value}))
+                            .collect();
+                    }
+                    format!("{line}\n")
+                })
+                .collect();
+            let execution = Execution {
+                scheduler: "s".into(),
+                model: "m".into(),
+                model_version: None,
+                scheduled: None,
+                data_start: claim.window.start(),
+                data_end: claim.window.end(),
+                status: if rows.is_some() { "SUCCESS" } else { "FAILED" }.into(),
+                failed_reason: rows.is_none().then(|| "no".to_owned()),
+                result: None,
+                input: String::new(),
+            };
+            let summary = match rows {
+                Some(_) => Summary::of(lines.as_bytes()).unwrap(),
+                None => Summary::default(),
+            };
+            self.index.note(std::slice::from_ref(&execution)).unwrap();
+            self.index.archived(&execution, &summary, now).unwrap();
+        }
+
+        /// What both say at `now`, which must be the same.
+        fn told(&self, now: DateTime<Utc>, context: &str) -> (Counts, Vec<News>) {
+            // Sums of shares come out in another order.
+            let event = |event: &EventRow| {
+                let mut shares: Vec<_> = event
+                    .shares
+                    .iter()
+                    .map(|(name, share)| (name.clone(), (share * 1e6).round() as i64))
+                    .collect();
+                shares.sort();
+                (event.start, event.end, shares)
+            };
+            let said = self.states.each_ref().map(|state| {
+                let counts = state.counts(now).unwrap();
+                let news = state.anomalies(now, now - TimeDelta::days(1), 9).unwrap();
+                let events = state.events("s", None, None, 1_000).unwrap();
+                let executions = state.executions("s", None, None, None, 1_000).unwrap();
+                let failing = state.failing(now, 9).unwrap();
+                let scheduler = state.scheduler(now, "s").unwrap();
+                let text = format!(
+                    "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+                    Counts {
+                        schedulers: Vec::new(),
+                        overdue: Vec::new(),
+                        ..counts.clone()
+                    },
+                    news.iter()
+                        .map(|news| (news.active, news.since, news.event.as_ref().map(event)))
+                        .collect::<Vec<_>>(),
+                    events.iter().map(event).collect::<Vec<_>>(),
+                    executions
+                        .iter()
+                        .map(|one| (one.start, one.end, &one.status, one.rows))
+                        .collect::<Vec<_>>(),
+                    failing
+                        .iter()
+                        .map(|one| (one.since, one.last.end))
+                        .collect::<Vec<_>>(),
+                    scheduler.map(|scheduler| (scheduler.latest_result, scheduler.last)),
+                );
+                (text, counts, news)
+            });
+            let [(service, counts, news), (archive, ..)] = said;
+            assert_eq!(service, archive, "{context}");
+            (counts, news)
+        }
+    }
+
+    fn healthy() -> Rows {
+        (1..=5).map(|minute| (minute * 60, None)).collect()
+    }
+
+    fn anomalous(minutes: &[i64]) -> Rows {
+        let mut rows = healthy();
+        for (second, share) in &mut rows {
+            *share = minutes.contains(&(*second / 60)).then_some(0.5);
+        }
+        rows
+    }
+
+    #[tokio::test]
+    async fn the_same_rows_say_the_same_on_a_gateway_as_on_the_service() {
+        for seed in 0..24 {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let mut now = at("2026-03-01T10:02:00Z");
+            let both = Both::new(now).await;
+            let mut failed: Vec<Claim> = Vec::new();
+            let mut said = String::new();
+            for _ in 0..14 {
+                now += TimeDelta::minutes(5);
+                for claim in both.claim(now, true).await {
+                    let rows: Option<Rows> = match dice.u32(0..10) {
+                        0..3 => None,
+                        3..6 => Some(healthy()),
+                        _ => Some(
+                            healthy()
+                                .into_iter()
+                                .map(|(second, _)| {
+                                    (
+                                        second,
+                                        dice.bool().then(|| f64::from(dice.u32(0..10)) / 10.0),
+                                    )
+                                })
+                                .collect(),
+                        ),
+                    };
+                    said += &format!("{rows:?}\n");
+                    both.end(&claim, rows.as_ref(), false, now).await;
+                    if rows.is_none() {
+                        failed.push(claim);
+                    }
+                }
+                both.told(now, &format!("seed {seed} at {now}\n{said}"));
+                if dice.u32(0..4) == 0 && !failed.is_empty() {
+                    let claim = failed.swap_remove(dice.usize(..failed.len()));
+                    let rows = match dice.bool() {
+                        true => healthy(),
+                        false => anomalous(&[1, 2, 3, 4, 5]),
+                    };
+                    said += &format!("late {}: {rows:?}\n", claim.window);
+                    now += TimeDelta::seconds(1);
+                    both.end(&claim, Some(&rows), true, now).await;
+                    both.told(now, &format!("seed {seed} late at {now}\n{said}"));
+                    now -= TimeDelta::seconds(1);
+                }
+            }
+        }
+    }
+
+    /// Ends a window after the other so, and returns when that was.
+    async fn windows(both: &Both, each: &[Option<Rows>]) -> DateTime<Utc> {
+        let mut now = at("2026-03-01T10:02:00Z");
+        for rows in each {
+            now += TimeDelta::minutes(5);
+            for claim in both.claim(now, true).await {
+                both.end(&claim, rows.as_ref(), false, now).await;
+            }
+        }
+        now
+    }
+
+    #[tokio::test]
+    async fn a_late_result_in_the_middle_parts_an_anomaly_at_once() {
+        let both = Both::new(at("2026-03-01T10:02:00Z")).await;
+        let all = || Some(anomalous(&[1, 2, 3, 4, 5]));
+        let now = windows(&both, &[Some(healthy()), all(), None, all()]).await;
+        let (counts, _) = both.told(now, "before");
+        assert_eq!(counts.active[0].1, at("2026-03-01T10:06:00Z"));
+        let scheduler = both.store.scheduler("s").await.unwrap();
+        let since = now - TimeDelta::hours(1);
+        let found = both.store.late_windows(scheduler, since, now, now, 5);
+        let late = found.await.unwrap().remove(0);
+        both.end(&late, Some(&healthy()), true, now + TimeDelta::seconds(9))
+            .await;
+        let (counts, news) = both.told(now, "after");
+        assert_eq!(counts.active[0].1, at("2026-03-01T10:16:00Z"));
+        assert_eq!(news[0].since, Some(at("2026-03-01T10:16:00Z")));
+    }
+
+    #[tokio::test]
+    async fn an_anomaly_lasts_while_its_scheduler_is_stopped_and_one_of_a_time_to_come_has_not_begun()
+     {
+        let both = Both::new(at("2026-03-01T10:02:00Z")).await;
+        let now = windows(&both, &[Some(healthy()), Some(anomalous(&[2, 4]))]).await;
+        let set = |status: &'static str| {
+            both.store.transact(move |db| {
+                db.execute("UPDATE scheduler SET status = ?1", [status])?;
+                Ok(())
+            })
+        };
+        for status in ["STOPPING", "STOPPED", "PENDING"] {
+            set(status).await.unwrap();
+            let (counts, news) = both.told(now, status);
+            assert_eq!(counts.active_count, 1, "{status}");
+            assert!(news[0].active, "{status}");
+        }
+        set("RUNNING").await.unwrap();
+        // Two days ahead it is over, and has failed: it says nothing before its time, also to the API.
+        let ahead = now + TimeDelta::days(2);
+        let claims = both.claim(ahead, false).await;
+        both.end(&claims[0], Some(&healthy()), false, ahead).await;
+        let told = |now: DateTime<Utc>| {
+            let (counts, news) = both.told(now, "ahead");
+            (counts.active_count, news[0].active, counts.last_hour)
+        };
+        let hour = vec![("SUCCESS".to_owned(), 2)];
+        assert_eq!(told(now), (1, true, hour));
+        both.claim(now, false).await;
+        let latest = both.store.scheduler("s").await.unwrap().latest_result;
+        assert_eq!(latest, Some(schedulers::LatestResult::Anomalous));
+    }
 }
