@@ -5,6 +5,7 @@
 //! place whole, between two windows, or refuses it whole. Nothing below this module sees the whole configuration.
 
 mod beside;
+pub mod credentials;
 mod feeder;
 mod gateway;
 mod histories;
@@ -113,6 +114,14 @@ fn refused(error: &anyhow::Error, troubles: &Troubles, clock: &Clock) {
 }
 
 impl Store {
+    /// Returns when the embedded server has ended before it was told to.
+    pub async fn failed(&self) {
+        match &self.embedded {
+            Some(embedded) => embedded.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Opens the configured store, or serves one under `data_dir`.
     pub async fn open(
         config: &Config,

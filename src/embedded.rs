@@ -103,6 +103,9 @@ pub struct EmbeddedS3 {
     inside: SocketAddr,
     encrypted: bool,
     store: Store,
+    /// Cancelled once a listener answers no more.
+    ended: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl KeyPair {
@@ -242,10 +245,19 @@ impl EmbeddedS3 {
         let gate = Arc::new(Gate::new(builder.build(), cors));
         let encrypted = tls.is_some();
         let mut inside = address;
+        let ended = CancellationToken::new();
+        let answer = |listener, tls, gate| {
+            let (guard, shutdown) = (ended.clone().drop_guard(), shutdown.clone());
+            tokio::spawn(async move {
+                // Dropped as well where it panics.
+                let _guard = guard;
+                serve(listener, tls, gate, shutdown).await;
+            });
+        };
         if encrypted {
             let own = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
             inside = own.local_addr()?;
-            tokio::spawn(serve(own, None, gate.clone(), shutdown.clone()));
+            answer(own, None, gate.clone());
         } else if !address.ip().is_loopback() {
             warn!(%address, "the embedded S3 is reached from elsewhere without TLS: requests are signed, but can be read on the way");
             inside = SocketAddr::from(([127, 0, 0, 1], address.port()));
@@ -253,13 +265,23 @@ impl EmbeddedS3 {
                 inside = address;
             }
         }
-        tokio::spawn(serve(listener, tls, gate, shutdown));
+        answer(listener, tls, gate);
         Ok(Self {
             address,
             inside,
             encrypted,
             store,
+            ended,
+            shutdown,
         })
+    }
+
+    /// Returns when a listener has ended before it was told to.
+    pub async fn failed(&self) {
+        self.ended.cancelled().await;
+        if self.shutdown.is_cancelled() {
+            std::future::pending().await
+        }
     }
 
     /// Where this process reaches it.

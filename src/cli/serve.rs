@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::{TimeArgs, output};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, Finding};
-use crate::daemon::{Lookout, Store, retention, service_config};
+use crate::daemon::{Lookout, Store, credentials, retention, service_config};
 use crate::embedded::KeyPair;
 use crate::executions::Place;
 use crate::notify::{self, Notifier, Pace};
@@ -31,6 +31,8 @@ use crate::vitals::{Code, Trouble, Troubles, Vitals};
 /// Threads for what blocks: as many executions as are at work at once, with their requests to the store in process. What a
 /// thousand due schedulers ask beyond that waits its turn, and costs no stacks and no arenas.
 const BLOCKING: usize = 64;
+/// How often what nobody tells of is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long an idle one stays; what it held is given back then.
 const KEPT_ALIVE: Duration = Duration::from_secs(2);
 
@@ -249,22 +251,31 @@ async fn serve(
     if let Some(console) = console {
         said += &format!("console       {}\n", console.url());
     }
-    let credentials = std::path::absolute(args.data_dir.join("credentials"))?;
-    said += &format!("credentials   {}\n", credentials.display());
+    let key_pair = std::path::absolute(args.data_dir.join("credentials"))?;
+    said += &format!("credentials   {}\n", key_pair.display());
     said += &exports(
         scheme,
         service.address(),
         store.embedded.as_ref().map(|s3| s3.url()).as_deref(),
-        &credentials,
+        &key_pair,
         &config.service.region,
     );
     output::mention(&said);
     systemd::ready();
     orphans::reap(servers.clone());
+    let troubles = vitals.troubles().clone();
     let watchdog = tokio::spawn(systemd::watchdog(vitals, servers.clone()));
+    let mut looks = tokio::time::interval(LOOK);
     let failed = loop {
         tokio::select! {
             () = shutdown.cancelled() => break None,
+            _ = looks.tick() => {
+                credentials::look(&troubles, &store.bucket, None, Clock::system().now());
+            }
+            () = store.failed() => {
+                error!("the embedded S3 has failed: stopping, systemd starts anew");
+                break Some("the embedded S3 has ended".to_owned());
+            }
             () = requests.reload.notified() => {
                 store.bucket.renew();
                 info!("credentials are read again; the rest of the configuration can only change with a restart");

@@ -20,7 +20,7 @@ use crate::notify::{Notifier, Pace};
 use crate::ops::admin::Admin;
 use crate::ops::judgement::Judgement;
 use crate::ops::log;
-use crate::vitals::{Code, Trouble, Troubles};
+use crate::vitals::{Code, Trouble, Troubles, supervise};
 
 /// How long a port that was listened on may take to be free.
 const FREE: Duration = Duration::from_secs(2);
@@ -89,9 +89,10 @@ impl Beside {
     async fn tell(&mut self, config: &Config) {
         self.finish().await;
         let around = &self.around;
+        // What the targets before took or did not take is no matter any more.
+        around.troubles.all_over(Code::NotificationsFailing);
         match Notifier::open(&config.notify, &around.data_dir) {
             Ok(notifier) => {
-                around.troubles.over(Code::NotificationsFailing, "");
                 self.telling = notifier.map(|notifier| {
                     let stop = around.servers.child_token();
                     let judgement = around.judgement.clone();
@@ -160,7 +161,15 @@ impl Beside {
             return;
         }
         let (clock, stop) = (self.around.clock.clone(), self.standing.clone());
-        tokio::spawn(standing::watch(roster.clone(), kept, clock, stop));
+        let (roster, troubles) = (roster.clone(), self.around.troubles.clone());
+        tokio::spawn(async move {
+            let begin =
+                || standing::watch(roster.clone(), kept.clone(), clock.clone(), stop.clone());
+            supervise(&stop, begin, |ended| {
+                said_of("look at schedulers", ended, &troubles, &clock);
+            })
+            .await;
+        });
     }
 
     /// Gives notifications a moment to end.
@@ -170,4 +179,19 @@ impl Beside {
             let _ = tokio::time::timeout(END, task).await;
         }
     }
+}
+
+/// Says that a loop beside feeding has ended before it was told to, or that it has gone on for a while.
+pub(super) fn said_of(name: &'static str, ended: Option<&str>, troubles: &Troubles, clock: &Clock) {
+    let Some(ended) = ended else {
+        return troubles.over(Code::LoopStalled, name);
+    };
+    error!(name, ended, "a loop has ended, it is begun again");
+    let trouble = Trouble::new(
+        Code::LoopStalled,
+        clock.now(),
+        format!("the {name} has ended, and was begun again: {ended}"),
+        "the log has the cause; please report it",
+    );
+    troubles.raise(trouble.about(name));
 }

@@ -25,7 +25,7 @@ use super::plant::{Plant, may_come};
 use super::retention::{self, Running};
 use super::standing::Kept;
 use super::wiring::{Plan, Wiring};
-use super::{Ended, refused, reread};
+use super::{Ended, credentials, refused, reread};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::embedded::EmbeddedS3;
@@ -149,6 +149,10 @@ impl Gateway {
                 }
                 outcome = self.wiring.lookout.failed() => {
                     error!(error = outcome, "the service has failed: stopping, systemd starts anew");
+                    return Ok(Ended::Failed);
+                }
+                () = self.wiring.store.failed() => {
+                    error!("the embedded S3 has failed: stopping, systemd starts anew");
                     return Ok(Ended::Failed);
                 }
                 () = settled(views, assets, clock), if self.once => return Ok(Ended::Stopped),
@@ -308,6 +312,9 @@ impl Gateway {
         if !self.ready {
             self.show();
         }
+        let (store, api) = (&self.wiring.store.bucket, self.wiring.lookout.keeper());
+        let (troubles, now) = (self.wiring.vitals.troubles(), self.wiring.clock.now());
+        credentials::look(troubles, store, api, now);
         for at in (0..self.leaving.len()).rev() {
             if self.leaving[at].has_ended() {
                 let line = self.leaving.swap_remove(at);

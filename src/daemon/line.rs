@@ -87,6 +87,9 @@ impl Line {
             Some(before) => before.watched.clone(),
             None => Watched::default(),
         };
+        let kept_otherwise = after
+            .as_ref()
+            .is_some_and(|before| before.plan.config.inference != plan.config.inference);
         let (said, stop) = (
             Arc::new(Mutex::new(Said::Opening)),
             CancellationToken::new(),
@@ -106,6 +109,10 @@ impl Line {
         let task = tokio::spawn(async move {
             if let Some(before) = after {
                 before.end().await;
+                work.vitals.ended();
+            }
+            if kept_otherwise {
+                work.vitals.troubles().kept_otherwise();
             }
             let changed = work.changed.clone();
             let ended = work.run(plant, until).await;

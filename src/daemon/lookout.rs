@@ -184,6 +184,11 @@ impl Lookout {
         }
     }
 
+    /// What keeps the credentials of an API that is elsewhere.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
     /// The service, where it is in process.
     pub fn service(&self) -> Option<&Service> {
         self.service.as_ref()

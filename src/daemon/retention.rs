@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::beside::said_of;
 use super::{EMBEDDED_BUCKET, EMBEDDED_PREFIX, EMBEDDED_SCHEDULER, archive};
 use crate::clock::Clock;
 use crate::config::{Config, Keep, KeepRule};
@@ -19,7 +20,7 @@ use crate::ops::health::judge;
 use crate::ops::judgement::Judgement;
 use crate::signal::{Asset, TagList};
 use crate::store::retention::{Retention, Rule, Terms};
-use crate::vitals::{Code, Troubles};
+use crate::vitals::{Code, Troubles, supervise};
 
 /// The archive is looked through this often, or more often where little is kept.
 const OFTEN: Duration = Duration::from_secs(3600);
@@ -183,9 +184,16 @@ pub fn start_others(
         horizon: None,
         doubt: None,
     };
-    let retention = Retention::new(store.clone(), terms.rules.clone()).telling(troubles);
+    let retention = Retention::new(store.clone(), terms.rules.clone()).telling(troubles.clone());
+    let (kept, clock, stop) = (retention.clone(), clock.clone(), shutdown.clone());
     let ask = move || std::future::ready(Some(terms.clone()));
-    tokio::spawn(retention.clone().run(clock.clone(), ask, shutdown.clone()));
+    tokio::spawn(async move {
+        let begin = || kept.clone().run(clock.clone(), ask.clone(), stop.clone());
+        supervise(&stop, begin, |ended| {
+            said_of("retention", ended, &troubles, &clock);
+        })
+        .await;
+    });
     retention
 }
 
@@ -200,13 +208,16 @@ pub fn start(
     troubles: Troubles,
     shutdown: &CancellationToken,
 ) -> Option<Retention> {
-    tokio::spawn(keep_archive(
-        data_dir.to_owned(),
-        running.clone(),
-        clock.clone(),
-        shutdown.clone(),
-    ));
-    let retention = Retention::new(store?.clone(), Vec::new()).telling(troubles);
+    let (place, watched) = (data_dir.to_owned(), running.clone());
+    let (time, stop, told) = (clock.clone(), shutdown.clone(), troubles.clone());
+    tokio::spawn(async move {
+        let begin = || keep_archive(place.clone(), watched.clone(), time.clone(), stop.clone());
+        supervise(&stop, begin, |ended| {
+            said_of("retention of the archive", ended, &told, &time);
+        })
+        .await;
+    });
+    let retention = Retention::new(store?.clone(), Vec::new()).telling(troubles.clone());
     let data_dir = data_dir.to_owned();
     let ask = move || {
         let (running, data_dir) = (running.borrow().clone(), data_dir.clone());
@@ -229,7 +240,14 @@ pub fn start(
             Some(terms)
         }
     };
-    tokio::spawn(retention.clone().run(clock.clone(), ask, shutdown.clone()));
+    let (kept, clock, stop) = (retention.clone(), clock.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let begin = || kept.clone().run(clock.clone(), ask.clone(), stop.clone());
+        supervise(&stop, begin, |ended| {
+            said_of("retention", ended, &troubles, &clock);
+        })
+        .await;
+    });
     Some(retention)
 }
 
@@ -260,15 +278,20 @@ async fn keep_archive(
             info!(%keep, "the archive keeps results for so long");
             said = keep;
         }
-        let pace = keep.0.map_or(SELDOM, |keep| keep / 20);
+        let pace = keep.0.map_or(SELDOM, |keep| keep / 20).clamp(SELDOM, OFTEN);
+        let was = clock.now();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = clock.pause(pace.clamp(SELDOM, OFTEN)) => {}
+            () = clock.pause(pace) => {}
         }
+        let now = clock.now();
+        // It was put forward meanwhile, rightly or not: by the next pass that may have turned out.
+        let is_steady = (now - was).to_std().is_ok_and(|passed| passed < pace * 2);
         let Some(before) = keep
             .0
             .and_then(|keep| TimeDelta::from_std(keep).ok())
-            .and_then(|keep| clock.now().checked_sub_signed(keep))
+            .and_then(|keep| now.checked_sub_signed(keep))
+            .filter(|_| is_steady)
         else {
             continue;
         };

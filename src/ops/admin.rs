@@ -37,6 +37,7 @@ use super::site::{Site, Snapshot};
 use super::slots::{LEAVE, Slot, Slots};
 use super::tls::{self, Tls, secure};
 use crate::executions::Scores;
+use crate::vitals::{Code, Trouble};
 
 /// Connections at once; for the next one, the one that came first is let go.
 const MOST_CONNECTIONS: usize = 32;
@@ -166,12 +167,30 @@ impl Admin {
             .await
             .with_context(|| format!("admin.listen: cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
+        let judgement: Judgement = judgement.into();
+        let seen = judgement.clone();
         let shared = Shared(Arc::new(Inner {
-            judgement: judgement.into(),
+            judgement,
             scores: Scores::default(),
             token,
         }));
-        tokio::spawn(accept(listener, tls, router(shared, pages), shutdown));
+        let served = accept(listener, tls, router(shared, pages), shutdown.clone());
+        tokio::spawn(async move {
+            let ended = tokio::spawn(served).await;
+            if shutdown.is_cancelled() {
+                return;
+            }
+            let ended = ended.map_or_else(|error| error.to_string(), |()| "it ended".to_owned());
+            error!(ended, "console, metrics and health are served no more");
+            if let Some(site) = seen.site() {
+                site.vitals.troubles().raise(Trouble::new(
+                    Code::AdminUnavailable,
+                    site.clock.now(),
+                    format!("no console, metrics and health: {ended}"),
+                    "restart lookoutd; the log has the cause",
+                ));
+            }
+        });
         Ok(Some(Self {
             address,
             protected: token.is_some(),

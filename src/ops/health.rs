@@ -112,6 +112,7 @@ pub fn judge(snapshot: &Snapshot) -> Readiness {
         for reason in &mut reasons[before..] {
             reason.subject.asset = one.asset.name().to_owned();
         }
+        once_for_all(&mut reasons, before);
     }
     judge_executions(snapshot, &mut reasons);
     judge_results(snapshot, &mut reasons);
@@ -197,6 +198,20 @@ fn tell_each(
     }));
 }
 
+/// What the machine's clock does is no asset's: of the reasons from `before` on, what one of another asset says already is
+/// not said again.
+fn once_for_all(reasons: &mut Vec<Reason>, before: usize) {
+    for mut reason in reasons.split_off(before) {
+        if matches!(reason.code, Code::ClockStepped | Code::ClockOffset) {
+            reason.subject = Subject::default();
+            if reasons.iter().any(|known| known.code == reason.code) {
+                continue;
+            }
+        }
+        reasons.push(reason);
+    }
+}
+
 fn judge_unscored(unscored: &Unscored) -> Reason {
     let utc = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     reason(
@@ -243,18 +258,6 @@ fn judge_feed(feed: &FeedSnapshot, asset: &Asset, snapshot: &Snapshot, reasons: 
             since.unwrap_or_else(|| snapshot.first_seen(Code::WindowsQuarantined, asset)),
             format!("{} windows are set aside", feed.census.quarantined),
             "lookoutd windows list --state set-aside, then windows retry or skip",
-        ));
-    }
-    // Credentials that are shorter than the time between two windows are renewed with the next request.
-    if let (Some(expiry), Some(why)) = (feed.readings.expiry, &feed.readings.renewal) {
-        reasons.push(reason(
-            Code::CredentialsExpire,
-            snapshot.first_seen(Code::CredentialsExpire, asset),
-            format!(
-                "the credentials, which end at {}, cannot be renewed: {why}",
-                expiry.to_rfc3339_opts(SecondsFormat::Secs, true)
-            ),
-            "renew what the credential chain reads; new credentials are taken within a minute, without a restart",
         ));
     }
 }

@@ -689,6 +689,50 @@ mod tests {
     }
 
     #[test]
+    fn windows_that_were_never_scored_are_a_number_and_a_reason() {
+        let mut snapshot = whole();
+        snapshot.assets[0].unscored = Some(crate::executions::Unscored {
+            windows: 3,
+            first: at(-60),
+            last: at(-30),
+        });
+        let text = encode(&snapshot, &[]).unwrap();
+        assert!(text.contains("lookoutd_windows_unscored 3.0"), "{text}");
+        let said = crate::ops::health::judge(&snapshot);
+        let reason = said
+            .reasons
+            .iter()
+            .find(|reason| reason.code == Code::WindowsUnscored)
+            .unwrap();
+        assert!(!reason.blocking && said.ready);
+        assert_eq!(reason.since, at(-60));
+        assert!(
+            reason
+                .text
+                .starts_with("3 windows were delivered and never scored")
+        );
+    }
+
+    #[test]
+    fn what_the_machines_clock_does_is_said_once_for_all_assets() {
+        let mut snapshot = whole();
+        let first = &mut snapshot.assets[0];
+        first.asset = Asset::known("pump-1");
+        let feed = first.feed.as_mut().unwrap();
+        feed.readings.offset = Some(TimeDelta::minutes(2));
+        feed.conditions.last_step = Some((at(3), 40));
+        let mut other = first.clone();
+        other.asset = Asset::known("pump-2");
+        snapshot.assets.push(other);
+        let said = crate::ops::health::judge(&snapshot).reasons;
+        for code in [Code::ClockStepped, Code::ClockOffset] {
+            let of: Vec<_> = said.iter().filter(|reason| reason.code == code).collect();
+            assert_eq!(of.len(), 1, "{said:?}");
+            assert_eq!(of[0].subject, crate::vitals::Subject::default());
+        }
+    }
+
+    #[test]
     fn assets_with_names_have_a_label_each() {
         let mut snapshot = whole();
         let mut other = snapshot.assets[0].clone();

@@ -17,6 +17,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::standing::{Missing, Standing};
@@ -172,6 +173,13 @@ impl Keeper {
         failed
             .filter(|failed| failed.times > 1)
             .map(|failed| failed.text.clone())
+    }
+
+    /// When those that are kept end, and why no others can be had, where that is so.
+    pub fn unrenewed(&self) -> Option<(DateTime<Utc>, String)> {
+        let why = self.failing()?;
+        let expiry = self.lock().kept.as_ref()?.expiry()?;
+        Some((DateTime::<Utc>::from(expiry), why))
     }
 
     async fn credentials(&self) -> Result<Credentials, CredentialsError> {

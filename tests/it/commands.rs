@@ -636,6 +636,65 @@ fn log_admin_notify_and_inference_change_with_a_reload_and_what_would_not_start_
 }
 
 #[test]
+fn what_was_wrong_with_a_scheduler_goes_with_the_reload_that_keeps_another_or_none() {
+    let directory = directory();
+    let (parquet, tags) = plant(directory.path());
+    let config = directory.path().join("lookoutd.toml");
+    let write = |inference: &str| {
+        let text = format!(
+            "data_dir = \"{}\"\n[source]\nparquet = \"{}\"\ntags = \"{}\"\n[admin]\nlisten = \"\"\n\
+             [service]\nlisten = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\n\
+             [inference]\nmodel = \"nobody\"\npoll = \"1s\"\n{inference}",
+            directory.path().join("data").display(),
+            show(&parquet),
+            show(&tags),
+        );
+        std::fs::write(&config, text).unwrap();
+    };
+    // Which schedulers are refused, by the running daemon's judgement.
+    let refused = || -> Vec<String> {
+        let said = run(&["status", "--output", "json", "--config", show(&config)]);
+        let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+        let reasons = json["reasons"].as_array().cloned().unwrap_or_default();
+        reasons
+            .iter()
+            .filter(|reason| reason["code"] == "scheduler-refused")
+            .map(|reason| reason["subject"]["thing"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let until = |wanted: &[&str]| {
+        let mut seen = Vec::new();
+        for _ in 0..300 {
+            seen = refused();
+            if seen == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{wanted:?} are not what is refused: {seen:?}");
+    };
+    write("scheduler = \"pump\"\n");
+    let mut daemon = Daemon::start(&config);
+    until(&["pump"]);
+    for (nth, (inference, left)) in [
+        ("scheduler = \"fan\"\n", &["fan"][..]),
+        ("scheduler = \"fan\"\nwanted = \"observe\"\n", &[]),
+        ("scheduler = \"fan\"\n", &["fan"]),
+        ("", &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write(inference);
+        daemon.signal("-HUP");
+        daemon.says("the new configuration is in place", nth + 1);
+        until(left);
+    }
+    daemon.signal("-TERM");
+    daemon.ends_within(Duration::from_secs(2));
+}
+
+#[test]
 fn lines_for_the_journal_begin_with_their_priority_and_a_reader_that_stops_holds_nothing_up() {
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;

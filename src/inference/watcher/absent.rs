@@ -73,17 +73,15 @@ impl Absent {
         self.tries.insert(start, tried);
     }
 
-    /// It is there. Where the store had refused it, it may let others have too.
+    /// It is there: what could not be had for the same reason may be there too, and is tried at once.
     pub(super) fn came(&mut self, start: DateTime<Utc>, now: Instant) {
-        if let Some(Try {
-            why: Why::Refused(..),
-            ..
-        }) = self.tries.remove(&start)
-        {
-            for tried in self.tries.values_mut() {
-                if matches!(tried.why, Why::Refused(..)) {
-                    tried.next = now;
-                }
+        let Some(came) = self.tries.remove(&start) else {
+            return;
+        };
+        let kind = std::mem::discriminant(&came.why);
+        for tried in self.tries.values_mut() {
+            if std::mem::discriminant(&tried.why) == kind {
+                tried.next = now;
             }
         }
     }
@@ -188,5 +186,8 @@ mod tests {
         assert!(!absent.is_due(at(10), Instant::now()));
         absent.came(at(0), Instant::now());
         assert_eq!(absent.refused(), None);
+        absent.failed(at(15), Why::Missing, pause, Instant::now());
+        absent.came(at(15), Instant::now());
+        assert!(absent.is_due(at(10), Instant::now()));
     }
 }
