@@ -375,7 +375,6 @@ fn whatever_is_logged_as_an_error_is_told_as_a_reason() {
             "the embedded S3 has failed",
             "it ends",
         ),
-        ("src/cli/serve.rs", "the embedded S3 has failed", "it ends"),
         ("src/service.rs", "service task failed", "it is ending"),
         // Judged from what is there: pulses, the ledger, executions.
         (

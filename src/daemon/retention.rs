@@ -428,7 +428,13 @@ mod tests {
         index.note(std::slice::from_ref(&done)).unwrap();
         index.given_up(&done, now).unwrap();
         assert_eq!(found(), done.data_end, "nothing later is scored");
-        // The archive keeps no more of it: what came later is still not scored.
+        // The archive keeps no more of it: what came later is still not scored. It keeps what another one ran.
+        let other = Execution {
+            scheduler: "other".into(),
+            ..execution("2026-04-02T00:00:00Z", "SUCCESS")
+        };
+        index.note(std::slice::from_ref(&other)).unwrap();
+        index.given_up(&other, at("2026-04-02T00:05:00Z")).unwrap();
         index.forget(at("2026-04-01T00:00:00Z")).unwrap();
         assert!(index.newest(EMBEDDED_SCHEDULER).unwrap().is_none());
         assert_eq!(found(), done.data_start);

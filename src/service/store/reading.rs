@@ -608,15 +608,15 @@ mod tests {
                                             created_us, updated_us)
                      VALUES ('s', 's', 's', 'm', 'RUNNING', 0, 'PT5M', '{}', '{}', 'r', 0, 0)",
                 )?;
-                let scheduler = schedulers::by_name(db, "s")?.unwrap();
+                let schedule = schedulers::schedule(db, "s")?.unwrap();
                 let catch_up = CatchUp {
                     all: true,
                     max_age: TimeDelta::days(7),
                 };
-                begin(db, &scheduler, now, catch_up)
+                begin(db, &schedule, now, catch_up)
             });
             made.await.unwrap();
-            let archive = Archive::new(&directory.path().join("archive"));
+            let archive = Archive::new(directory.path().join("archive"));
             let index = Index::open(&archive, now).unwrap();
             let archived = directory.path().join("archive/index.db");
             let places = [

@@ -116,10 +116,10 @@ async fn an_execution_in_progress_at_the_crash_is_run_to_its_end_before_the_next
             plant.lose_everything_but_the_results().await;
         }
         plant.sql(
-            "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, configuration_id,
-                                    model_version, model_version_arn)
-             SELECT scheduler_uuid, boundary_us + 300000000, boundary_us, boundary_us + 300000000, 'IN_PROGRESS',
-                    configuration_id, model_version, model_version_arn FROM execution",
+            "INSERT INTO execution (scheduler_uuid, boundary_us, start_us, scheduled_us, status, input, output,
+                                    configuration_id, model_version, model_version_arn)
+             SELECT scheduler_uuid, boundary_us + 300000000, boundary_us, boundary_us + 300000000, 'IN_PROGRESS', input,
+                    output, configuration_id, model_version, model_version_arn FROM execution",
         );
         plant.sql("UPDATE scheduler SET next_boundary_us = next_boundary_us + 300000000, due_us = due_us + 300000000");
         plant.up().await;

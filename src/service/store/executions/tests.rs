@@ -552,6 +552,7 @@ async fn each_row_that_no_build_of_this_kind_wrote_fails_its_own_scheduler_and_i
             to_us: i64::MAX,
             status: None,
             limit: 1000,
+            now_us: i64::MAX,
         };
         assert_eq!(store.executions(asked).await.unwrap().len(), refused.len());
     }
@@ -592,7 +593,7 @@ async fn a_word_of_another_build_about_the_last_result_is_forgotten_with_the_nex
         ["01T10:05"]
     );
     let latest = store.scheduler("s").await.unwrap().latest_result;
-    assert_eq!(latest, Some(LatestResult::Normal));
+    assert_eq!(latest, Some(schedulers::LatestResult::Normal));
 }
 
 #[tokio::test]
@@ -650,6 +651,7 @@ async fn a_configuration_is_stored_once_per_edit_and_each_execution_tells_its_ow
         to_us: i64::MAX,
         status: None,
         limit: 1000,
+        now_us: i64::MAX,
     };
     let past = store.executions(asked).await.unwrap();
     let told: Vec<i64> = past
